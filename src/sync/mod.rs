@@ -1,0 +1,13 @@
+//! Private ground floor: locks, the deadline parker, the loop-context check.
+//!
+//! Nothing here knows of futures, channels or listeners.
+
+mod contain;
+pub(crate) mod context;
+mod deadline;
+mod parker;
+pub(crate) mod prim;
+
+pub(crate) use contain::{contain, discard, panic_message, report};
+pub(crate) use deadline::Deadline;
+pub(crate) use parker::{Parker, Woken, with_parker};
