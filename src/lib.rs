@@ -1,4 +1,15 @@
 //! Bridges **foreign threads** and **a tokio event loop**, both ways.
 #![deny(missing_docs)]
 
+mod bridge;
+mod future;
 mod sync;
+
+pub use bridge::{
+    Bridge, BridgeBuilder, BridgeStats, CloseReport, HandleExt, LoopClosed, NoCurrentLoop,
+    StuckCall, SubmitTimeoutError, TrySubmitError, run_coroutine_threadsafe,
+};
+pub use future::{
+    AsCompleted, AsCompletedTimeout, BlockingFuture, Canceller, FutureState, Panic, ResultError,
+    ReturnWhen, WaitError, as_completed, wait,
+};

@@ -1,0 +1,168 @@
+use super::core::{Core, Site};
+use crate::future::{Origin, promise};
+use crate::sync::Deadline;
+use crate::sync::context::drives_a_loop;
+use std::fmt;
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long work inside a poll is waited for after the deadline.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// How a bridge closed; returned by [`Bridge::close`](crate::Bridge::close).
+///
+/// # Examples
+///
+/// ```
+/// # use std::time::Duration;
+/// let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
+/// let bridge = callbridge::Bridge::new(runtime.handle().clone());
+/// let report = bridge.close_blocking(Duration::ZERO);
+/// assert!(report.is_clean(), "{report}");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+#[must_use = "it names what did not stop"]
+pub struct CloseReport {
+    /// Calls in flight that ended before the deadline.
+    pub drained: usize,
+    /// Calls that were dropped at the deadline.
+    pub cancelled: usize,
+    /// Callbacks of `call_soon_threadsafe` that hadn't run by the end.
+    pub callbacks_left: usize,
+    /// Calls that could not be dropped, because they don't come out of a poll.
+    pub stuck: Vec<StuckCall>,
+    /// How long the closing took.
+    pub elapsed: Duration,
+    /// The closing did not wait, because the calling thread drives an event loop.
+    pub would_deadlock: bool,
+}
+
+impl CloseReport {
+    /// Whether everything in flight ended by itself, in time.
+    ///
+    /// # Examples
+    ///
+    /// See [`CloseReport`].
+    pub fn is_clean(&self) -> bool {
+        self.cancelled == 0 && self.callbacks_left == 0 && self.stuck.is_empty()
+    }
+}
+
+impl fmt::Display for CloseReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let CloseReport { drained, cancelled, elapsed, .. } = self;
+        write!(f, "closed in {elapsed:?}: {drained} drained, {cancelled} cancelled")?;
+        if self.callbacks_left > 0 {
+            write!(f, ", {} callbacks left", self.callbacks_left)?;
+        }
+        for call in &self.stuck {
+            write!(f, ", stuck: {call}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A call that could not be ended.
+///
+/// # Examples
+///
+/// ```
+/// # use std::time::Duration;
+/// let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
+/// let bridge = callbridge::Bridge::new(runtime.handle().clone());
+/// let (began, begun) = std::sync::mpsc::channel();
+/// let (release, blocked) = std::sync::mpsc::channel::<()>();
+/// let call = bridge.run_coroutine_threadsafe(async move {
+///     began.send(()).unwrap();
+///     let _ = blocked.recv();
+/// });
+/// begun.recv().unwrap();
+/// let report = bridge.close_blocking(Duration::from_millis(1));
+/// assert!(report.stuck[0].location.file().ends_with(".rs"), "{report}");
+/// drop(release);
+/// # drop(call);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StuckCall {
+    /// Where the call was submitted.
+    pub location: &'static Location<'static>,
+    /// It is inside a poll, as far as can be told; else it waits for a wake, or for its turn.
+    pub in_poll: bool,
+}
+
+impl fmt::Display for StuckCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = if self.in_poll { "inside a poll" } else { "waiting" };
+        write!(f, "the call submitted at {} ({what})", self.location)
+    }
+}
+
+pub(super) fn close_blocking(core: &Core, deadline: Duration) -> CloseReport {
+    let started = Instant::now();
+    core.begin_close();
+    let in_flight = core.ledger.stats().in_flight;
+    if (in_flight > 0 || core.callbacks.pending() > 0) && drives_a_loop() {
+        return report(core, started, 0, 0, true);
+    }
+    let deadline = Deadline::after(Some(deadline));
+    let late = core.ledger.wait_drained(deadline);
+    core.callbacks.wait_drained(deadline);
+    // Nothing is left, or nothing more is waited for: either way the drivers can go.
+    core.die();
+    let stuck = core.ledger.wait_drained(Deadline::after(Some(GRACE)));
+    report(core, started, in_flight.saturating_sub(late), late.saturating_sub(stuck), false)
+}
+
+fn report(
+    core: &Core,
+    started: Instant,
+    drained: usize,
+    cancelled: usize,
+    would_deadlock: bool,
+) -> CloseReport {
+    let stuck_call = |in_poll| move |location: Site| StuckCall { location, in_poll };
+    let mut stuck = Vec::new();
+    if core.ledger.stats().in_flight > 0 {
+        let (polled, waiting) = core.queue.sites();
+        stuck.extend(polled.into_iter().map(stuck_call(true)));
+        // Work that came out of a poll to wait, or that was never polled, while we looked.
+        stuck.extend(waiting.into_iter().map(stuck_call(false)));
+    }
+    CloseReport {
+        drained,
+        cancelled,
+        callbacks_left: core.callbacks.pending(),
+        stuck,
+        elapsed: started.elapsed(),
+        would_deadlock,
+    }
+}
+
+pub(super) async fn close(core: Arc<Core>, deadline: Duration) -> CloseReport {
+    let started = Instant::now();
+    core.begin_close();
+    if core.ledger.stats().in_flight == 0 && core.callbacks.pending() == 0 {
+        core.die();
+        return report(&core, started, 0, 0, false);
+    }
+    let (promise, closing) = promise(Arc::clone(&core) as Arc<dyn Origin>);
+    let waiting = Arc::clone(&core);
+    let thread = std::thread::Builder::new()
+        .name(format!("{}-close", core.name))
+        .spawn(move || promise.resolve(Ok(close_blocking(&waiting, deadline))));
+    let closed = match thread {
+        Ok(_detached) => closing.await.ok(),
+        Err(_) => None,
+    };
+    closed.unwrap_or_else(|| {
+        // No thread to wait on: cancel at once instead of never.
+        let in_flight = core.ledger.stats().in_flight;
+        core.die();
+        report(&core, started, 0, in_flight - core.ledger.stats().in_flight, false)
+    })
+}

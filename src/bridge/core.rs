@@ -1,0 +1,150 @@
+use super::callbacks::{Callback, Callbacks};
+use super::driver::Driver;
+use super::error::LoopClosed;
+use super::ledger::Ledger;
+use super::run_queue::{Help, Remains, RunQueue};
+use super::work::Work;
+use crate::future::{BlockingFuture, Failure, Origin, promise};
+use crate::sync::context::LoopMark;
+use async_task::Runnable;
+use std::future::Future;
+use std::panic::Location;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio_util::sync::CancellationToken;
+
+/// Where a call was submitted.
+pub(super) type Site = &'static Location<'static>;
+
+/// What all clones of a bridge, its drivers and its calls share.
+pub(super) struct Core {
+    pub(super) handle: Handle,
+    pub(super) name: String,
+    /// Who is in flight.
+    pub(super) ledger: Ledger,
+    /// What is ready, and who polls it.
+    pub(super) queue: RunQueue<Runnable<Site>, Site>,
+    /// Cancelled when the bridge begins to close or the loop dies.
+    pub(super) token: CancellationToken,
+    /// The lane of `call_soon_threadsafe`.
+    pub(super) callbacks: Callbacks,
+    /// How often a driver was polled, modulo 2³²; a call that sees no turn since its submission
+    /// knows that nobody drives the loop.
+    turns: AtomicU32,
+}
+
+impl Origin for Core {
+    fn turns(&self) -> u32 {
+        self.turns.load(Ordering::Relaxed)
+    }
+}
+
+impl Core {
+    pub(super) fn new(handle: Handle, limit: usize, name: String) -> Arc<Self> {
+        let elastic = handle.runtime_flavor() != RuntimeFlavor::CurrentThread;
+        let workers = handle.metrics().num_workers();
+        let core = Arc::new(Core {
+            handle,
+            name,
+            ledger: Ledger::new(limit),
+            queue: RunQueue::new(workers, elastic),
+            token: CancellationToken::new(),
+            callbacks: Callbacks::new(),
+            turns: AtomicU32::new(0),
+        });
+        // There is a driver from the start, whose drop tells that the loop has gone.
+        core.spawn_driver();
+        core
+    }
+
+    /// Starts an admitted call.
+    pub(super) fn start<F>(self: &Arc<Self>, future: F, site: Site) -> BlockingFuture<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let (promise, blocking_future) = promise(Arc::clone(self) as Arc<dyn Origin>);
+        let work = Work::new(future, promise, Arc::clone(self), site);
+        let core = Arc::clone(self);
+        let schedule = move |runnable| core.schedule(runnable);
+        let (runnable, task) =
+            async_task::Builder::new().metadata(site).spawn(move |_| work, schedule);
+        task.detach();
+        runnable.schedule();
+        blocking_future
+    }
+
+    pub(super) fn call_soon(&self, callback: Callback) -> Result<(), LoopClosed> {
+        if self.ledger.is_closed() {
+            return Err(LoopClosed);
+        }
+        self.callbacks.push(callback, &self.handle)
+    }
+
+    fn schedule(self: &Arc<Self>, runnable: Runnable<Site>) {
+        match self.queue.push(runnable) {
+            Ok(help) => self.help(help),
+            Err(runnable) => self.bury([runnable]),
+        }
+    }
+
+    pub(super) fn help(self: &Arc<Self>, help: Help) {
+        match help {
+            Help::Wake(waker) => waker.wake(),
+            Help::Spawn => self.spawn_driver(),
+            Help::None => {}
+        }
+    }
+
+    fn spawn_driver(self: &Arc<Self>) {
+        // On a loop that is gone, tokio drops the driver here and now, which ends the queue.
+        drop(self.handle.spawn(Driver::new(Arc::clone(self))));
+    }
+
+    pub(super) fn note_turn(&self) {
+        self.turns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Enters the end of a call, before its result is published.
+    pub(super) fn release(&self, failure: Option<&Failure>) {
+        if self.ledger.release(failure) == 0 {
+            for driver in self.queue.abandoned_and_empty() {
+                driver.wake();
+            }
+        }
+    }
+
+    /// The last bridge has gone: drivers leave with the last call.
+    pub(super) fn abandon(&self) {
+        for driver in self.queue.abandon() {
+            driver.wake();
+        }
+    }
+
+    /// Refuses new work from now on, and tells running work.
+    pub(super) fn begin_close(&self) {
+        self.ledger.close();
+        self.callbacks.close();
+        self.token.cancel();
+    }
+
+    /// Drops whatever is left; work inside a poll is dropped when it comes out of it.
+    pub(super) fn die(&self) {
+        self.begin_close();
+        let Remains { ready, wakers } = self.queue.kill();
+        self.bury(ready);
+        let _mark = LoopMark::new();
+        let _context = self.handle.enter();
+        for waker in wakers {
+            // Suspended work comes back to `schedule`, which buries it.
+            waker.wake();
+        }
+    }
+
+    fn bury(&self, work: impl IntoIterator<Item = Runnable<Site>>) {
+        let _mark = LoopMark::new();
+        let _context = self.handle.enter();
+        work.into_iter().for_each(drop);
+    }
+}

@@ -1,0 +1,97 @@
+use super::BlockingFuture;
+use super::error::{FutureState, WaitError};
+use crate::sync::context::drives_a_loop;
+use crate::sync::{Deadline, Woken, with_parker};
+use std::time::Duration;
+
+/// When [`wait`] returns before its timeout.
+///
+/// # Examples
+///
+/// See [`wait`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReturnWhen {
+    /// As soon as one future is done.
+    FirstCompleted,
+    /// As soon as one future has ended without a value (cancelled, panicked, loop gone), or all
+    /// are done. Python: `FIRST_EXCEPTION`.
+    FirstError,
+    /// When all futures are done.
+    AllCompleted,
+}
+
+/// The two halves that [`wait`] returns: done, and not done.
+pub(super) type Split<'a, T> = (Vec<&'a mut BlockingFuture<T>>, Vec<&'a mut BlockingFuture<T>>);
+
+/// Waits for several futures, at most `timeout`, and splits them into done and not done.
+///
+/// A timeout isn't an error: the split says what was done by then. No futures, or
+/// `Duration::ZERO`, answer at once.
+///
+/// Python: `concurrent.futures.wait`.
+///
+/// # Blocking
+///
+/// Blocks the calling thread as [`BlockingFuture::result`] does.
+///
+/// # Errors
+///
+/// [`WaitError::WouldDeadlock`] on a thread that drives an event loop, if it would have to wait.
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::{Bridge, ReturnWhen, wait};
+///
+/// let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
+/// let bridge = Bridge::new(runtime.handle().clone());
+/// let mut calls = [1, 2, 3].map(|n| bridge.run_coroutine_threadsafe(async move { n }));
+/// let (done, not_done) = wait(&mut calls, None, ReturnWhen::AllCompleted).unwrap();
+/// assert_eq!((done.len(), not_done.len()), (3, 0));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn wait<T>(
+    futures: &mut [BlockingFuture<T>],
+    timeout: impl Into<Option<Duration>>,
+    when: ReturnWhen,
+) -> Result<Split<'_, T>, WaitError> {
+    let timeout = timeout.into();
+    if !satisfied(futures, when) && timeout != Some(Duration::ZERO) {
+        if drives_a_loop() {
+            return Err(WaitError::WouldDeadlock);
+        }
+        let deadline = Deadline::after(timeout);
+        with_parker(|parker| {
+            let mut in_time = true;
+            for future in &mut *futures {
+                // For all of them, one at a time will do: each wake then asks about one future.
+                while !future.register(parker.waker())
+                    && when == ReturnWhen::AllCompleted
+                    && in_time
+                {
+                    in_time = parker.park(deadline) == Woken::Notified;
+                }
+            }
+            while in_time && !satisfied(futures, when) {
+                in_time = parker.park(deadline) == Woken::Notified;
+            }
+        });
+    }
+    Ok(futures.iter_mut().partition(|future| future.is_done()))
+}
+
+fn satisfied<T>(futures: &[BlockingFuture<T>], when: ReturnWhen) -> bool {
+    let mut all_done = true;
+    for state in futures.iter().map(BlockingFuture::state) {
+        match when {
+            ReturnWhen::FirstCompleted if state.is_done() => return true,
+            ReturnWhen::FirstError if state.is_done() && state != FutureState::Finished => {
+                return true;
+            }
+            // The first one that is owed decides: the rest needn't be looked at.
+            ReturnWhen::AllCompleted if !state.is_done() => return false,
+            _ => all_done &= state.is_done(),
+        }
+    }
+    all_done
+}
