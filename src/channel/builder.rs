@@ -1,0 +1,323 @@
+//! How a channel is set up.
+
+use super::overflow::{Fallback, Loss, LossReason, Overflow, Pressure};
+use super::{DEFAULT_CAPACITY, FrameStream, Sender, connect};
+use crate::sync::contain;
+use std::fmt;
+
+type Weigh<T> = Box<dyn Fn(&T) -> usize + Send + Sync>;
+type LossHook<T> = Box<dyn Fn(Loss<'_, T>) + Send + Sync>;
+type PressureHook = Box<dyn Fn(Pressure) + Send + Sync>;
+
+/// Sets up a channel; made by [`channel::builder`](crate::channel::builder).
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::{Overflow, channel};
+///
+/// let (sender, mut frames) = channel::builder()
+///     .capacity(256)
+///     .weigh(|frame: &Vec<u8>| frame.len(), 1 << 20)
+///     .overflow(Overflow::DropOldest)
+///     .on_loss(|loss| eprintln!("lost {} bytes: {}", loss.frame.len(), loss.reason))
+///     .build()?;
+/// sender.send(vec![0; 100])?;
+/// assert_eq!(frames.try_recv()?.len(), 100);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "nothing is made before `build`"]
+pub struct Builder<T> {
+    rules: Rules<T>,
+}
+
+impl<T> Builder<T> {
+    pub(super) fn new() -> Self {
+        Builder {
+            rules: Rules {
+                capacity: DEFAULT_CAPACITY,
+                overflow: Overflow::default(),
+                scales: None,
+                on_loss: None,
+                watermarks: None,
+                batched: true,
+            },
+        }
+    }
+
+    /// How many frames can be queued, at least 1; 64 unless told.
+    ///
+    /// [`Overflow::Latest`] keeps one frame and [`Overflow::Unbounded`] any number, whatever is
+    /// set here.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::channel;
+    ///
+    /// let (sender, _frames) = channel::builder::<u8>().capacity(16).build()?;
+    /// assert_eq!(sender.capacity(), 16);
+    /// # Ok::<(), channel::BuildError>(())
+    /// ```
+    pub fn capacity(mut self, frames: usize) -> Self {
+        self.rules.capacity = frames;
+        self
+    }
+
+    /// Weighs each frame, in bytes as a rule, and holds the sum of what is queued within `budget`.
+    ///
+    /// Capacity and budget must both have room. A frame heavier than the whole budget can never
+    /// fit: its send fails with `TooHeavy`, and it counts as lost. `weigh` should be quick and give
+    /// the same answer for the same frame; a frame on which it panics counts as too heavy.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::{TrySendError, channel};
+    ///
+    /// let (sender, _frames) = channel::builder().weigh(|s: &&str| s.len(), 4).build()?;
+    /// sender.try_send("abc")?;
+    /// assert_eq!(sender.try_send("de"), Err(TrySendError::Full("de")));
+    /// assert_eq!(sender.try_send("abcde"), Err(TrySendError::TooHeavy("abcde")));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn weigh(
+        mut self,
+        weigh: impl Fn(&T) -> usize + Send + Sync + 'static,
+        budget: usize,
+    ) -> Self {
+        self.rules.scales = Some(Scales { weigh: Box::new(weigh), budget });
+        self
+    }
+
+    /// What a send does when the channel is full; [`Overflow::Block`] unless told.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::{Overflow, Sent, channel};
+    ///
+    /// let (sender, mut frames) = channel::builder().overflow(Overflow::Latest).build()?;
+    /// sender.send("old")?;
+    /// sender.send("new")?;
+    /// assert_eq!(frames.try_recv()?, "new");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.rules.overflow = overflow;
+        self
+    }
+
+    /// Is called exactly once for each frame that will not reach the consumer.
+    ///
+    /// It runs on the thread that finds the loss (a sender's, or the one that drops the stream),
+    /// with no lock held, so it may send, look at the books, or block that thread. A panic in it
+    /// is contained and reported, and the channel goes on.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::{LossReason, channel};
+    /// use std::sync::mpsc;
+    ///
+    /// let (report, losses) = mpsc::channel();
+    /// let (sender, frames) = channel::builder()
+    ///     .on_loss(move |loss: channel::Loss<'_, u8>| {
+    ///         report.send((*loss.frame, loss.reason)).unwrap();
+    ///     })
+    ///     .build()?;
+    /// sender.send(7)?;
+    /// drop(frames);
+    /// assert_eq!(losses.try_recv(), Ok((7, LossReason::ConsumerDropped)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn on_loss(mut self, hook: impl Fn(Loss<'_, T>) + Send + Sync + 'static) -> Self {
+        self.rules.on_loss = Some(Box::new(hook));
+        self
+    }
+
+    /// Tells a source that can pause when to: [`Pressure::High`] when the queue has grown to `high`
+    /// frames, then [`Pressure::Low`] when it has shrunk to `low`, and so on in turns.
+    ///
+    /// `low < high <= capacity`. The hook runs on the thread that crosses the mark, with no lock
+    /// held; calls never overlap and never swap their order. A panic in it is contained and
+    /// reported.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::{Pressure, channel};
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicBool, Ordering};
+    ///
+    /// let paused = Arc::new(AtomicBool::new(false));
+    /// let flag = paused.clone();
+    /// let (sender, _frames) = channel::builder()
+    ///     .capacity(4)
+    ///     .watermarks(1, 3, move |p| flag.store(p == Pressure::High, Ordering::Relaxed))
+    ///     .build()?;
+    /// for frame in 0..3 {
+    ///     sender.send(frame)?;
+    /// }
+    /// assert!(paused.load(Ordering::Relaxed));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn watermarks(
+        mut self,
+        low: usize,
+        high: usize,
+        hook: impl Fn(Pressure) + Send + Sync + 'static,
+    ) -> Self {
+        self.rules.watermarks = Some(Watermarks { low, high, hook: Box::new(hook) });
+        self
+    }
+
+    /// Makes the channel.
+    ///
+    /// # Errors
+    ///
+    /// A [`BuildError`] names the setting that makes no sense.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::channel::{self, BuildError};
+    ///
+    /// let refused = channel::builder::<u8>().capacity(0).build();
+    /// assert_eq!(refused.unwrap_err(), BuildError::ZeroCapacity);
+    /// ```
+    pub fn build(self) -> Result<(Sender<T>, FrameStream<T>), BuildError> {
+        let mut rules = self.rules;
+        match rules.overflow {
+            Overflow::Latest => rules.capacity = 1,
+            Overflow::Unbounded if rules.scales.is_some() => {
+                return Err(BuildError::UnboundedBudget);
+            }
+            Overflow::Unbounded => rules.capacity = usize::MAX,
+            _ if rules.capacity == 0 => return Err(BuildError::ZeroCapacity),
+            _ => {}
+        }
+        if matches!(rules.scales, Some(Scales { budget: 0, .. })) {
+            return Err(BuildError::ZeroBudget);
+        }
+        if let Some(Watermarks { low, high, .. }) = rules.watermarks {
+            let capacity = rules.capacity;
+            if low >= high {
+                return Err(BuildError::WatermarkOrder { low, high });
+            }
+            if high > capacity {
+                return Err(BuildError::WatermarkAboveCapacity { high, capacity });
+            }
+        }
+        rules.batched = rules.scales.is_none()
+            && rules.watermarks.is_none()
+            && !matches!(
+                rules.overflow,
+                Overflow::DropOldest
+                    | Overflow::Latest
+                    | Overflow::BlockFor(_, Fallback::DropOldest)
+            );
+        Ok(connect(rules))
+    }
+}
+
+impl<T> fmt::Debug for Builder<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("capacity", &self.rules.capacity)
+            .field("overflow", &self.rules.overflow)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A channel that makes no sense, and why.
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::channel;
+///
+/// let refused = channel::builder::<u8>().capacity(8).watermarks(4, 4, |_| {}).build();
+/// assert_eq!(
+///     refused.unwrap_err().to_string(),
+///     "the low watermark (4) must lie below the high one (4)",
+/// );
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// Every frame passes through the queue, so it needs a slot.
+    #[error("a channel needs a capacity of at least 1: use 1 for the tightest coupling")]
+    ZeroCapacity,
+    /// No frame but weightless ones would ever fit.
+    #[error("a weight budget must be at least 1")]
+    ZeroBudget,
+    /// The queue could be at both marks at once.
+    #[error("the low watermark ({low}) must lie below the high one ({high})")]
+    #[non_exhaustive]
+    WatermarkOrder {
+        /// The low watermark that was set.
+        low: usize,
+        /// The high watermark that was set.
+        high: usize,
+    },
+    /// The queue can't grow to the mark.
+    #[error("the high watermark ({high}) can't be reached with a capacity of {capacity}: lower it")]
+    #[non_exhaustive]
+    WatermarkAboveCapacity {
+        /// The high watermark that was set.
+        high: usize,
+        /// The capacity in force.
+        capacity: usize,
+    },
+    /// A budget is a bound.
+    #[error(
+        "an unbounded channel has no weight budget: choose another policy, or leave `weigh` out"
+    )]
+    UnboundedBudget,
+}
+
+/// What a channel was set up to do; never changes.
+pub(super) struct Rules<T> {
+    pub(super) capacity: usize,
+    pub(super) overflow: Overflow,
+    scales: Option<Scales<T>>,
+    on_loss: Option<LossHook<T>>,
+    pub(super) watermarks: Option<Watermarks>,
+    /// Whether the consumer takes all there is at once (see `queue`).
+    pub(super) batched: bool,
+}
+
+struct Scales<T> {
+    weigh: Weigh<T>,
+    budget: usize,
+}
+
+pub(super) struct Watermarks {
+    pub(super) low: usize,
+    pub(super) high: usize,
+    pub(super) hook: PressureHook,
+}
+
+impl<T> Rules<T> {
+    /// What a frame weighs; `None` in an unweighed channel.
+    pub(super) fn weigh(&self, frame: &T) -> Option<usize> {
+        let scales = self.scales.as_ref()?;
+        Some(contain("a weigh function", || (scales.weigh)(frame)).unwrap_or(usize::MAX))
+    }
+
+    pub(super) fn weighs(&self) -> bool {
+        self.scales.is_some()
+    }
+
+    pub(super) fn budget(&self) -> usize {
+        self.scales.as_ref().map_or(usize::MAX, |scales| scales.budget)
+    }
+
+    /// Tells the loss hook; the entry in the books has been made.
+    pub(super) fn tell_loss(&self, frame: &T, reason: LossReason) {
+        if let Some(hook) = &self.on_loss {
+            contain("a loss hook", || hook(Loss { frame, reason }));
+        }
+    }
+}

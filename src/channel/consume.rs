@@ -1,0 +1,105 @@
+//! The consumer's side: take frames, or leave.
+//!
+//! The invariants are at the head of `state`.
+
+use super::overflow::{Ending, LossReason};
+use super::state::Shared;
+use crate::sync::contain;
+use crate::sync::prim::lock;
+use std::collections::VecDeque;
+use std::task::Waker;
+
+pub(super) enum Taken {
+    /// This many frames went into the sink, at least one.
+    Frames(usize),
+    /// There is nothing now; the waker, if one was given, will be woken when there is.
+    Nothing,
+    Ended(Ending),
+}
+
+impl<T> Shared<T> {
+    /// Takes up to `max` frames (at least 1) out of the batch and the queue. The sink may be called
+    /// under the lock.
+    pub(super) fn take(
+        &self,
+        batch: &mut VecDeque<T>,
+        max: usize,
+        sink: &mut impl FnMut(T),
+        waker: Option<Waker>,
+    ) -> Taken {
+        let mut taken = self.hand_out(batch, max, sink);
+        if taken == max {
+            return Taken::Frames(taken);
+        }
+        let mut state = lock(&self.state);
+        if self.rules.batched {
+            let used_up = state.queue.lend(batch, &self.handed);
+            state.books.delivered += used_up as u64;
+        } else {
+            while taken < max {
+                let Some(frame) = state.queue.pop() else { break };
+                sink(frame);
+                taken += 1;
+            }
+            state.books.delivered += taken as u64;
+        }
+        if taken > 0 || !batch.is_empty() {
+            let stale = state.consumer.take();
+            let serve = !self.rules.batched && !state.parked.is_empty();
+            let tell = self.mark_pressure(&mut state);
+            drop(state);
+            drop(stale);
+            taken += self.hand_out(batch, max - taken, sink);
+            if serve {
+                self.serve_parked();
+            }
+            if tell {
+                self.tell_pressure();
+            }
+            return Taken::Frames(taken);
+        }
+        if let Some(end) = &state.end {
+            return Taken::Ended(end.ending);
+        }
+        let stale = waker.and_then(|waker| state.consumer.replace(waker));
+        drop(state);
+        drop(stale);
+        Taken::Nothing
+    }
+
+    /// Hands frames out of the batch, without the lock unless a sender waits for their slots.
+    fn hand_out(&self, batch: &mut VecDeque<T>, max: usize, sink: &mut impl FnMut(T)) -> usize {
+        let frames = max.min(batch.len());
+        if frames == 0 {
+            return 0;
+        }
+        batch.drain(..frames).for_each(sink);
+        if self.handed.add(frames) {
+            self.serve_parked();
+        }
+        frames
+    }
+
+    /// The stream is dropped: ends the channel and empties it.
+    pub(super) fn leave(&self, batch: VecDeque<T>) {
+        let mut state = lock(&self.state);
+        let farewell = self.end_locked(&mut state, Ending::ConsumerDropped, None);
+        let (queued, handed_out) = state.queue.clear(&self.handed);
+        state.books.delivered += handed_out as u64;
+        state.books.lose_queued(batch.len() + queued.len(), LossReason::ConsumerDropped);
+        let waker = state.consumer.take();
+        let tell = self.mark_pressure(&mut state);
+        drop(state);
+        drop(waker);
+        if let Ok(farewell) = farewell {
+            farewell.wake_all();
+        }
+        for frame in batch.into_iter().chain(queued) {
+            self.rules.tell_loss(&frame, LossReason::ConsumerDropped);
+            contain("a frame's destructor", || drop(frame));
+        }
+        if tell {
+            self.tell_pressure();
+        }
+    }
+}

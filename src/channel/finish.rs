@@ -1,0 +1,125 @@
+//! The end of a channel, and who is told of it.
+//!
+//! The invariants are at the head of `state`.
+
+use super::error::{SourceError, WaitClosedError};
+use super::overflow::Ending;
+use super::state::{End, Shared, State, Termination};
+use crate::sync::context::drives_a_loop;
+use crate::sync::prim::lock;
+use crate::sync::{Deadline, Woken, contain, with_parker};
+use std::task::Waker;
+use std::time::Duration;
+
+/// Everybody to be told of the end, once the lock is open.
+pub(super) struct Farewell {
+    ending: Ending,
+    wakers: Vec<Waker>,
+    terminations: Vec<Termination>,
+}
+
+impl Farewell {
+    pub(super) fn wake_all(self) {
+        self.wakers.into_iter().for_each(Waker::wake);
+        for termination in self.terminations {
+            contain("a termination callback", || termination(self.ending));
+        }
+    }
+}
+
+impl<T> Shared<T> {
+    /// Ends the channel; `false` if it had ended before.
+    pub(super) fn end(&self, ending: Ending, error: Option<SourceError>) -> bool {
+        let farewell = self.end_locked(&mut lock(&self.state), ending, error);
+        match farewell {
+            Ok(farewell) => {
+                farewell.wake_all();
+                true
+            }
+            Err(_late_error) => false,
+        }
+    }
+
+    /// An error that comes too late is handed back to be dropped unlocked.
+    pub(super) fn end_locked(
+        &self,
+        state: &mut State<T>,
+        ending: Ending,
+        error: Option<SourceError>,
+    ) -> Result<Farewell, Option<SourceError>> {
+        if state.end.is_some() {
+            return Err(error);
+        }
+        state.end = Some(End { ending, error });
+        let mut wakers = state.parked.take_wakers();
+        wakers.extend(state.end_waiters.take_wakers());
+        wakers.extend(state.consumer.take());
+        let terminations = std::mem::take(&mut state.terminations);
+        Ok(Farewell { ending, wakers, terminations })
+    }
+
+    pub(super) fn on_termination(&self, termination: Termination) {
+        let mut state = lock(&self.state);
+        match state.end.as_ref().map(|end| end.ending) {
+            None => state.terminations.push(termination),
+            Some(ending) => {
+                drop(state);
+                contain("a termination callback", || termination(ending));
+            }
+        }
+    }
+
+    pub(super) fn error(&self) -> Option<SourceError> {
+        let state = lock(&self.state);
+        let end = state.end.as_ref()?;
+        end.error.clone().or_else(|| SourceError::of_ending(end.ending))
+    }
+
+    /// The ending, or a ticket for its announcement.
+    pub(super) fn await_end(&self, waker: Waker) -> Result<Ending, u64> {
+        let mut state = lock(&self.state);
+        match state.end.as_ref().map(|end| end.ending) {
+            Some(ending) => {
+                drop(state);
+                drop(waker);
+                Ok(ending)
+            }
+            None => Err(state.end_waiters.push((), waker)),
+        }
+    }
+
+    pub(super) fn forget_end_waiter(&self, ticket: u64) {
+        let entry = lock(&self.state).end_waiters.remove(ticket);
+        drop(entry);
+    }
+
+    pub(super) fn wait_closed(&self, limit: Option<Duration>) -> Result<Ending, WaitClosedError> {
+        if let Some(ending) = self.ending() {
+            return Ok(ending);
+        }
+        let deadline = Deadline::after(limit);
+        if deadline.passed() {
+            return Err(WaitClosedError::TimedOut);
+        }
+        if drives_a_loop() {
+            return Err(WaitClosedError::WouldDeadlock);
+        }
+        with_parker(|parker| {
+            let ticket = match self.await_end(parker.waker().clone()) {
+                Ok(ending) => return Ok(ending),
+                Err(ticket) => ticket,
+            };
+            let result = loop {
+                let woken = parker.park(deadline);
+                if let Some(ending) = self.ending() {
+                    break Ok(ending);
+                }
+                if woken == Woken::TimedOut {
+                    break Err(WaitClosedError::TimedOut);
+                }
+            };
+            self.forget_end_waiter(ticket);
+            result
+        })
+    }
+}

@@ -1,0 +1,126 @@
+//! From a callback on any thread to an async [`Stream`](futures_core::Stream).
+//!
+//! A [`Sender`] goes into the callback, a [`FrameStream`] into the task. The channel is bounded, says
+//! what happens when it is full ([`Overflow`]), and keeps books in which every frame that was ever
+//! offered is found again ([`Stats`]).
+//!
+//! | someone wants | they use |
+//! |---|---|
+//! | a source that waits for its consumer | [`channel()`] and [`Sender::send`] |
+//! | a telemetry source that must not wait | [`Overflow::DropOldest`], [`Overflow::Latest`] |
+//! | a bound in bytes | [`Builder::weigh`] |
+//! | to pause a source that can pause | [`Builder::watermarks`] |
+//! | to know of every lost frame | [`Builder::on_loss`] |
+//! | a closure for a library that takes `Fn(T)` | [`Sender::callback`] |
+//! | `?` on the source's error | [`FrameStream::into_try_stream`] |
+//! | to unregister when nobody listens any more | [`Sender::on_termination`] |
+//!
+//! Python's counterpart is an `asyncio.Queue` fed with `call_soon_threadsafe`, or `janus.Queue`.
+//!
+//! # Order and endings
+//!
+//! Frames of one thread arrive in the order they were sent in. Frames, the source's error and the end share one
+//! FIFO: what was queued before the end stays readable, then comes the error once, then the end for ever. The
+//! first [`Ending`] wins. When the channel ends, every sender that waits for room gets its frame
+//! back.
+//!
+//! # Examples
+//!
+//! ```
+//! use callbridge::channel;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let (sender, mut frames) = channel(64);
+//! let source = std::thread::spawn(move || {
+//!     for frame in 0..1000 {
+//!         sender.send(frame).expect("the stream is read to its end");
+//!     }
+//! });
+//! let mut next = 0;
+//! while let Some(frame) = frames.recv().await {
+//!     assert_eq!(frame, next);
+//!     next += 1;
+//! }
+//! assert_eq!(next, 1000);
+//! source.join().unwrap();
+//! # }
+//! ```
+
+mod builder;
+mod consume;
+mod coop;
+mod error;
+mod finish;
+mod overflow;
+mod produce;
+mod queue;
+mod send_future;
+mod sender;
+mod state;
+mod stats;
+mod stream;
+mod waitlist;
+
+pub use builder::{BuildError, Builder};
+pub use error::{
+    RecvBlockingError, SendError, SendTimeoutError, SourceError, TryRecvError, TrySendError,
+    WaitClosedError,
+};
+pub use overflow::{Ending, Fallback, Loss, LossReason, Overflow, Pressure, Sent};
+pub use send_future::{Closed, SendFuture};
+pub use sender::{Sender, WeakSender};
+pub use stats::{Blocked, Lost, Stats};
+pub use stream::{FrameStream, TryFrameStream};
+
+use std::sync::Arc;
+
+/// How many frames fit into a channel whose builder wasn't told.
+const DEFAULT_CAPACITY: usize = 64;
+
+/// A channel for up to `capacity` frames whose senders wait while it is full.
+///
+/// The capacity counts what the consumer has not been handed, whatever is batched inside. See
+/// [`builder`] for other policies, weights, watermarks and the loss hook.
+///
+/// # Panics
+///
+/// If `capacity` is 0; [`builder`] reports that as an error instead.
+///
+/// # Examples
+///
+/// ```
+/// let (sender, mut frames) = callbridge::channel(8);
+/// sender.send("frame")?;
+/// assert_eq!(frames.try_recv(), Ok("frame"));
+/// # Ok::<(), callbridge::SendError<&str>>(())
+/// ```
+#[track_caller]
+pub fn channel<T>(capacity: usize) -> (Sender<T>, FrameStream<T>) {
+    match builder().capacity(capacity).build() {
+        Ok(ends) => ends,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Sets up a channel with another policy, weights, watermarks or a loss hook.
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::{Overflow, Sent, channel};
+///
+/// let (sender, _frames) =
+///     channel::builder().capacity(1).overflow(Overflow::DropNewest).build()?;
+/// sender.send(1)?;
+/// assert_eq!(sender.send(2)?, Sent::Dropped(2));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn builder<T>() -> Builder<T> {
+    Builder::new()
+}
+
+fn connect<T>(rules: builder::Rules<T>) -> (Sender<T>, FrameStream<T>) {
+    let shared = Arc::new(state::Shared::new(rules));
+    (Sender::new(Arc::clone(&shared)), FrameStream::new(shared))
+}

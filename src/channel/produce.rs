@@ -1,0 +1,329 @@
+//! The sender's side: offer a frame, wait for room, give up.
+//!
+//! The invariants are at the head of `state`.
+
+use super::overflow::{Fallback, LossReason, Overflow, Sent};
+use super::state::{Parked, Shared, State};
+use crate::sync::context::drives_a_loop;
+use crate::sync::prim::{MutexGuard, lock};
+use crate::sync::{Deadline, Woken, with_parker};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+/// What to do with a frame that doesn't fit.
+pub(super) enum OnFull {
+    /// Hand it back as `Full`; the caller will offer it again, so the books don't know it yet.
+    Ask,
+    /// Hand it back for good.
+    Refuse,
+    Drop,
+    Evict,
+    /// Let it wait in line.
+    Park(Waker),
+}
+
+impl OnFull {
+    /// What a policy that doesn't wait does.
+    pub(super) fn at_once(policy: Overflow) -> Self {
+        match policy {
+            Overflow::DropNewest => OnFull::Drop,
+            Overflow::DropOldest | Overflow::Latest => OnFull::Evict,
+            _ => OnFull::Refuse,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Full,
+    TimedOut,
+    Closed,
+    WouldDeadlock,
+    TooHeavy,
+}
+
+/// A frame on its way back to the caller.
+pub(super) struct Refused<T> {
+    pub(super) why: Refusal,
+    pub(super) frame: T,
+}
+
+pub(super) type Outcome<T> = Result<Sent<T>, Refused<T>>;
+
+pub(super) enum Offered<T> {
+    Settled(Outcome<T>),
+    /// The frame waits in line under this ticket.
+    Parked(u64),
+}
+
+impl<T> Shared<T> {
+    /// What `Sender::send` does.
+    pub(super) fn send(&self, frame: T) -> Outcome<T> {
+        let on_full = match self.rules.overflow {
+            Overflow::Block => return self.send_waiting(frame, None, OnFull::Refuse),
+            Overflow::BlockFor(limit, fallback) => {
+                let at_last = match fallback {
+                    Fallback::DropNewest => OnFull::Drop,
+                    Fallback::DropOldest => OnFull::Evict,
+                    Fallback::Fail => OnFull::Refuse,
+                };
+                return self.send_waiting(frame, Some(limit), at_last);
+            }
+            policy => OnFull::at_once(policy),
+        };
+        let weight = self.rules.weigh(&frame);
+        self.offer_now(frame, weight, on_full)
+    }
+
+    pub(super) fn try_send(&self, frame: T) -> Outcome<T> {
+        let weight = self.rules.weigh(&frame);
+        self.offer_now(frame, weight, OnFull::Refuse)
+    }
+
+    /// Waits for room up to `limit`, then does `at_last`, which must not park.
+    pub(super) fn send_waiting(
+        &self,
+        frame: T,
+        limit: Option<Duration>,
+        at_last: OnFull,
+    ) -> Outcome<T> {
+        let weight = self.rules.weigh(&frame);
+        let frame = match self.offer_now(frame, weight, OnFull::Ask) {
+            Err(Refused { why: Refusal::Full, frame }) => frame,
+            settled => return settled,
+        };
+        let give_up = |frame| self.offer_now(frame, weight, at_last).map_err(timed_out);
+        let deadline = Deadline::after(limit);
+        if deadline.passed() {
+            return give_up(frame);
+        }
+        if drives_a_loop() {
+            self.book_refusal();
+            return Err(Refused { why: Refusal::WouldDeadlock, frame });
+        }
+        with_parker(|parker| {
+            let ticket = match self.offer(frame, weight, OnFull::Park(parker.waker().clone())) {
+                Offered::Settled(outcome) => return outcome,
+                Offered::Parked(ticket) => ticket,
+            };
+            loop {
+                let woken = parker.park(deadline);
+                if let Some(outcome) = self.settle(ticket) {
+                    return outcome;
+                }
+                if woken == Woken::TimedOut {
+                    return match self.withdraw(ticket) {
+                        Some(frame) => give_up(frame),
+                        None => self.served(),
+                    };
+                }
+            }
+        })
+    }
+
+    fn offer_now(&self, frame: T, weight: Option<usize>, on_full: OnFull) -> Outcome<T> {
+        match self.offer(frame, weight, on_full) {
+            Offered::Settled(outcome) => outcome,
+            Offered::Parked(_) => unreachable!("only `OnFull::Park` parks"),
+        }
+    }
+
+    pub(super) fn offer(&self, frame: T, weight: Option<usize>, on_full: OnFull) -> Offered<T> {
+        let mut state = lock(&self.state);
+        if state.end.is_some() {
+            state.books.refuse();
+            return refused(Refusal::Closed, frame);
+        }
+        if weight.is_some_and(|weight| weight > self.rules.budget()) {
+            state.books.lose_offered(LossReason::TooHeavy);
+            drop(state);
+            self.rules.tell_loss(&frame, LossReason::TooHeavy);
+            return refused(Refusal::TooHeavy, frame);
+        }
+        if state.parked.is_empty() && self.has_room(&mut state, weight) {
+            return Offered::Settled(Ok(self.accept_now(state, frame, weight)));
+        }
+        match on_full {
+            OnFull::Ask => refused(Refusal::Full, frame),
+            OnFull::Refuse => {
+                state.books.refuse();
+                refused(Refusal::Full, frame)
+            }
+            OnFull::Drop => {
+                state.books.lose_offered(LossReason::Overflow);
+                drop(state);
+                self.rules.tell_loss(&frame, LossReason::Overflow);
+                Offered::Settled(Ok(Sent::Dropped(frame)))
+            }
+            OnFull::Evict => Offered::Settled(Ok(self.evict_for(state, frame, weight))),
+            OnFull::Park(waker) => {
+                state.queue.saw(self.handed.announce());
+                if state.parked.is_empty() && self.has_room(&mut state, weight) {
+                    self.handed.retract();
+                    return Offered::Settled(Ok(self.accept_now(state, frame, weight)));
+                }
+                let since = Instant::now();
+                Offered::Parked(state.parked.push(Parked { frame, weight, since }, waker))
+            }
+        }
+    }
+
+    /// What became of a parked frame; `None` while it still waits.
+    pub(super) fn settle(&self, ticket: u64) -> Option<Outcome<T>> {
+        let mut state = lock(&self.state);
+        if !state.parked.contains(ticket) {
+            drop(state);
+            return Some(self.served());
+        }
+        state.end.as_ref()?;
+        let (parked, waker) = state.parked.remove(ticket)?;
+        state.books.refuse();
+        state.books.waited(parked.since.elapsed());
+        drop(state);
+        drop(waker);
+        Some(Err(Refused { why: Refusal::Closed, frame: parked.frame }))
+    }
+
+    /// Takes a parked frame out of the line; `None` if it has been served. The books don't know it.
+    pub(super) fn withdraw(&self, ticket: u64) -> Option<T> {
+        let mut state = lock(&self.state);
+        let (parked, waker) = state.parked.remove(ticket)?;
+        state.books.waited(parked.since.elapsed());
+        if state.parked.is_empty() {
+            self.handed.retract();
+        }
+        drop(state);
+        drop(waker);
+        // The next in line may weigh less and fit where this one didn't.
+        self.serve_parked();
+        Some(parked.frame)
+    }
+
+    /// Moves parked frames into the queue as long as the first one fits, waking each sender.
+    pub(super) fn serve_parked(&self) {
+        loop {
+            let mut state = lock(&self.state);
+            let Some(first) = state.parked.front() else { return };
+            let weight = first.weight;
+            if state.end.is_some() || !self.has_room(&mut state, weight) {
+                return;
+            }
+            let Some((parked, sender)) = state.parked.pop_front() else { return };
+            if state.parked.is_empty() {
+                self.handed.retract();
+            }
+            state.books.waited(parked.since.elapsed());
+            let consumer = self.accept(&mut state, parked.frame, weight);
+            let tell = self.mark_pressure(&mut state);
+            drop(state);
+            [sender, consumer].into_iter().flatten().for_each(Waker::wake);
+            if tell {
+                self.tell_pressure();
+            }
+        }
+    }
+
+    pub(super) fn book_refusal(&self) {
+        lock(&self.state).books.refuse();
+    }
+
+    /// Exchanges the waker of a frame that still waits.
+    pub(super) fn rewire(&self, ticket: u64, waker: Waker) {
+        let stale = lock(&self.state).parked.rewire(ticket, waker);
+        drop(stale);
+    }
+
+    fn served(&self) -> Outcome<T> {
+        Ok(Sent::Queued { remaining: self.remaining(&lock(&self.state)) })
+    }
+
+    fn has_room(&self, state: &mut State<T>, weight: Option<usize>) -> bool {
+        let queue = &mut state.queue;
+        if queue.len() >= self.rules.capacity {
+            queue.refresh(&self.handed);
+        }
+        queue.len() < self.rules.capacity
+            && queue.weight().saturating_add(weight.unwrap_or(0)) <= self.rules.budget()
+    }
+
+    fn remaining(&self, state: &State<T>) -> usize {
+        match self.rules.capacity {
+            usize::MAX => usize::MAX,
+            capacity => capacity.saturating_sub(state.queue.len()),
+        }
+    }
+
+    /// Puts a frame that fits into the queue; returns whom to wake.
+    fn accept(&self, state: &mut State<T>, frame: T, weight: Option<usize>) -> Option<Waker> {
+        state.books.offered += 1;
+        state.queue.push(frame, weight);
+        if state.queue.len() > state.books.high_water {
+            state.queue.refresh(&self.handed);
+            state.books.high_water = state.books.high_water.max(state.queue.len());
+        }
+        state.consumer.take()
+    }
+
+    fn accept_now(
+        &self,
+        mut state: MutexGuard<'_, State<T>>,
+        frame: T,
+        weight: Option<usize>,
+    ) -> Sent<T> {
+        let consumer = self.accept(&mut state, frame, weight);
+        let remaining = self.remaining(&state);
+        let tell = self.mark_pressure(&mut state);
+        drop(state);
+        if let Some(consumer) = consumer {
+            consumer.wake();
+        }
+        if tell {
+            self.tell_pressure();
+        }
+        Sent::Queued { remaining }
+    }
+
+    /// Makes room by dropping the oldest frames. A sender that comes here after waiting in vain
+    /// goes ahead of those that still wait: the slot is the evicted frame's, not theirs.
+    fn evict_for(
+        &self,
+        mut state: MutexGuard<'_, State<T>>,
+        frame: T,
+        weight: Option<usize>,
+    ) -> Sent<T> {
+        let mut first = None;
+        let mut others = std::mem::take(&mut state.spare);
+        while !self.has_room(&mut state, weight) {
+            let Some(victim) = state.queue.pop() else { break };
+            state.books.lose_queued(1, LossReason::Evicted);
+            match &first {
+                None => first = Some(victim),
+                Some(_) => others.push(victim),
+            }
+        }
+        let queued = self.accept_now(state, frame, weight);
+        for victim in first.iter().chain(&others) {
+            self.rules.tell_loss(victim, LossReason::Evicted);
+        }
+        if !others.is_empty() {
+            others.clear();
+            lock(&self.state).spare = others;
+        }
+        if weight.is_some() {
+            // A heavy frame that went can leave room for more than the one that came.
+            self.serve_parked();
+        }
+        first.map_or(queued, Sent::Evicted)
+    }
+}
+
+fn refused<T>(why: Refusal, frame: T) -> Offered<T> {
+    Offered::Settled(Err(Refused { why, frame }))
+}
+
+fn timed_out<T>(refused: Refused<T>) -> Refused<T> {
+    match refused.why {
+        Refusal::Full => Refused { why: Refusal::TimedOut, ..refused },
+        _ => refused,
+    }
+}

@@ -1,0 +1,130 @@
+//! The frames between the senders and the consumer, and how many of them count.
+//!
+//! Two ways out. *Batched*: the consumer exchanges its empty buffer for the whole queue under one
+//! lock and hands the frames out without it; what it was lent and has not handed out still counts
+//! against the capacity. *Popped*: one frame at a time under the lock, for the policies that must
+//! reach the oldest frame and for what must be accounted frame by frame (weights, watermarks).
+//!
+//! Invariants:
+//! 1. `Queue` is only touched under the channel's lock; `Handed` is shared without it.
+//! 2. `lent - seen` is never less than what the consumer really still holds: `seen` lags behind
+//!    `Handed`, so a stale view can make the queue look fuller than it is, never emptier.
+//! 3. A sender that is about to park sets `WAITING` and reads the count in one step, and the
+//!    consumer counts and reads `WAITING` in one step, on the same word. Whichever comes second
+//!    sees the other, so no freed slot goes unnoticed.
+//! 4. Only the consumer counts up, and only the consumer starts over, under the lock.
+
+use crate::sync::prim::atomic::{AtomicUsize, Ordering};
+use std::collections::VecDeque;
+
+const WAITING: usize = 1;
+const ONE: usize = 2;
+
+/// How many frames of its current batch the consumer has handed out, and whether a sender waits.
+pub(super) struct Handed(AtomicUsize);
+
+impl Handed {
+    pub(super) fn new() -> Self {
+        Handed(AtomicUsize::new(0))
+    }
+
+    /// Counts `frames` more; tells whether a sender waits for their slots.
+    pub(super) fn add(&self, frames: usize) -> bool {
+        self.0.fetch_add(frames * ONE, Ordering::AcqRel) & WAITING != 0
+    }
+
+    /// Announces a waiting sender and returns the count of that very moment.
+    pub(super) fn announce(&self) -> usize {
+        self.0.fetch_or(WAITING, Ordering::AcqRel) / ONE
+    }
+
+    /// Nobody waits any more.
+    pub(super) fn retract(&self) {
+        self.0.fetch_and(!WAITING, Ordering::AcqRel);
+    }
+
+    fn count(&self) -> usize {
+        self.0.load(Ordering::Acquire) / ONE
+    }
+
+    fn start_over(&self) {
+        self.0.fetch_and(WAITING, Ordering::AcqRel);
+    }
+}
+
+/// The frames that wait, oldest first.
+pub(super) struct Queue<T> {
+    frames: VecDeque<T>,
+    /// What each frame weighs, beside the frames; stays empty in an unweighed channel.
+    weights: VecDeque<usize>,
+    /// The sum of `weights`.
+    weight: usize,
+    /// The size of the consumer's current batch.
+    lent: usize,
+    /// How much of it was handed out, as far as is known here.
+    seen: usize,
+}
+
+impl<T> Queue<T> {
+    pub(super) fn new() -> Self {
+        Queue { frames: VecDeque::new(), weights: VecDeque::new(), weight: 0, lent: 0, seen: 0 }
+    }
+
+    /// The frames the consumer has not been handed, as far as is known (invariant 2).
+    pub(super) fn len(&self) -> usize {
+        self.frames.len() + self.lent - self.seen
+    }
+
+    pub(super) fn weight(&self) -> usize {
+        self.weight
+    }
+
+    /// Looks how far the consumer has come.
+    pub(super) fn refresh(&mut self, handed: &Handed) {
+        self.saw(handed.count());
+    }
+
+    pub(super) fn saw(&mut self, handed_out: usize) {
+        self.seen = handed_out;
+    }
+
+    /// Frames handed out of the current batch, as far as is known.
+    pub(super) fn seen(&self) -> usize {
+        self.seen
+    }
+
+    pub(super) fn push(&mut self, frame: T, weight: Option<usize>) {
+        self.frames.push_back(frame);
+        if let Some(weight) = weight {
+            self.weights.push_back(weight);
+            self.weight = self.weight.saturating_add(weight);
+        }
+    }
+
+    pub(super) fn pop(&mut self) -> Option<T> {
+        let weight = self.weights.pop_front().unwrap_or(0);
+        self.weight = self.weight.saturating_sub(weight);
+        self.frames.pop_front()
+    }
+
+    /// Gives the consumer, whose `batch` is used up, everything there is; returns how many frames
+    /// the used-up batch had.
+    pub(super) fn lend(&mut self, batch: &mut VecDeque<T>, handed: &Handed) -> usize {
+        debug_assert!(batch.is_empty(), "a batch is exchanged when it is used up");
+        let used_up = std::mem::replace(&mut self.lent, self.frames.len());
+        self.seen = 0;
+        handed.start_over();
+        std::mem::swap(&mut self.frames, batch);
+        used_up
+    }
+
+    /// Takes everything away for good, what the consumer was lent included; returns the frames
+    /// and how many of the last batch had been handed out.
+    pub(super) fn clear(&mut self, handed: &Handed) -> (VecDeque<T>, usize) {
+        let handed_out = handed.count();
+        handed.start_over();
+        (self.lent, self.seen, self.weight) = (0, 0, 0);
+        self.weights.clear();
+        (std::mem::take(&mut self.frames), handed_out)
+    }
+}

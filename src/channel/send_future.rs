@@ -1,0 +1,199 @@
+//! What a sender awaits: room, or the end.
+
+use super::coop::within_budget;
+use super::error::SendError;
+use super::overflow::{Ending, LossReason, Overflow, Sent};
+use super::produce::{Offered, OnFull, Outcome, Refusal, Refused};
+use super::state::Shared;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// A frame on its way; made by [`Sender::send_async`](crate::Sender::send_async).
+///
+/// # Cancel safety
+///
+/// Dropped before it is done, its frame is lost for the reason `SendCancelled`, unless it has got
+/// its room in the meantime. [`cancel`](Self::cancel) takes the frame back instead.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let (sender, frames) = callbridge::channel(1);
+/// sender.send_async(1).await.unwrap();
+/// let mut waiting = sender.send_async(2);
+/// tokio::select! {
+///     _ = &mut waiting => unreachable!("the channel is full"),
+///     () = tokio::task::yield_now() => {}
+/// }
+/// assert_eq!(waiting.cancel(), Some(2));
+/// assert_eq!(frames.len(), 1);
+/// # }
+/// ```
+#[must_use = "nothing is sent unless it is awaited"]
+pub struct SendFuture<'a, T> {
+    shared: &'a Shared<T>,
+    stage: Stage<T>,
+}
+
+enum Stage<T> {
+    Fresh(T),
+    Parked(u64),
+    Done,
+}
+
+// Frames are never pinned.
+impl<T> Unpin for SendFuture<'_, T> {}
+
+impl<'a, T> SendFuture<'a, T> {
+    pub(super) fn new(shared: &'a Shared<T>, frame: T) -> Self {
+        SendFuture { shared, stage: Stage::Fresh(frame) }
+    }
+
+    /// Gives up and takes the frame back, counted as refused; `None` if it has been settled.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (sender, _frames) = callbridge::channel(1);
+    /// let mut never_polled = sender.send_async(7);
+    /// assert_eq!(never_polled.cancel(), Some(7));
+    /// assert_eq!(sender.stats().refused, 1);
+    /// ```
+    pub fn cancel(&mut self) -> Option<T> {
+        let frame = self.withdraw()?;
+        self.shared.book_refusal();
+        Some(frame)
+    }
+
+    fn withdraw(&mut self) -> Option<T> {
+        match std::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Fresh(frame) => Some(frame),
+            Stage::Parked(ticket) => self.shared.withdraw(ticket),
+            Stage::Done => None,
+        }
+    }
+
+    fn start(&mut self, frame: T, cx: &mut Context<'_>) -> Poll<Outcome<T>> {
+        let shared = self.shared;
+        let weight = shared.rules.weigh(&frame);
+        let on_full = match shared.rules.overflow {
+            Overflow::Block | Overflow::BlockFor(..) => OnFull::Ask,
+            policy => OnFull::at_once(policy),
+        };
+        let waits = matches!(on_full, OnFull::Ask);
+        let frame = match shared.offer(frame, weight, on_full) {
+            Offered::Settled(Err(Refused { why: Refusal::Full, frame })) if waits => frame,
+            Offered::Settled(outcome) => return Poll::Ready(outcome),
+            Offered::Parked(ticket) => return self.park(ticket),
+        };
+        match shared.offer(frame, weight, OnFull::Park(cx.waker().clone())) {
+            Offered::Settled(outcome) => Poll::Ready(outcome),
+            Offered::Parked(ticket) => self.park(ticket),
+        }
+    }
+
+    fn park(&mut self, ticket: u64) -> Poll<Outcome<T>> {
+        self.stage = Stage::Parked(ticket);
+        Poll::Pending
+    }
+
+    fn step(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<T>> {
+        match std::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Fresh(frame) => self.start(frame, cx),
+            Stage::Parked(ticket) => {
+                self.shared.rewire(ticket, cx.waker().clone());
+                match self.shared.settle(ticket) {
+                    Some(outcome) => Poll::Ready(outcome),
+                    None => self.park(ticket),
+                }
+            }
+            Stage::Done => panic!("a SendFuture was polled after it was done"),
+        }
+    }
+}
+
+impl<T> Future for SendFuture<'_, T> {
+    type Output = Result<Sent<T>, SendError<T>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        within_budget(cx, |cx| self.step(cx))
+            .map(|outcome| outcome.map_err(SendError::from_refused))
+    }
+}
+
+impl<T> Drop for SendFuture<'_, T> {
+    fn drop(&mut self) {
+        if let Some(frame) = self.withdraw() {
+            self.shared.lose(&frame, LossReason::SendCancelled);
+        }
+    }
+}
+
+impl<T> fmt::Debug for SendFuture<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendFuture").finish_non_exhaustive()
+    }
+}
+
+/// Waits for the end of the channel; made by [`Sender::closed`](crate::Sender::closed).
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::Ending;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let (sender, frames) = callbridge::channel::<u8>(1);
+/// drop(frames);
+/// assert_eq!(sender.closed().await, Ending::ConsumerDropped);
+/// # }
+/// ```
+#[must_use = "nothing is waited for unless it is awaited"]
+pub struct Closed<'a, T> {
+    shared: &'a Shared<T>,
+    ticket: Option<u64>,
+}
+
+impl<'a, T> Closed<'a, T> {
+    pub(super) fn new(shared: &'a Shared<T>) -> Self {
+        Closed { shared, ticket: None }
+    }
+
+    fn forget(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.shared.forget_end_waiter(ticket);
+        }
+    }
+}
+
+impl<T> Future for Closed<'_, T> {
+    type Output = Ending;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ending> {
+        self.forget();
+        match self.shared.await_end(cx.waker().clone()) {
+            Ok(ending) => Poll::Ready(ending),
+            Err(ticket) => {
+                self.ticket = Some(ticket);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<T> Drop for Closed<'_, T> {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
+impl<T> fmt::Debug for Closed<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Closed").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,532 @@
+//! The source's end.
+
+use super::error::{SendError, SendTimeoutError, SourceError, TrySendError, WaitClosedError};
+use super::overflow::{Ending, LossReason, Sent};
+use super::produce::{OnFull, Refusal, Refused};
+use super::send_future::{Closed, SendFuture};
+use super::state::Shared;
+use super::stats::Stats;
+use crate::sync::prim::atomic::Ordering;
+use std::error::Error;
+use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The source's end of a channel: goes into a callback, on any thread.
+///
+/// Clone it for each thread or callback. It needs no runtime, never panics because of where it is
+/// called, and allocates nothing per frame once warm. When the last clone is dropped the stream ends,
+/// as [`Ending::Finished`], or [`Ending::Panicked`] if that happens while its thread unwinds.
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::channel;
+///
+/// let (sender, mut frames) = channel(8);
+/// let threads: Vec<_> = (0..2)
+///     .map(|_| {
+///         let sender = sender.clone();
+///         std::thread::spawn(move || sender.send("from a foreign thread").is_ok())
+///     })
+///     .collect();
+/// drop(sender);
+/// assert!(threads.into_iter().all(|thread| thread.join().unwrap()));
+/// assert_eq!(frames.len(), 2);
+/// ```
+pub struct Sender<T> {
+    shared: Arc<Shared<T>>,
+}
+
+// A callback that panicked leaves the channel whole.
+impl<T> UnwindSafe for Sender<T> {}
+impl<T> RefUnwindSafe for Sender<T> {}
+
+impl<T> Sender<T> {
+    /// The first sender: `Shared` starts with a count of one.
+    pub(super) fn new(shared: Arc<Shared<T>>) -> Self {
+        Sender { shared }
+    }
+
+    /// Sends a frame; a full channel does what its [`Overflow`](crate::Overflow) policy says.
+    ///
+    /// # Blocking
+    ///
+    /// Under `Block` and `BlockFor` it blocks the calling thread while the channel is full. Senders get their room
+    /// in the order they came. On a thread that drives an event loop it sends if there is room and otherwise
+    /// returns [`SendError::WouldDeadlock`] at once; it is free to block in `spawn_blocking`,
+    /// under `Runtime::enter`, in `block_in_place` and on plain threads.
+    ///
+    /// # Errors
+    ///
+    /// A [`SendError`] with the frame inside: the channel has ended, or its policy or place
+    /// forbids to wait (longer).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::{Sent, channel};
+    ///
+    /// let (sender, frames) = channel(2);
+    /// assert_eq!(sender.send(1)?, Sent::Queued { remaining: 1 });
+    /// drop(frames);
+    /// assert_eq!(sender.send(2).unwrap_err().into_inner(), 2);
+    /// # Ok::<(), callbridge::SendError<i32>>(())
+    /// ```
+    pub fn send(&self, frame: T) -> Result<Sent<T>, SendError<T>> {
+        self.shared.send(frame).map_err(SendError::from_refused)
+    }
+
+    /// Sends a frame if there is room now. Never waits and never drops a frame, whatever the policy.
+    ///
+    /// Python: `queue.put_nowait(item)`.
+    ///
+    /// # Errors
+    ///
+    /// A [`TrySendError`] with the frame inside.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (sender, _frames) = callbridge::channel(1);
+    /// assert!(sender.try_send(1).is_ok());
+    /// assert_eq!(sender.try_send(2).unwrap_err().into_inner(), 2);
+    /// ```
+    pub fn try_send(&self, frame: T) -> Result<Sent<T>, TrySendError<T>> {
+        self.shared.try_send(frame).map_err(TrySendError::from_refused)
+    }
+
+    /// Sends a frame, waiting for room up to `timeout`. Never drops a frame, whatever the policy.
+    ///
+    /// Zero answers at once; a time too far to express is none. The clock is the system's, so it
+    /// runs without a runtime.
+    ///
+    /// # Blocking
+    ///
+    /// As [`send`](Self::send) under `Block`, with a limit.
+    ///
+    /// # Errors
+    ///
+    /// A [`SendTimeoutError`] with the frame inside.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let (sender, _frames) = callbridge::channel(1);
+    /// assert!(sender.send_timeout(1, Duration::from_millis(1)).is_ok());
+    /// let late = sender.send_timeout(2, Duration::from_millis(1)).unwrap_err();
+    /// assert_eq!(late.into_inner(), 2);
+    /// ```
+    pub fn send_timeout(
+        &self,
+        frame: T,
+        timeout: Duration,
+    ) -> Result<Sent<T>, SendTimeoutError<T>> {
+        self.shared
+            .send_waiting(frame, Some(timeout), OnFull::Refuse)
+            .map_err(SendTimeoutError::from_refused)
+    }
+
+    /// Sends a frame from async code; a full channel does what its [`Overflow`](crate::Overflow)
+    /// policy says.
+    ///
+    /// Under `Block` and `BlockFor` it waits for room without limit. It shares one line with the threads that wait
+    /// in [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// A future that is dropped before it is done loses its frame, counted and told to the loss hook;
+    /// [`SendFuture::cancel`] takes it back instead. Either way nobody behind it in line is
+    /// held up.
+    ///
+    /// # Errors
+    ///
+    /// A [`SendError`] with the frame inside; never `TimedOut` or `WouldDeadlock`.
+    ///
+    /// # Panics
+    ///
+    /// If the future is polled again after it was done.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), callbridge::SendError<i32>> {
+    /// let (sender, mut frames) = callbridge::channel(1);
+    /// sender.send_async(1).await?;
+    /// let (sent, received) = tokio::join!(sender.send_async(2), frames.recv());
+    /// assert!(sent.is_ok());
+    /// assert_eq!(received, Some(1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn send_async(&self, frame: T) -> SendFuture<'_, T> {
+        SendFuture::new(&self.shared, frame)
+    }
+
+    /// This sender as a closure, for a library that takes `Fn(T)`.
+    ///
+    /// There is nobody to hand a frame back to, so what [`send`](Self::send) would refuse is
+    /// lost here: counted under its reason and told to the loss hook.
+    ///
+    /// # Blocking
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// fn legacy_library(on_frame: impl Fn(&'static str)) {
+    ///     on_frame("one");
+    ///     on_frame("two");
+    /// }
+    ///
+    /// let (sender, frames) = callbridge::channel(4);
+    /// legacy_library(sender.callback());
+    /// assert_eq!(frames.len(), 2);
+    /// ```
+    pub fn callback(&self) -> impl Fn(T) + Clone + Send + Sync + 'static + use<T>
+    where
+        T: Send + 'static,
+    {
+        let sender = self.clone();
+        move |frame| {
+            if let Err(Refused { why, frame }) = sender.shared.send(frame) {
+                let reason = match why {
+                    Refusal::Full | Refusal::TimedOut => LossReason::Overflow,
+                    Refusal::Closed => LossReason::Closed,
+                    Refusal::WouldDeadlock => LossReason::WouldDeadlock,
+                    Refusal::TooHeavy => return,
+                };
+                sender.shared.lose_refused(&frame, reason);
+            }
+        }
+    }
+
+    /// Ends the channel with an error, which the consumer gets after everything queued before.
+    ///
+    /// Returns whether this call ended it; if not, the error is dropped.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::Ending;
+    ///
+    /// let (sender, _frames) = callbridge::channel::<u8>(1);
+    /// assert!(sender.fail("unplugged"));
+    /// assert!(!sender.fail("again"));
+    /// assert_eq!(sender.ending(), Some(Ending::Failed));
+    /// ```
+    pub fn fail(&self, error: impl Into<Box<dyn Error + Send + Sync>>) -> bool {
+        self.shared.end(Ending::Failed, Some(SourceError::new(error)))
+    }
+
+    /// Ends the channel: queued frames stay readable, waiting senders get theirs back.
+    ///
+    /// Returns whether this call ended it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (sender, mut frames) = callbridge::channel(2);
+    /// sender.send(1)?;
+    /// assert!(sender.close());
+    /// assert!(!sender.close());
+    /// assert_eq!(frames.try_recv(), Ok(1));
+    /// # Ok::<(), callbridge::SendError<i32>>(())
+    /// ```
+    pub fn close(&self) -> bool {
+        self.shared.end(Ending::Finished, None)
+    }
+
+    /// Ends the channel for a reason that no source chooses.
+    #[allow(dead_code, reason = "the listener says so when its thread panics or is aborted")]
+    pub(crate) fn end(&self, ending: Ending) -> bool {
+        self.shared.end(ending, None)
+    }
+
+    /// Counts a frame that never reached the queue as lost and tells the loss hook.
+    #[allow(dead_code, reason = "the listener says so for frames in its hands at shutdown")]
+    pub(crate) fn lose(&self, frame: &T, reason: LossReason) {
+        self.shared.lose(frame, reason);
+    }
+
+    /// Waits for the end of the channel, whoever ends it, and says why it ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use callbridge::Ending;
+    ///
+    /// let (sender, frames) = callbridge::channel::<u8>(1);
+    /// let (ending, ()) = tokio::join!(sender.closed(), async { drop(frames) });
+    /// assert_eq!(ending, Ending::ConsumerDropped);
+    /// # }
+    /// ```
+    pub fn closed(&self) -> Closed<'_, T> {
+        Closed::new(&self.shared)
+    }
+
+    /// Waits for the end of the channel on a thread. `None` waits for ever, zero answers at once.
+    ///
+    /// # Blocking
+    ///
+    /// Blocks the calling thread until the end or the limit.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitClosedError::TimedOut`], or [`WaitClosedError::WouldDeadlock`] on a thread that drives
+    /// an event loop.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::Ending;
+    ///
+    /// let (sender, frames) = callbridge::channel::<u8>(1);
+    /// let consumer = std::thread::spawn(move || drop(frames));
+    /// assert_eq!(sender.wait_closed(None), Ok(Ending::ConsumerDropped));
+    /// consumer.join().unwrap();
+    /// ```
+    pub fn wait_closed(
+        &self,
+        timeout: impl Into<Option<Duration>>,
+    ) -> Result<Ending, WaitClosedError> {
+        self.shared.wait_closed(timeout.into())
+    }
+
+    /// Calls back once when the channel ends, with the reason; at once if it has ended.
+    ///
+    /// The place to unregister from a library. Any number of callbacks can be registered. Each runs on the thread
+    /// that ends the channel, after the end is final and with no lock held; a panic in it is
+    /// contained and reported.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::Ending;
+    /// use std::sync::mpsc;
+    ///
+    /// let (sender, frames) = callbridge::channel::<u8>(1);
+    /// let (tell, told) = mpsc::channel();
+    /// sender.on_termination(move |ending| tell.send(ending).unwrap());
+    /// drop(frames);
+    /// assert_eq!(told.try_recv(), Ok(Ending::ConsumerDropped));
+    /// ```
+    pub fn on_termination(&self, callback: impl FnOnce(Ending) + Send + 'static) {
+        self.shared.on_termination(Box::new(callback));
+    }
+
+    /// Whether the channel has ended.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (sender, frames) = callbridge::channel::<u8>(1);
+    /// assert!(!sender.is_closed());
+    /// drop(frames);
+    /// assert!(sender.is_closed());
+    /// ```
+    pub fn is_closed(&self) -> bool {
+        self.ending().is_some()
+    }
+
+    /// Why the channel has ended; `None` while it is open.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::Ending;
+    ///
+    /// let (sender, frames) = callbridge::channel::<u8>(1);
+    /// drop(frames);
+    /// assert_eq!(sender.ending(), Some(Ending::ConsumerDropped));
+    /// ```
+    pub fn ending(&self) -> Option<Ending> {
+        self.shared.ending()
+    }
+
+    /// How many frames are queued.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (sender, _frames) = callbridge::channel(2);
+    /// sender.send(1)?;
+    /// assert_eq!(sender.len(), 1);
+    /// # Ok::<(), callbridge::SendError<i32>>(())
+    /// ```
+    pub fn len(&self) -> usize {
+        self.shared.len()
+    }
+
+    /// Whether no frame is queued.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(callbridge::channel::<u8>(2).0.is_empty());
+    /// ```
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many frames can be queued; `usize::MAX` if unbounded.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(callbridge::channel::<u8>(2).0.capacity(), 2);
+    /// ```
+    pub fn capacity(&self) -> usize {
+        self.shared.rules.capacity
+    }
+
+    /// The books.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (sender, _frames) = callbridge::channel(2);
+    /// sender.send(1)?;
+    /// assert_eq!(sender.stats().offered, 1);
+    /// # Ok::<(), callbridge::SendError<i32>>(())
+    /// ```
+    pub fn stats(&self) -> Stats {
+        self.shared.stats()
+    }
+
+    /// How many senders there are, this one included.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (sender, _frames) = callbridge::channel::<u8>(1);
+    /// let another = sender.clone();
+    /// assert_eq!(another.sender_count(), 2);
+    /// ```
+    pub fn sender_count(&self) -> usize {
+        self.shared.senders.load(Ordering::Relaxed)
+    }
+
+    /// Whether both feed the same stream.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (sender, _frames) = callbridge::channel::<u8>(1);
+    /// assert!(sender.same_channel(&sender.clone()));
+    /// assert!(!sender.same_channel(&callbridge::channel(1).0));
+    /// ```
+    pub fn same_channel(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// A sender that doesn't keep the stream from ending.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (sender, _frames) = callbridge::channel::<u8>(1);
+    /// let weak = sender.downgrade();
+    /// assert!(weak.upgrade().is_some());
+    /// drop(sender);
+    /// assert!(weak.upgrade().is_none());
+    /// ```
+    pub fn downgrade(&self) -> WeakSender<T> {
+        WeakSender { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Self {
+        self.shared.senders.fetch_add(1, Ordering::Relaxed);
+        Sender { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<T> Drop for Sender<T> {
+    fn drop(&mut self) {
+        if self.shared.senders.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let unwinding = std::thread::panicking();
+            let ending = if unwinding { Ending::Panicked } else { Ending::Finished };
+            self.shared.end(ending, None);
+        }
+    }
+}
+
+impl<T> fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender")
+            .field("len", &self.len())
+            .field("capacity", &self.capacity())
+            .field("ending", &self.ending())
+            .finish()
+    }
+}
+
+/// A sender that doesn't keep the stream from ending; made by [`Sender::downgrade`].
+///
+/// # Examples
+///
+/// ```
+/// let (sender, _frames) = callbridge::channel(1);
+/// let weak = sender.downgrade();
+/// if let Some(sender) = weak.upgrade() {
+///     sender.send("frame")?;
+/// }
+/// assert_eq!(sender.len(), 1);
+/// # Ok::<(), callbridge::SendError<&str>>(())
+/// ```
+pub struct WeakSender<T> {
+    shared: Arc<Shared<T>>,
+}
+
+impl<T> WeakSender<T> {
+    /// A full sender again; `None` once the last one has been dropped.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (sender, _frames) = callbridge::channel::<u8>(1);
+    /// let weak = sender.downgrade();
+    /// assert!(weak.upgrade().is_some_and(|again| again.same_channel(&sender)));
+    /// ```
+    pub fn upgrade(&self) -> Option<Sender<T>> {
+        let senders = &self.shared.senders;
+        let mut count = senders.load(Ordering::Relaxed);
+        while count > 0 {
+            match senders.compare_exchange_weak(
+                count,
+                count + 1,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return Some(Sender { shared: Arc::clone(&self.shared) }),
+                Err(actual) => count = actual,
+            }
+        }
+        None
+    }
+}
+
+impl<T> Clone for WeakSender<T> {
+    fn clone(&self) -> Self {
+        WeakSender { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<T> fmt::Debug for WeakSender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakSender").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,511 @@
+//! The consumer's end.
+
+use super::consume::Taken;
+use super::coop::within_budget;
+use super::error::{RecvBlockingError, SourceError, TryRecvError};
+use super::overflow::Ending;
+use super::state::Shared;
+use super::stats::Stats;
+use crate::sync::context::drives_a_loop;
+use crate::sync::{Deadline, Woken, with_parker};
+use futures_core::stream::{FusedStream, Stream};
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+/// The consumer's end of a channel: frames as an async [`Stream`].
+///
+/// Made by [`channel()`](crate::channel::channel) and by listeners. There is one consumer; it may
+/// move between threads and runtimes, and needs no runtime for `try_recv` and `recv_blocking`. The
+/// stream is `Unpin` and fused, and cooperates with tokio's budget.
+///
+/// Dropping it ends the channel: what is queued is dropped at once (each frame a loss of reason
+/// `ConsumerDropped`), every waiting sender gets its frame back, and the source is told through
+/// [`Sender::on_termination`](crate::Sender::on_termination).
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::{Ending, channel};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let (sender, mut frames) = channel(4);
+/// std::thread::spawn(move || sender.send("hello").is_ok());
+/// assert_eq!(frames.recv().await, Some("hello"));
+/// assert_eq!(frames.recv().await, None);
+/// assert_eq!(frames.ending(), Some(Ending::Finished));
+/// # }
+/// ```
+pub struct FrameStream<T> {
+    shared: Arc<Shared<T>>,
+    /// Frames taken out of the queue together and not handed out; they still count as queued.
+    batch: VecDeque<T>,
+    /// Set once everything was read.
+    ended: Option<Ending>,
+}
+
+// Frames are never pinned.
+impl<T> Unpin for FrameStream<T> {}
+
+impl<T> FrameStream<T> {
+    pub(super) fn new(shared: Arc<Shared<T>>) -> Self {
+        FrameStream { shared, batch: VecDeque::new(), ended: None }
+    }
+
+    /// The next frame; `None` when the channel has ended and everything was read.
+    ///
+    /// Python: `await queue.get()`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a `recv` that is dropped has taken nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), callbridge::SendError<u8>> {
+    /// let (sender, mut frames) = callbridge::channel(2);
+    /// sender.send(1)?;
+    /// drop(sender);
+    /// assert_eq!(frames.recv().await, Some(1));
+    /// assert_eq!(frames.recv().await, None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn recv(&mut self) -> Option<T> {
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    /// Appends what is there, up to `max` frames, and returns how many; waits while there is none.
+    ///
+    /// 0 means that the channel has ended and everything was read (or that `max` is 0).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a `recv_many` that is dropped has taken nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), callbridge::SendError<u8>> {
+    /// let (sender, mut frames) = callbridge::channel(8);
+    /// for frame in 0..5 {
+    ///     sender.send(frame)?;
+    /// }
+    /// let mut buffer = Vec::new();
+    /// assert_eq!(frames.recv_many(&mut buffer, 3).await, 3);
+    /// assert_eq!(frames.recv_many(&mut buffer, 3).await, 2);
+    /// assert_eq!(buffer, [0, 1, 2, 3, 4]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn recv_many(&mut self, buffer: &mut Vec<T>, max: usize) -> usize {
+        poll_fn(|cx| self.poll_recv_many(cx, buffer, max)).await
+    }
+
+    /// The next frame if there is one now.
+    ///
+    /// # Errors
+    ///
+    /// [`TryRecvError::Empty`] while more can come, [`TryRecvError::Ended`] after the end.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::TryRecvError;
+    ///
+    /// let (sender, mut frames) = callbridge::channel(2);
+    /// assert_eq!(frames.try_recv(), Err(TryRecvError::Empty));
+    /// sender.send(1)?;
+    /// assert_eq!(frames.try_recv(), Ok(1));
+    /// # Ok::<(), callbridge::SendError<i32>>(())
+    /// ```
+    pub fn try_recv(&mut self) -> Result<T, TryRecvError> {
+        let mut frame = None;
+        match self.take(1, &mut |taken| frame = Some(taken), None) {
+            Taken::Frames(_) => frame.ok_or(TryRecvError::Empty),
+            Taken::Nothing => Err(TryRecvError::Empty),
+            Taken::Ended(_) => Err(TryRecvError::Ended),
+        }
+    }
+
+    /// The next frame, for a consumer that is a thread.
+    ///
+    /// `None` waits for ever, zero answers at once, and a limit too far to express is none.
+    ///
+    /// # Blocking
+    ///
+    /// Blocks the calling thread until there is a frame, the end, or the limit. Needs no runtime.
+    ///
+    /// # Errors
+    ///
+    /// See [`RecvBlockingError`]. On a thread that drives an event loop a frame that is there is
+    /// returned, but waiting is refused with `WouldDeadlock`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (sender, mut frames) = callbridge::channel(2);
+    /// let source = std::thread::spawn(move || sender.send("hello").is_ok());
+    /// assert_eq!(frames.recv_blocking(None), Ok("hello"));
+    /// assert!(frames.recv_blocking(None).is_err());
+    /// assert!(source.join().unwrap());
+    /// ```
+    pub fn recv_blocking(
+        &mut self,
+        timeout: impl Into<Option<Duration>>,
+    ) -> Result<T, RecvBlockingError> {
+        if let Some(settled) = self.recv_or_register(None) {
+            return settled;
+        }
+        let deadline = Deadline::after(timeout.into());
+        if deadline.passed() {
+            return Err(RecvBlockingError::TimedOut);
+        }
+        if drives_a_loop() {
+            return Err(RecvBlockingError::WouldDeadlock);
+        }
+        with_parker(|parker| {
+            loop {
+                if let Some(settled) = self.recv_or_register(Some(parker.waker().clone())) {
+                    return settled;
+                }
+                if parker.park(deadline) == Woken::TimedOut {
+                    return self.recv_or_register(None).unwrap_or(Err(RecvBlockingError::TimedOut));
+                }
+            }
+        })
+    }
+
+    fn recv_or_register(&mut self, waker: Option<Waker>) -> Option<Result<T, RecvBlockingError>> {
+        let mut frame = None;
+        match self.take(1, &mut |taken| frame = Some(taken), waker) {
+            Taken::Frames(_) => frame.map(Ok),
+            Taken::Nothing => None,
+            Taken::Ended(_) => Some(Err(RecvBlockingError::Ended)),
+        }
+    }
+
+    /// Polls for the next frame; what [`recv`](Self::recv) awaits.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::task::{Context, Poll, Waker};
+    ///
+    /// let (sender, mut frames) = callbridge::channel(1);
+    /// let mut cx = Context::from_waker(Waker::noop());
+    /// assert!(frames.poll_recv(&mut cx).is_pending());
+    /// sender.send(7)?;
+    /// assert_eq!(frames.poll_recv(&mut cx), Poll::Ready(Some(7)));
+    /// # Ok::<(), callbridge::SendError<i32>>(())
+    /// ```
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        let mut frame = None;
+        let taken = self.poll_take(cx, 1, &mut |taken| frame = Some(taken));
+        taken.map(|_| frame)
+    }
+
+    /// Polls for up to `max` frames; what [`recv_many`](Self::recv_many) awaits.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::task::{Context, Poll, Waker};
+    ///
+    /// let (sender, mut frames) = callbridge::channel(1);
+    /// sender.send(7)?;
+    /// let mut buffer = Vec::new();
+    /// let mut cx = Context::from_waker(Waker::noop());
+    /// assert_eq!(frames.poll_recv_many(&mut cx, &mut buffer, 16), Poll::Ready(1));
+    /// # Ok::<(), callbridge::SendError<i32>>(())
+    /// ```
+    pub fn poll_recv_many(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut Vec<T>,
+        max: usize,
+    ) -> Poll<usize> {
+        if max == 0 {
+            return Poll::Ready(0);
+        }
+        self.poll_take(cx, max, &mut |frame| buffer.push(frame))
+    }
+
+    /// The number of frames taken, 0 at the end.
+    fn poll_take(
+        &mut self,
+        cx: &mut Context<'_>,
+        max: usize,
+        sink: &mut impl FnMut(T),
+    ) -> Poll<usize> {
+        within_budget(cx, |cx| {
+            let mut taken = self.take(max, sink, None);
+            if let Taken::Nothing = taken {
+                taken = self.take(max, sink, Some(cx.waker().clone()));
+            }
+            match taken {
+                Taken::Frames(frames) => Poll::Ready(frames),
+                Taken::Nothing => Poll::Pending,
+                Taken::Ended(_) => Poll::Ready(0),
+            }
+        })
+    }
+
+    fn take(&mut self, max: usize, sink: &mut impl FnMut(T), waker: Option<Waker>) -> Taken {
+        if let Some(ending) = self.ended {
+            return Taken::Ended(ending);
+        }
+        let taken = self.shared.take(&mut self.batch, max, sink, waker);
+        if let Taken::Ended(ending) = taken {
+            self.ended = Some(ending);
+        }
+        taken
+    }
+
+    /// Accepts no more frames; those that are queued stay readable.
+    ///
+    /// Every waiting sender gets its frame back. The channel ends as
+    /// [`Ending::ConsumerDropped`]. Returns whether this call ended it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (sender, mut frames) = callbridge::channel(2);
+    /// sender.send(1)?;
+    /// assert!(frames.close());
+    /// assert!(sender.send(2).is_err());
+    /// assert_eq!(frames.try_recv(), Ok(1));
+    /// assert!(!frames.close());
+    /// # Ok::<(), callbridge::SendError<i32>>(())
+    /// ```
+    pub fn close(&mut self) -> bool {
+        self.shared.end(Ending::ConsumerDropped, None)
+    }
+
+    /// Why the stream ended; `None` until everything was read.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::Ending;
+    ///
+    /// let (sender, mut frames) = callbridge::channel(2);
+    /// sender.send(1)?;
+    /// sender.fail("unplugged");
+    /// assert_eq!(frames.try_recv(), Ok(1));
+    /// assert_eq!(frames.ending(), None);
+    /// assert!(frames.try_recv().is_err());
+    /// assert_eq!(frames.ending(), Some(Ending::Failed));
+    /// # Ok::<(), callbridge::SendError<i32>>(())
+    /// ```
+    pub fn ending(&self) -> Option<Ending> {
+        self.ended
+    }
+
+    /// What went wrong at the source; `None` until everything was read, and if nothing did.
+    ///
+    /// A source that panicked, was aborted or lost its event loop has an error here, too, that says so.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (sender, mut frames) = callbridge::channel::<u8>(2);
+    /// sender.fail("unplugged");
+    /// assert!(frames.try_recv().is_err());
+    /// assert_eq!(frames.error().unwrap().to_string(), "unplugged");
+    /// ```
+    pub fn error(&self) -> Option<SourceError> {
+        self.ended.and_then(|_| self.shared.error())
+    }
+
+    /// The same stream for users of `?`: `Ok` frames, then the source's error once, then the end.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn block_on<F: Future>(f: F) -> F::Output {
+    /// #     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(f)
+    /// # }
+    /// use callbridge::SourceError;
+    /// use futures_core::Stream;
+    /// use std::future::poll_fn;
+    /// use std::pin::Pin;
+    ///
+    /// async fn sum(frames: callbridge::FrameStream<u32>) -> Result<u32, SourceError> {
+    ///     let mut frames = frames.into_try_stream();
+    ///     let mut sum = 0;
+    ///     while let Some(frame) = poll_fn(|cx| Pin::new(&mut frames).poll_next(cx)).await {
+    ///         sum += frame?;
+    ///     }
+    ///     Ok(sum)
+    /// }
+    ///
+    /// let (sender, frames) = callbridge::channel(4);
+    /// sender.send(1).unwrap();
+    /// sender.fail("unplugged");
+    /// assert_eq!(block_on(sum(frames)).unwrap_err().to_string(), "unplugged");
+    /// ```
+    pub fn into_try_stream(self) -> TryFrameStream<T> {
+        TryFrameStream { frames: self, told: false }
+    }
+
+    /// How many frames are queued.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (sender, frames) = callbridge::channel(2);
+    /// sender.send(1)?;
+    /// assert_eq!(frames.len(), 1);
+    /// # Ok::<(), callbridge::SendError<i32>>(())
+    /// ```
+    pub fn len(&self) -> usize {
+        self.shared.len()
+    }
+
+    /// Whether no frame is queued.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(callbridge::channel::<u8>(2).1.is_empty());
+    /// ```
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many frames can be queued; `usize::MAX` if unbounded.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(callbridge::channel::<u8>(2).1.capacity(), 2);
+    /// ```
+    pub fn capacity(&self) -> usize {
+        self.shared.rules.capacity
+    }
+
+    /// The books.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (sender, frames) = callbridge::channel(2);
+    /// sender.send(1)?;
+    /// assert_eq!(frames.stats().queued, 1);
+    /// # Ok::<(), callbridge::SendError<i32>>(())
+    /// ```
+    pub fn stats(&self) -> Stats {
+        self.shared.stats()
+    }
+}
+
+impl<T> Stream for FrameStream<T> {
+    type Item = T;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        self.get_mut().poll_recv(cx)
+    }
+
+    /// At least what is queued, unless a policy can still evict it; exact once the channel has
+    /// ended.
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.shared.size_hint()
+    }
+}
+
+impl<T> FusedStream for FrameStream<T> {
+    fn is_terminated(&self) -> bool {
+        self.ended.is_some()
+    }
+}
+
+impl<T> Drop for FrameStream<T> {
+    fn drop(&mut self) {
+        self.shared.leave(std::mem::take(&mut self.batch));
+    }
+}
+
+impl<T> fmt::Debug for FrameStream<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FrameStream")
+            .field("len", &self.len())
+            .field("capacity", &self.capacity())
+            .field("ending", &self.ending())
+            .finish()
+    }
+}
+
+/// Frames as `Result` items: the source's error comes once, last.
+///
+/// Made by [`FrameStream::into_try_stream`]. Of the [`Ending`]s, `Finished` and `ConsumerDropped`
+/// end the stream without an error.
+///
+/// # Examples
+///
+/// ```
+/// use futures_core::Stream;
+/// use std::pin::Pin;
+/// use std::task::{Context, Poll, Waker};
+///
+/// let (sender, frames) = callbridge::channel::<u8>(2);
+/// sender.fail("unplugged");
+/// let mut frames = frames.into_try_stream();
+/// let mut cx = Context::from_waker(Waker::noop());
+/// assert!(matches!(Pin::new(&mut frames).poll_next(&mut cx), Poll::Ready(Some(Err(_)))));
+/// assert!(matches!(Pin::new(&mut frames).poll_next(&mut cx), Poll::Ready(None)));
+/// ```
+pub struct TryFrameStream<T> {
+    frames: FrameStream<T>,
+    /// Whether the end, with its error if there is one, was reached.
+    told: bool,
+}
+
+impl<T> TryFrameStream<T> {
+    /// The stream inside, to look at its books or its ending.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let frames = callbridge::channel::<u8>(2).1.into_try_stream();
+    /// assert!(frames.get_ref().stats().balances());
+    /// ```
+    pub fn get_ref(&self) -> &FrameStream<T> {
+        &self.frames
+    }
+}
+
+impl<T> Stream for TryFrameStream<T> {
+    type Item = Result<T, SourceError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match std::task::ready!(self.frames.poll_recv(cx)) {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None if self.told => Poll::Ready(None),
+            None => {
+                self.told = true;
+                Poll::Ready(self.frames.error().map(Err))
+            }
+        }
+    }
+}
+
+impl<T> FusedStream for TryFrameStream<T> {
+    fn is_terminated(&self) -> bool {
+        self.told
+    }
+}
+
+impl<T> fmt::Debug for TryFrameStream<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TryFrameStream").field("frames", &self.frames).finish()
+    }
+}
