@@ -1,0 +1,98 @@
+//! Loops to test on.
+#![allow(dead_code, unreachable_pub)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::oneshot;
+
+/// A deadline for waits that a bug would make endless.
+pub const LONG: Duration = Duration::from_secs(60);
+
+/// A wait that is meant to time out.
+pub const SHORT: Duration = Duration::from_millis(10);
+
+/// A loop of either flavour that is driven until it is dropped.
+pub enum Loop {
+    Multi(Option<Runtime>),
+    Current { handle: Handle, stop: Option<oneshot::Sender<()>>, thread: Option<JoinHandle<()>> },
+}
+
+impl Loop {
+    pub fn multi(workers: usize) -> Self {
+        let runtime = Builder::new_multi_thread().worker_threads(workers).enable_all().build();
+        Loop::Multi(Some(runtime.unwrap()))
+    }
+
+    pub fn current() -> Self {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let _ = runtime.block_on(stopped);
+        });
+        Loop::Current { handle, stop: Some(stop), thread: Some(thread) }
+    }
+
+    pub fn both() -> [Self; 2] {
+        [Loop::current(), Loop::multi(2)]
+    }
+
+    pub fn handle(&self) -> Handle {
+        match self {
+            Loop::Multi(runtime) => runtime.as_ref().unwrap().handle().clone(),
+            Loop::Current { handle, .. } => handle.clone(),
+        }
+    }
+
+    pub fn bridge(&self) -> callbridge::Bridge {
+        callbridge::Bridge::new(self.handle())
+    }
+
+    /// Ends the loop without waiting for what blocks it.
+    pub fn abandon(mut self) {
+        match &mut self {
+            Loop::Multi(runtime) => runtime.take().unwrap().shutdown_background(),
+            Loop::Current { stop, thread, .. } => {
+                drop(stop.take());
+                drop(thread.take());
+            }
+        }
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        if let Loop::Current { stop, thread, .. } = self {
+            drop(stop.take());
+            if let Some(thread) = thread.take() {
+                thread.join().unwrap();
+            }
+        }
+    }
+}
+
+/// Counts how many of its guards are alive.
+#[derive(Clone, Default)]
+pub struct Census(Arc<AtomicUsize>);
+
+pub struct Alive(Census);
+
+impl Census {
+    pub fn guard(&self) -> Alive {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Alive(self.clone())
+    }
+
+    pub fn alive(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
