@@ -115,8 +115,9 @@ impl Core {
         }
     }
 
-    /// The last bridge has gone: drivers leave with the last call.
+    /// The last bridge has gone: the lane ends with its last callback, drivers with the last call.
     pub(super) fn abandon(&self) {
+        self.callbacks.close();
         for driver in self.queue.abandon() {
             driver.wake();
         }

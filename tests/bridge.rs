@@ -1,0 +1,627 @@
+//! `Bridge`: submitting, the limit, order, parallelism, callbacks, closing, and loops that die.
+
+mod common;
+
+use callbridge::{
+    Bridge, FutureState, HandleExt, LoopClosed, ResultError, SubmitTimeoutError, TrySubmitError,
+    run_coroutine_threadsafe,
+};
+use common::{Census, LONG, Loop, SHORT};
+use std::future::pending;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+
+/// Waits for what another thread is about to make true.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn the_free_function_and_the_handle_extension_reach_the_loop() {
+    for runtime in Loop::both() {
+        let handle = runtime.handle();
+        assert_eq!(run_coroutine_threadsafe(async { 1 }, &handle).result(LONG).unwrap(), 1);
+        let mut call = handle.bridge().run_coroutine_threadsafe(async { 2 });
+        assert_eq!(call.result(LONG).unwrap(), 2);
+    }
+}
+
+/// A11: no loop here is an error, and `current` names the caller's line.
+#[test]
+fn current_needs_a_loop() {
+    assert!(Bridge::try_current().is_err());
+    let panic = thread::spawn(Bridge::current).join().unwrap_err();
+    assert!(panic.downcast_ref::<String>().unwrap().contains("no event loop runs here"));
+}
+
+/// C85: submissions of one thread start in order.
+#[test]
+fn submissions_of_one_thread_start_in_order() {
+    let runtime = Loop::current();
+    let bridge = runtime.bridge();
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let calls: Vec<_> = (0..1_000)
+        .map(|n| {
+            let order = Arc::clone(&order);
+            bridge.run_coroutine_threadsafe(async move { order.lock().unwrap().push(n) })
+        })
+        .collect();
+    for mut call in calls {
+        call.result(LONG).unwrap();
+    }
+    assert!(order.lock().unwrap().iter().copied().eq(0..1_000));
+}
+
+#[test]
+fn timers_and_spawned_tasks_work_inside() {
+    for runtime in Loop::both() {
+        let mut call = runtime.bridge().run_coroutine_threadsafe(async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let nested = tokio::spawn(async { Handle::current().bridge() }).await.unwrap();
+            nested.run_coroutine_threadsafe(async { 3 }).await.unwrap()
+        });
+        assert_eq!(call.result(LONG).unwrap(), 3);
+    }
+}
+
+/// Rule 10: two calls that block until both run need two workers at once.
+#[test]
+fn calls_run_in_parallel_on_all_workers() {
+    let runtime = Loop::multi(2);
+    let bridge = runtime.bridge();
+    for _ in 0..100 {
+        let meeting = Arc::new(Barrier::new(2));
+        let calls = [Arc::clone(&meeting), meeting].map(|meeting| {
+            bridge.run_coroutine_threadsafe(async move { meeting.wait().is_leader() })
+        });
+        let leaders: usize =
+            calls.into_iter().map(|mut call| usize::from(call.result(LONG).unwrap())).sum();
+        assert_eq!(leaders, 1);
+    }
+}
+
+/// Rule 10: one slow poll delays no other work while a worker is free; also work that a waker brings.
+#[test]
+fn a_slow_poll_delays_no_other_work_on_a_free_worker() {
+    let runtime = Loop::multi(2);
+    let bridge = runtime.bridge();
+    let (wake, woken) = oneshot::channel::<()>();
+    let mut suspended = bridge.run_coroutine_threadsafe(woken);
+    let (began, begun) = mpsc::channel();
+    let (release, blocked) = mpsc::channel::<()>();
+    let mut slow = bridge.run_coroutine_threadsafe(async move {
+        began.send(()).unwrap();
+        let _ = blocked.recv_timeout(LONG);
+    });
+    begun.recv_timeout(LONG).unwrap();
+    for n in 0..1_000 {
+        assert_eq!(bridge.run_coroutine_threadsafe(async move { n }).result(LONG).unwrap(), n);
+    }
+    wake.send(()).unwrap();
+    suspended.result(LONG).unwrap().unwrap();
+    let (said, heard) = mpsc::channel();
+    drop(bridge.run_coroutine_threadsafe(async move { said.send(()).unwrap() }));
+    heard.recv_timeout(LONG).unwrap();
+    assert!(!slow.is_done());
+    drop(release);
+    slow.result(LONG).unwrap();
+}
+
+/// tokio replaces a worker that is inside `block_in_place`; the drivers must not be fewer.
+#[test]
+fn calls_inside_block_in_place_leave_the_bridge_working() {
+    let runtime = Loop::multi(1);
+    let bridge = runtime.bridge();
+    let meeting = Arc::new(Barrier::new(8));
+    let calls: Vec<_> = (0..8)
+        .map(|_| {
+            let meeting = Arc::clone(&meeting);
+            bridge.run_coroutine_threadsafe(async move {
+                tokio::task::block_in_place(|| meeting.wait());
+            })
+        })
+        .collect();
+    for mut call in calls {
+        call.result(LONG).unwrap();
+    }
+}
+
+#[test]
+fn other_tasks_of_the_loop_get_their_turns_under_a_flood() {
+    let runtime = Loop::current();
+    let bridge = runtime.bridge();
+    let ticks = Arc::new(AtomicUsize::new(0));
+    let ticker = runtime.handle().spawn({
+        let ticks = Arc::clone(&ticks);
+        async move {
+            loop {
+                ticks.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    // Each call wakes itself for ever: the loop never runs out of ready calls.
+    let flood: Vec<_> = (0..100)
+        .map(|_| {
+            bridge.run_coroutine_threadsafe(std::future::poll_fn(|cx| {
+                cx.waker().wake_by_ref();
+                std::task::Poll::<()>::Pending
+            }))
+        })
+        .collect();
+    let before = ticks.load(Ordering::Relaxed);
+    eventually("the ticker goes on", || ticks.load(Ordering::Relaxed) > before + 100);
+    ticker.abort();
+    for call in flood {
+        drop(call.cancel_on_drop());
+    }
+}
+
+// The limit
+
+#[test]
+fn the_limit_is_never_exceeded_and_every_submitter_gets_in() {
+    let runtime = Loop::multi(2);
+    let bridge = Bridge::builder(runtime.handle()).max_in_flight(3).build();
+    let inside = Arc::new(AtomicUsize::new(0));
+    let threads: Vec<_> = (0..8)
+        .map(|_| {
+            let (bridge, inside) = (bridge.clone(), Arc::clone(&inside));
+            thread::spawn(move || {
+                for _ in 0..500 {
+                    let inside = Arc::clone(&inside);
+                    drop(bridge.run_coroutine_threadsafe(async move {
+                        assert!(inside.fetch_add(1, Ordering::SeqCst) < 3);
+                        tokio::task::yield_now().await;
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                    }));
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    eventually("all are done", || bridge.in_flight() == 0);
+    let stats = bridge.stats();
+    assert_eq!((stats.submitted, stats.finished, stats.panicked), (4_000, 4_000, 0));
+    assert_eq!(stats.high_water, 3);
+}
+
+#[test]
+fn the_try_form_hands_the_future_back() {
+    let runtime = Loop::multi(1);
+    let bridge = Bridge::builder(runtime.handle()).max_in_flight(1).build();
+    let first = bridge.try_run_coroutine_threadsafe(pending::<()>()).unwrap();
+    let refused = bridge.try_run_coroutine_threadsafe(std::future::ready(2)).unwrap_err();
+    assert!(matches!(refused, TrySubmitError::Full(_)));
+    assert_eq!(format!("{refused:?}"), "Full(..)");
+    assert_eq!(refused.into_inner().into_inner(), 2);
+    drop(first.cancel_on_drop());
+    eventually("the slot is free", || bridge.in_flight() == 0);
+    assert!(bridge.close_blocking(LONG).is_clean());
+    let refused = bridge.try_run_coroutine_threadsafe(std::future::ready(3)).unwrap_err();
+    assert!(matches!(refused, TrySubmitError::Closed(_)));
+    assert_eq!(bridge.stats().refused, 2);
+}
+
+#[test]
+fn the_timed_form_waits_for_a_slot_until_its_deadline() {
+    let runtime = Loop::multi(1);
+    let bridge = Bridge::builder(runtime.handle()).max_in_flight(1).build();
+    let (end, ended) = oneshot::channel::<()>();
+    let _first = bridge.run_coroutine_threadsafe(ended);
+    for timeout in [Duration::ZERO, SHORT] {
+        let late = bridge.run_coroutine_threadsafe_timeout(std::future::ready(1), timeout);
+        let Err(error @ SubmitTimeoutError::TimedOut(_)) = late else { panic!() };
+        assert_eq!(error.into_inner().into_inner(), 1);
+    }
+    let waiting = bridge.clone();
+    let submitter = thread::spawn(move || {
+        waiting.run_coroutine_threadsafe_timeout(async { 2 }, LONG).unwrap().result(LONG)
+    });
+    end.send(()).unwrap();
+    assert_eq!(submitter.join().unwrap().unwrap(), 2);
+}
+
+#[test]
+fn a_blocked_submitter_is_released_by_close_and_by_the_loops_end() {
+    for by_close in [true, false] {
+        let runtime = Loop::multi(1);
+        let bridge = Bridge::builder(runtime.handle()).max_in_flight(1).build();
+        let first = bridge.run_coroutine_threadsafe(pending::<()>());
+        let submitters: Vec<_> = (0..4)
+            .map(|_| {
+                let bridge = bridge.clone();
+                thread::spawn(move || bridge.run_coroutine_threadsafe(async {}).result(LONG))
+            })
+            .collect();
+        if by_close {
+            assert_eq!(bridge.close_blocking(SHORT).cancelled, 1);
+        } else {
+            drop(runtime);
+        }
+        for submitter in submitters {
+            assert!(matches!(submitter.join().unwrap(), Err(ResultError::LoopClosed)));
+        }
+        assert_eq!(first.state(), FutureState::LoopClosed);
+    }
+}
+
+#[test]
+#[should_panic(expected = "max_in_flight(0) would refuse every call")]
+fn a_limit_of_zero_is_refused_with_a_reason() {
+    let runtime = Loop::multi(1);
+    let _ = Bridge::builder(runtime.handle()).max_in_flight(0);
+}
+
+// call_soon_threadsafe
+
+#[test]
+fn callbacks_of_one_thread_run_in_order_one_at_a_time() {
+    for runtime in Loop::both() {
+        let bridge = runtime.bridge();
+        let inside = Arc::new(AtomicUsize::new(0));
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let threads: Vec<_> = (0..4)
+            .map(|who| {
+                let (bridge, inside, order) = (bridge.clone(), inside.clone(), order.clone());
+                thread::spawn(move || {
+                    for n in 0..500 {
+                        let (inside, order) = (inside.clone(), order.clone());
+                        bridge
+                            .call_soon_threadsafe(move || {
+                                assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                                order.lock().unwrap().push((who, n));
+                                inside.fetch_sub(1, Ordering::SeqCst);
+                            })
+                            .unwrap();
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert!(bridge.close_blocking(LONG).is_clean(), "close lets accepted callbacks run");
+        let order = order.lock().unwrap();
+        assert_eq!(order.len(), 2_000);
+        for who in 0..4 {
+            let of_one = order.iter().filter(|(thread, _)| *thread == who).map(|(_, n)| *n);
+            assert!(of_one.eq(0..500));
+        }
+    }
+}
+
+#[test]
+fn a_panicking_callback_does_not_end_the_lane() {
+    let runtime = Loop::multi(1);
+    let bridge = runtime.bridge();
+    let (said, heard) = mpsc::channel();
+    bridge.call_soon_threadsafe(|| panic!("in a callback")).unwrap();
+    bridge.call_soon_threadsafe(move || said.send(()).unwrap()).unwrap();
+    heard.recv_timeout(LONG).unwrap();
+}
+
+#[test]
+fn callbacks_that_a_dead_loop_never_ran_are_dropped() {
+    let undriven = Builder::new_current_thread().build().unwrap();
+    let bridge = undriven.handle().bridge();
+    let census = Census::default();
+    for _ in 0..10 {
+        let guard = census.guard();
+        bridge.call_soon_threadsafe(move || drop(guard)).unwrap();
+    }
+    assert_eq!(census.alive(), 10);
+    drop(undriven);
+    assert_eq!(census.alive(), 0);
+    assert_eq!(bridge.call_soon_threadsafe(|| {}), Err(LoopClosed));
+}
+
+// Close
+
+/// A18: closing lets the work in flight finish.
+#[test]
+fn close_drains_what_ends_in_time() {
+    for runtime in Loop::both() {
+        let bridge = runtime.bridge();
+        let token = bridge.child_token();
+        let mut call = bridge.run_coroutine_threadsafe(async move {
+            token.cancelled().await;
+            "told, and ended by itself"
+        });
+        let report = bridge.close_blocking(LONG);
+        assert!(report.is_clean(), "{report}");
+        assert_eq!(report.drained, 1);
+        assert_eq!(call.result(None).unwrap(), "told, and ended by itself");
+        assert!(bridge.is_closed());
+        let mut late = bridge.run_coroutine_threadsafe(async {});
+        assert!(matches!(late.result(None), Err(ResultError::LoopClosed)));
+        assert!(bridge.close_blocking(Duration::ZERO).is_clean(), "twice is fine");
+        // Only the bridge is closed: the loop goes on.
+        assert_eq!(runtime.bridge().run_coroutine_threadsafe(async { 1 }).result(LONG).unwrap(), 1);
+    }
+}
+
+/// A17: what is left at the deadline is dropped, and its waiters are released.
+#[test]
+fn close_cancels_what_is_left_at_the_deadline() {
+    for runtime in Loop::both() {
+        let bridge = runtime.bridge();
+        let census = Census::default();
+        let mut calls: Vec<_> = (0..10)
+            .map(|_| {
+                let guard = census.guard();
+                bridge.run_coroutine_threadsafe(async move {
+                    let _guard = guard;
+                    pending::<()>().await;
+                })
+            })
+            .collect();
+        let report = bridge.close_blocking(SHORT);
+        assert_eq!((report.drained, report.cancelled, report.stuck.len()), (0, 10, 0));
+        assert_eq!(census.alive(), 0);
+        for call in &mut calls {
+            assert!(matches!(call.result(None), Err(ResultError::LoopClosed)));
+        }
+        assert!(bridge.stats().balances());
+        assert_eq!(bridge.stats().loop_closed, 10);
+    }
+}
+
+#[test]
+fn close_names_the_call_that_does_not_come_out_of_its_poll() {
+    let runtime = Loop::multi(1);
+    let bridge = runtime.bridge();
+    let (began, begun) = mpsc::channel();
+    let (release, blocked) = mpsc::channel::<()>();
+    let line = line!() + 1;
+    let mut call = bridge.run_coroutine_threadsafe(async move {
+        began.send(()).unwrap();
+        let _ = blocked.recv_timeout(LONG);
+        pending::<()>().await;
+    });
+    begun.recv_timeout(LONG).unwrap();
+    let report = bridge.close_blocking(SHORT);
+    assert_eq!((report.cancelled, report.stuck.len()), (0, 1), "{report}");
+    assert_eq!(report.stuck[0].location.line(), line);
+    assert!(report.stuck[0].in_poll);
+    assert!(report.to_string().contains("bridge.rs"), "{report}");
+    drop(release);
+    assert!(matches!(call.result(LONG), Err(ResultError::LoopClosed)), "dropped at its await");
+}
+
+#[test]
+fn close_works_on_a_loop_that_nobody_drives() {
+    let undriven = Builder::new_current_thread().build().unwrap();
+    let bridge = undriven.handle().bridge();
+    let census = Census::default();
+    let guard = census.guard();
+    let mut call = bridge.run_coroutine_threadsafe(async move { drop(guard) });
+    let report = bridge.close_blocking(SHORT);
+    assert_eq!(report.cancelled, 1);
+    assert_eq!(census.alive(), 0);
+    assert!(matches!(call.result(None), Err(ResultError::LoopClosed)));
+}
+
+#[test]
+fn close_can_be_awaited_without_timers_and_refuses_to_block_the_loop() {
+    for runtime in [
+        Builder::new_current_thread().build().unwrap(),
+        Builder::new_multi_thread().worker_threads(1).build().unwrap(),
+    ] {
+        runtime.block_on(async {
+            let bridge = Bridge::current();
+            let call = bridge.run_coroutine_threadsafe(pending::<()>());
+            let refused = bridge.close_blocking(LONG);
+            assert!(refused.would_deadlock && refused.stuck.len() <= 1, "{refused:?}");
+            let report = bridge.close(SHORT).await;
+            assert_eq!((report.cancelled, report.would_deadlock), (1, false), "{report:?}");
+            assert!(matches!(call.await, Err(ResultError::LoopClosed)));
+            assert!(bridge.close(Duration::MAX).await.is_clean());
+        });
+    }
+}
+
+#[test]
+fn child_tokens_are_cancelled_by_close_and_by_the_loops_end() {
+    let runtime = Loop::multi(1);
+    let (closed, died) = (runtime.bridge(), runtime.bridge());
+    let tokens = [closed.child_token(), died.child_token()];
+    assert!(closed.close_blocking(Duration::ZERO).is_clean());
+    assert!(tokens[0].is_cancelled() && !tokens[1].is_cancelled());
+    drop(runtime);
+    assert!(tokens[1].is_cancelled() && died.is_closed());
+}
+
+// Loops that die
+
+/// 127, 128: the whole crowd is released at once.
+#[test]
+fn a_thousand_waiters_are_released_when_the_runtime_is_dropped() {
+    for runtime in Loop::both() {
+        let bridge = runtime.bridge();
+        let census = Census::default();
+        let waiting = Arc::new(Barrier::new(1_001));
+        let waiters: Vec<_> = (0..1_000)
+            .map(|_| {
+                let (bridge, waiting) = (bridge.clone(), Arc::clone(&waiting));
+                let guard = census.guard();
+                thread::Builder::new()
+                    .stack_size(64 * 1024)
+                    .spawn(move || {
+                        let mut call = bridge.run_coroutine_threadsafe(async move {
+                            let _guard = guard;
+                            pending::<()>().await;
+                        });
+                        waiting.wait();
+                        call.result(None)
+                    })
+                    .unwrap()
+            })
+            .collect();
+        waiting.wait();
+        drop(runtime);
+        for waiter in waiters {
+            assert!(matches!(waiter.join().unwrap(), Err(ResultError::LoopClosed)));
+        }
+        assert_eq!(census.alive(), 0);
+        assert!(bridge.is_closed() && bridge.stats().balances());
+    }
+}
+
+/// A12, 128: submitting to a loop that is gone is an error, not a panic and not a hang.
+#[test]
+fn a_submission_after_the_loops_end_resolves_at_once() {
+    for runtime in Loop::both() {
+        let (bridge, handle) = (runtime.bridge(), runtime.handle());
+        drop(runtime);
+        let mut call = bridge.run_coroutine_threadsafe(async {});
+        assert!(matches!(call.result(None), Err(ResultError::LoopClosed)));
+        let mut fresh = run_coroutine_threadsafe(async {}, &handle);
+        assert!(matches!(fresh.result(None), Err(ResultError::LoopClosed)));
+        assert!(handle.bridge().try_run_coroutine_threadsafe(async {}).is_err());
+    }
+}
+
+#[test]
+fn an_undriven_loop_that_is_dropped_releases_its_waiters() {
+    let undriven = Builder::new_current_thread().build().unwrap();
+    let bridge = undriven.handle().bridge();
+    let (waiting, waits) = mpsc::channel();
+    let waiter = thread::spawn(move || {
+        let mut call = bridge.run_coroutine_threadsafe(async {});
+        drop(bridge);
+        waiting.send(()).unwrap();
+        call.result(None)
+    });
+    waits.recv_timeout(LONG).unwrap();
+    drop(undriven);
+    assert!(matches!(waiter.join().unwrap(), Err(ResultError::LoopClosed)));
+}
+
+/// Work that outlives every bridge still ends with its loop.
+#[test]
+fn a_waiter_without_a_bridge_is_released_when_the_runtime_is_dropped() {
+    for runtime in Loop::both() {
+        let mut call = runtime.bridge().run_coroutine_threadsafe(async {
+            tokio::task::yield_now().await;
+            pending::<()>().await;
+        });
+        eventually("it runs", || call.is_running());
+        drop(runtime);
+        assert!(matches!(call.result(None), Err(ResultError::LoopClosed)));
+    }
+}
+
+#[test]
+fn a_future_whose_destructor_submits_again_does_not_hang_the_runtimes_drop() {
+    struct Submits(Bridge, mpsc::Sender<bool>);
+    impl Drop for Submits {
+        fn drop(&mut self) {
+            let mut call = self.0.run_coroutine_threadsafe(async {});
+            let _ = self.1.send(matches!(call.result(None), Err(ResultError::LoopClosed)));
+        }
+    }
+    for runtime in Loop::both() {
+        let bridge = runtime.bridge();
+        let (said, heard) = mpsc::channel();
+        let submits = Submits(bridge.clone(), said);
+        let call = bridge.run_coroutine_threadsafe(async move {
+            let _submits = submits;
+            pending::<()>().await;
+        });
+        eventually("it runs", || call.is_running());
+        drop(runtime);
+        assert!(heard.recv_timeout(LONG).unwrap());
+    }
+}
+
+/// Whatever the moment, every submission is refused or resolves, and nothing stays alive.
+#[test]
+fn a_runtime_dropped_at_any_moment_leaves_nobody_waiting() {
+    for round in 0..200_u64 {
+        let runtime = if round % 2 == 0 { Loop::current() } else { Loop::multi(2) };
+        let bridge = Bridge::builder(runtime.handle()).max_in_flight(8).build();
+        let census = Census::default();
+        let threads: Vec<_> = (0..4_u64)
+            .map(|who| {
+                let (bridge, census) = (bridge.clone(), census.clone());
+                thread::spawn(move || {
+                    let mut n = 0_u64;
+                    while !bridge.is_closed() {
+                        let guard = census.guard();
+                        n += 1;
+                        let kind = (n + who) % 4;
+                        let mut call = bridge.run_coroutine_threadsafe(async move {
+                            let _guard = guard;
+                            match kind {
+                                0 => {}
+                                1 => tokio::task::yield_now().await,
+                                2 => tokio::time::sleep(Duration::from_micros(50)).await,
+                                _ => pending::<()>().await,
+                            }
+                        });
+                        if kind == 3 {
+                            call.cancel();
+                        }
+                        match call.result(LONG) {
+                            Ok(()) | Err(ResultError::LoopClosed | ResultError::Cancelled) => {}
+                            Err(other) => panic!("{other:?}"),
+                        }
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..round * 50 {
+            std::hint::spin_loop();
+        }
+        drop(runtime);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(census.alive(), 0);
+        let stats = bridge.stats();
+        assert!(stats.balances() && stats.in_flight == 0, "{stats:?}");
+    }
+}
+
+#[test]
+fn a_runtime_shut_down_in_the_background_releases_waiters_behind_a_stuck_poll() {
+    let runtime = Loop::multi(1);
+    let bridge = runtime.bridge();
+    let (began, begun) = mpsc::channel();
+    let (release, blocked) = mpsc::channel::<()>();
+    let mut stuck = bridge.run_coroutine_threadsafe(async move {
+        began.send(()).unwrap();
+        let _ = blocked.recv_timeout(LONG);
+    });
+    begun.recv_timeout(LONG).unwrap();
+    let mut queued = bridge.run_coroutine_threadsafe(async {});
+    runtime.abandon();
+    drop(release);
+    // The poll that was inside ends on its own; the one behind it ran, or was dropped.
+    assert!(stuck.wait(LONG).is_ok() && queued.wait(LONG).is_ok());
+}
+
+/// A bridge keeps nothing running once it is gone and its work is done.
+#[test]
+fn drivers_leave_with_the_last_bridge_and_the_last_call() {
+    for runtime in Loop::both() {
+        let handle = runtime.handle();
+        // The loop of `Loop::current` is a bare `block_on`, which is no task.
+        let tasks = || handle.metrics().num_alive_tasks();
+        assert_eq!(tasks(), 0);
+        let bridge = runtime.bridge();
+        let (end, ended) = oneshot::channel::<()>();
+        let mut call = bridge.run_coroutine_threadsafe(async move { ended.await.is_ok() });
+        bridge.call_soon_threadsafe(|| {}).unwrap();
+        assert!(tasks() >= 1);
+        drop(bridge);
+        end.send(()).unwrap();
+        assert!(call.result(LONG).unwrap(), "work in flight goes on without a bridge");
+        eventually("the drivers have left", || tasks() == 0);
+    }
+}
