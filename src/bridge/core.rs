@@ -70,9 +70,8 @@ impl Core {
         let schedule = move |runnable| core.schedule(runnable);
         let (runnable, task) =
             async_task::Builder::new().metadata(site).spawn(move |_| work, schedule);
-        task.detach();
         runnable.schedule();
-        blocking_future
+        blocking_future.keep(task)
     }
 
     pub(super) fn call_soon(&self, callback: Callback) -> Result<(), LoopClosed> {

@@ -37,11 +37,28 @@ pub struct BlockingFuture<T> {
     shared: Arc<Shared<T>>,
     /// Asks for a cancel when this future is dropped undone.
     cancel_on_drop: Option<fn(&Shared<T>)>,
+    /// Keeps the work's memory until the result is taken, so that it goes back to the allocator on
+    /// the thread that took it from there: a free from afar contends for that thread's heap.
+    memory: Option<Memory>,
 }
+
+/// The allocation that the work lives in.
+pub(crate) type Memory = async_task::Task<(), &'static std::panic::Location<'static>>;
 
 impl<T> BlockingFuture<T> {
     pub(super) fn new(shared: Arc<Shared<T>>) -> Self {
-        BlockingFuture { shared, cancel_on_drop: None }
+        BlockingFuture { shared, cancel_on_drop: None, memory: None }
+    }
+
+    pub(crate) fn keep(mut self, memory: Memory) -> Self {
+        self.memory = Some(memory);
+        self
+    }
+
+    fn let_go_of_memory(&mut self) {
+        if let Some(memory) = self.memory.take() {
+            memory.detach();
+        }
     }
 
     /// Waits for the value, at most `timeout`; `None` waits for ever.
@@ -182,6 +199,7 @@ impl<T> BlockingFuture<T> {
         let state = self.shared.state_of(&inner.outcome);
         let outcome = std::mem::replace(&mut inner.outcome, Outcome::Taken(state));
         drop(inner);
+        self.let_go_of_memory();
         Some(match outcome {
             Outcome::Ready(Ok(value)) => Ok(value),
             Outcome::Ready(Err(Failure::Panicked(payload))) => {
@@ -422,6 +440,7 @@ impl<T> Drop for BlockingFuture<T> {
         if let Some(cancel) = self.cancel_on_drop {
             cancel(&self.shared);
         }
+        self.let_go_of_memory();
         self.shared.detach();
     }
 }
