@@ -62,6 +62,9 @@ mod stats;
 mod stream;
 mod waitlist;
 
+#[cfg(all(test, callbridge_loom))]
+mod loom_tests;
+
 pub use builder::{BuildError, Builder};
 pub use error::{
     RecvBlockingError, SendError, SendTimeoutError, SourceError, TryRecvError, TrySendError,

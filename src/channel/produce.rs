@@ -157,7 +157,8 @@ impl<T> Shared<T> {
             }
             OnFull::Evict => Offered::Settled(Ok(self.evict_for(state, frame, weight))),
             OnFull::Park(waker) => {
-                state.queue.saw(self.handed.announce());
+                // Only now, with the announcement out, is "full" final (see `queue`, invariant 3).
+                self.handed.announce();
                 if state.parked.is_empty() && self.has_room(&mut state, weight) {
                     self.handed.retract();
                     return Offered::Settled(Ok(self.accept_now(state, frame, weight)));

@@ -9,9 +9,9 @@
 //! 1. `Queue` is only touched under the channel's lock; `Handed` is shared without it.
 //! 2. `lent - seen` is never less than what the consumer really still holds: `seen` lags behind
 //!    `Handed`, so a stale view can make the queue look fuller than it is, never emptier.
-//! 3. A sender that is about to park sets `WAITING` and reads the count in one step, and the
-//!    consumer counts and reads `WAITING` in one step, on the same word. Whichever comes second
-//!    sees the other, so no freed slot goes unnoticed.
+//! 3. A sender that is about to park sets `WAITING` and then reads the count; the consumer counts
+//!    and reads `WAITING` in one step, on the same word. Whichever comes second sees the other, so
+//!    no freed slot goes unnoticed.
 //! 4. Only the consumer counts up, and only the consumer starts over, under the lock.
 
 use crate::sync::prim::atomic::{AtomicUsize, Ordering};
@@ -33,9 +33,9 @@ impl Handed {
         self.0.fetch_add(frames * ONE, Ordering::AcqRel) & WAITING != 0
     }
 
-    /// Announces a waiting sender and returns the count of that very moment.
-    pub(super) fn announce(&self) -> usize {
-        self.0.fetch_or(WAITING, Ordering::AcqRel) / ONE
+    /// Announces a waiting sender, who then looks at the count once more.
+    pub(super) fn announce(&self) {
+        self.0.fetch_or(WAITING, Ordering::AcqRel);
     }
 
     /// Nobody waits any more.
@@ -81,11 +81,7 @@ impl<T> Queue<T> {
 
     /// Looks how far the consumer has come.
     pub(super) fn refresh(&mut self, handed: &Handed) {
-        self.saw(handed.count());
-    }
-
-    pub(super) fn saw(&mut self, handed_out: usize) {
-        self.seen = handed_out;
+        self.seen = handed.count();
     }
 
     /// Frames handed out of the current batch, as far as is known.

@@ -1,0 +1,276 @@
+//! Model checks of the wake-up, close and hand-over protocols, over every interleaving.
+//!
+//! `RUSTFLAGS="--cfg callbridge_loom" LOOM_MAX_PREEMPTIONS=2 cargo test --release --lib channel`
+//!
+//! A lost wake-up shows as a deadlock, a lost frame as a wrong sum or as books that don't balance.
+
+use super::*;
+use crate::sync::{Deadline, with_parker};
+use loom::thread::{self, JoinHandle};
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+
+fn model(check: impl Fn() + Send + Sync + 'static) {
+    loom::model::Builder::new().check(check);
+}
+
+fn send_on_thread(sender: &Sender<u64>, frame: u64) -> JoinHandle<bool> {
+    let sender = sender.clone();
+    thread::spawn(move || match sender.send(frame) {
+        Ok(_) => true,
+        Err(refused) => {
+            assert_eq!(refused.into_inner(), frame, "the sender's own frame comes back");
+            false
+        }
+    })
+}
+
+fn read_all(frames: &mut FrameStream<u64>) -> Vec<u64> {
+    std::iter::from_fn(|| frames.recv_blocking(None).ok()).collect()
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    with_parker(|parker| {
+        let mut cx = Context::from_waker(parker.waker());
+        loop {
+            if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
+                return output;
+            }
+            parker.park(Deadline::Never);
+        }
+    })
+}
+
+fn assert_balanced(stats: &Stats) {
+    assert!(stats.balances(), "{stats:?}");
+    assert_eq!(stats.waiting, 0, "{stats:?}");
+}
+
+#[test]
+fn a_parked_consumer_sees_the_frame_and_the_end() {
+    model(|| {
+        let (sender, mut frames) = channel(1);
+        let source = thread::spawn(move || sender.send(7).is_ok());
+        assert_eq!(read_all(&mut frames), [7]);
+        assert!(source.join().unwrap());
+        assert_balanced(&frames.stats());
+    });
+}
+
+#[test]
+fn two_senders_parked_on_one_slot_both_get_through() {
+    model(|| {
+        let (sender, mut frames) = channel(1);
+        let sources = [1, 2].map(|frame| send_on_thread(&sender, frame));
+        drop(sender);
+        assert_eq!(read_all(&mut frames).iter().sum::<u64>(), 3);
+        assert!(sources.into_iter().all(|source| source.join().unwrap()));
+        assert_balanced(&frames.stats());
+        assert!(frames.stats().high_water <= 1);
+    });
+}
+
+#[test]
+fn a_slot_freed_out_of_the_batch_releases_a_sender_that_is_just_parking() {
+    model(|| {
+        let (sender, mut frames) = channel(2);
+        sender.send(1).unwrap();
+        sender.send(2).unwrap();
+        assert_eq!(frames.recv_blocking(None), Ok(1));
+        sender.send(3).unwrap();
+        let source = send_on_thread(&sender, 4);
+        drop(sender);
+        assert_eq!(frames.recv_blocking(None), Ok(2));
+        // The consumer reads no further before the sender is through.
+        assert!(source.join().unwrap());
+        assert_eq!(read_all(&mut frames), [3, 4]);
+        assert_balanced(&frames.stats());
+        assert!(frames.stats().high_water <= 2);
+    });
+}
+
+#[test]
+fn a_batch_that_is_exchanged_keeps_the_count_of_its_slots() {
+    model(|| {
+        let (sender, mut frames) = channel(1);
+        let source = thread::spawn(move || [1, 2, 3].map(|frame| sender.send(frame).is_ok()));
+        assert_eq!(read_all(&mut frames), [1, 2, 3]);
+        assert_eq!(source.join().unwrap(), [true; 3]);
+        assert_balanced(&frames.stats());
+    });
+}
+
+#[test]
+fn close_releases_two_parked_senders_each_with_its_frame() {
+    model(|| {
+        let (sender, mut frames) = channel(1);
+        sender.send(10).unwrap();
+        let sources = [1, 2].map(|frame| send_on_thread(&sender, frame));
+        assert!(sender.close());
+        assert!(sources.into_iter().all(|source| !source.join().unwrap()));
+        assert_eq!(read_all(&mut frames), [10]);
+        assert_balanced(&frames.stats());
+    });
+}
+
+#[test]
+fn close_races_a_consumer_that_frees_the_slot() {
+    model(|| {
+        let (sender, mut frames) = channel(1);
+        sender.send(10).unwrap();
+        let source = send_on_thread(&sender, 1);
+        let closer = thread::spawn(move || sender.close());
+        let read = read_all(&mut frames);
+        assert!(closer.join().unwrap());
+        let expected: &[u64] = if source.join().unwrap() { &[10, 1] } else { &[10] };
+        assert_eq!(read, expected);
+        assert_balanced(&frames.stats());
+    });
+}
+
+#[test]
+fn a_send_that_races_the_drop_leaves_nothing_in_a_dead_queue() {
+    model(|| {
+        let losses = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&losses);
+        let (sender, frames) = builder()
+            .capacity(1)
+            .on_loss(move |_| {
+                count.fetch_add(1, Ordering::Relaxed);
+            })
+            .build()
+            .unwrap();
+        let sources = [1, 2].map(|frame| send_on_thread(&sender, frame));
+        drop(frames);
+        let sent = sources.into_iter().map(|source| source.join().unwrap());
+        let sent = sent.filter(|sent| *sent).count();
+        let stats = sender.stats();
+        assert_balanced(&stats);
+        assert_eq!(stats.lost.consumer_dropped as usize, sent);
+        assert_eq!(losses.load(Ordering::Relaxed), sent);
+        assert_eq!(stats.queued, 0);
+    });
+}
+
+#[test]
+fn a_sending_future_dropped_at_any_time_holds_nobody_up() {
+    model(|| {
+        let (sender, mut frames) = channel(1);
+        sender.send(10).unwrap();
+        let dropper = {
+            let sender = sender.clone();
+            thread::spawn(move || {
+                let mut sending = pin!(sender.send_async(1));
+                let mut cx = Context::from_waker(Waker::noop());
+                let _ = sending.as_mut().poll(&mut cx);
+            })
+        };
+        let source = send_on_thread(&sender, 2);
+        drop(sender);
+        let read = read_all(&mut frames);
+        assert!(source.join().unwrap());
+        dropper.join().unwrap();
+        let stats = frames.stats();
+        assert_balanced(&stats);
+        assert_eq!(stats.lost.send_cancelled + read.len() as u64, 3);
+        assert!(read.contains(&10) && read.contains(&2));
+    });
+}
+
+#[test]
+fn an_awaited_send_is_woken_by_the_freed_slot() {
+    model(|| {
+        let (sender, mut frames) = channel(1);
+        sender.send(10).unwrap();
+        let source =
+            thread::spawn(move || block_on(async move { sender.send_async(1).await.is_ok() }));
+        assert_eq!(read_all(&mut frames), [10, 1]);
+        assert!(source.join().unwrap());
+        assert_balanced(&frames.stats());
+    });
+}
+
+#[test]
+fn an_evicting_sender_races_the_consumer() {
+    model(|| {
+        let (sender, mut frames) =
+            builder().capacity(1).overflow(Overflow::DropOldest).build().unwrap();
+        let source = thread::spawn(move || {
+            for frame in [1, 2] {
+                sender.send(frame).unwrap();
+            }
+        });
+        let read = read_all(&mut frames);
+        source.join().unwrap();
+        assert_eq!(read.last(), Some(&2));
+        let stats = frames.stats();
+        assert_balanced(&stats);
+        assert_eq!(stats.lost.evicted + read.len() as u64, 2);
+    });
+}
+
+#[test]
+fn watermarks_alternate_whoever_crosses_them() {
+    model(|| {
+        let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let log = Arc::clone(&told);
+        let (sender, mut frames) = builder()
+            .capacity(1)
+            .watermarks(0, 1, move |pressure| log.lock().unwrap().push(pressure))
+            .build()
+            .unwrap();
+        let source = thread::spawn(move || [1, 2].map(|frame| sender.send(frame).is_ok()));
+        assert_eq!(read_all(&mut frames), [1, 2]);
+        assert_eq!(source.join().unwrap(), [true; 2]);
+        let told = told.lock().unwrap();
+        assert_eq!(told.len(), 4);
+        for (index, pressure) in told.iter().enumerate() {
+            let expected = if index % 2 == 0 { Pressure::High } else { Pressure::Low };
+            assert_eq!(*pressure, expected);
+        }
+    });
+}
+
+#[test]
+fn the_last_drop_races_an_upgrade() {
+    model(|| {
+        let (sender, mut frames) = channel(1);
+        let weak = sender.downgrade();
+        let dropper = thread::spawn(move || drop(sender));
+        let sent = weak.upgrade().is_some_and(|sender| sender.send(1).is_ok());
+        dropper.join().unwrap();
+        assert_eq!(read_all(&mut frames).len(), usize::from(sent));
+        assert_eq!(frames.ending(), Some(Ending::Finished));
+        assert!(weak.upgrade().is_none());
+    });
+}
+
+#[test]
+fn a_termination_callback_runs_once_however_late_it_comes() {
+    model(|| {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&calls);
+        let (sender, frames) = channel::<u64>(1);
+        let consumer = thread::spawn(move || drop(frames));
+        sender.on_termination(move |ending| {
+            assert_eq!(ending, Ending::ConsumerDropped);
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(sender.wait_closed(None), Ok(Ending::ConsumerDropped));
+        consumer.join().unwrap();
+        assert_eq!(calls.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
+fn an_awaited_end_is_woken() {
+    model(|| {
+        let (sender, frames) = channel::<u64>(1);
+        let consumer = thread::spawn(move || drop(frames));
+        let ending = block_on(async { sender.closed().await });
+        assert_eq!(ending, Ending::ConsumerDropped);
+        consumer.join().unwrap();
+    });
+}
