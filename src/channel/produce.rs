@@ -293,13 +293,18 @@ impl<T> Shared<T> {
         weight: Option<usize>,
     ) -> Sent<T> {
         let mut first = None;
-        let mut others = std::mem::take(&mut state.spare);
+        let mut others = Vec::new();
         while !self.has_room(&mut state, weight) {
             let Some(victim) = state.queue.pop() else { break };
             state.books.lose_queued(1, LossReason::Evicted);
             match &first {
                 None => first = Some(victim),
-                Some(_) => others.push(victim),
+                Some(_) => {
+                    if others.is_empty() {
+                        others = std::mem::take(&mut state.spare);
+                    }
+                    others.push(victim);
+                }
             }
         }
         let queued = self.accept_now(state, frame, weight);

@@ -517,6 +517,22 @@ impl<T> WeakSender<T> {
         }
         None
     }
+
+    /// The books, also after the end: for a monitor that must not keep the stream open.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (sender, frames) = callbridge::channel(1);
+    /// let monitor = sender.downgrade();
+    /// sender.send("frame")?;
+    /// drop((sender, frames));
+    /// assert_eq!(monitor.stats().lost.consumer_dropped, 1);
+    /// # Ok::<(), callbridge::SendError<&str>>(())
+    /// ```
+    pub fn stats(&self) -> Stats {
+        self.shared.stats()
+    }
 }
 
 impl<T> Clone for WeakSender<T> {

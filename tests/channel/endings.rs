@@ -1,0 +1,246 @@
+//! Who ends a channel, what the other side is told, and in what order.
+
+use crate::*;
+use callbridge::channel::WaitClosedError;
+use callbridge::{Ending, SendError, SourceError, TryRecvError, channel};
+use futures_core::Stream;
+use futures_core::stream::FusedStream;
+use std::io;
+use std::sync::Mutex;
+
+fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
+    match Pin::new(stream).poll_next(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(item) => item,
+        Poll::Pending => panic!("the stream has something to say"),
+    }
+}
+
+/// Kotlin: a source that closes with an error after five items: all five, then the error. Swift:
+/// the error comes once, then the end for ever.
+#[test]
+fn frames_the_error_and_the_end_come_in_this_order() {
+    let (sender, frames) = channel(8);
+    for frame in 0..5 {
+        sender.send(frame).unwrap();
+    }
+    assert!(sender.fail(io::Error::from(io::ErrorKind::ConnectionReset)));
+    let mut frames = frames.into_try_stream();
+    for expected in 0..5 {
+        assert_eq!(next(&mut frames).unwrap().unwrap(), expected);
+        assert_eq!(frames.get_ref().ending(), None);
+    }
+    let error: SourceError = next(&mut frames).unwrap().unwrap_err();
+    let inner = error.downcast_ref::<io::Error>().unwrap();
+    assert_eq!(inner.kind(), io::ErrorKind::ConnectionReset);
+    assert_eq!(error.to_string(), inner.to_string());
+    assert!(next(&mut frames).is_none() && next(&mut frames).is_none());
+    assert!(frames.is_terminated());
+    assert_eq!(frames.get_ref().ending(), Some(Ending::Failed));
+}
+
+#[test]
+fn a_plain_stream_just_ends_and_keeps_the_reason() {
+    let (sender, mut frames) = channel(2);
+    sender.send(1).unwrap();
+    sender.fail("unplugged");
+    assert_eq!(next(&mut frames), Some(1));
+    assert!(frames.ending().is_none() && frames.error().is_none() && !frames.is_terminated());
+    assert_eq!((next(&mut frames), next(&mut frames)), (None, None));
+    assert_eq!(frames.ending(), Some(Ending::Failed));
+    assert_eq!(frames.error().unwrap().to_string(), "unplugged");
+    assert!(frames.is_terminated());
+}
+
+/// Kotlin and Swift: true once, then false; what comes after the end changes nothing.
+#[test]
+fn the_first_end_wins() {
+    let (sender, mut frames) = channel(2);
+    sender.send(1).unwrap();
+    assert!(sender.close());
+    assert!(!sender.close() && !sender.fail("late") && !frames.close());
+    assert_eq!(sender.send(2), Err(SendError::Closed(2)));
+    assert!(sender.send_timeout(2, LIMIT).is_err() && sender.try_send(2).is_err());
+    assert_eq!(next(&mut frames), Some(1));
+    assert_eq!(next(&mut frames), None);
+    drop(sender);
+    assert_eq!(frames.ending(), Some(Ending::Finished));
+    assert!(frames.error().is_none());
+    assert_balanced(&frames.stats());
+}
+
+/// Swift: dropping one of several producers ends nothing, the last one ends the stream after its
+/// frames; a producer that sends after another has finished gets an error.
+#[test]
+fn the_last_sender_ends_the_stream() {
+    let (sender, mut frames) = channel(2);
+    let other = sender.clone();
+    drop(sender);
+    other.send(1).unwrap();
+    assert_eq!(frames.try_recv(), Ok(1));
+    assert_eq!(frames.try_recv(), Err(TryRecvError::Empty));
+    other.send(2).unwrap();
+    drop(other);
+    assert_eq!(frames.try_recv(), Ok(2));
+    assert_eq!(frames.try_recv(), Err(TryRecvError::Ended));
+    assert_eq!(frames.ending(), Some(Ending::Finished));
+}
+
+#[test]
+fn a_source_that_panics_is_told_apart_from_one_that_finishes() {
+    let (sender, mut frames) = channel(2);
+    let source = std::thread::spawn(move || {
+        sender.send(1).unwrap();
+        panic!("the source's own fault");
+    });
+    assert!(source.join().is_err());
+    assert_eq!(frames.try_recv(), Ok(1));
+    assert_eq!(next(&mut frames), None);
+    assert_eq!(frames.ending(), Some(Ending::Panicked));
+    let mut frames = frames.into_try_stream();
+    let error = next(&mut frames).unwrap().unwrap_err();
+    assert_eq!(error.to_string(), "the source panicked");
+    assert!(next(&mut frames).is_none());
+}
+
+#[test]
+fn a_finished_or_closed_stream_yields_no_error() {
+    for close_the_stream in [false, true] {
+        let (sender, mut frames) = channel::<u8>(1);
+        if close_the_stream {
+            frames.close();
+        } else {
+            sender.close();
+        }
+        assert!(next(&mut frames.into_try_stream()).is_none());
+    }
+}
+
+/// Swift: dropping the stream unread calls the termination hook, synchronously.
+#[test]
+fn a_dropped_stream_tells_its_source() {
+    let (sender, frames) = channel::<u8>(1);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    for _ in 0..2 {
+        let log = Arc::clone(&told);
+        sender.on_termination(move |ending| log.lock().unwrap().push(ending));
+    }
+    drop(frames);
+    assert_eq!(*told.lock().unwrap(), [Ending::ConsumerDropped; 2]);
+    assert!(!sender.close());
+    assert_eq!(told.lock().unwrap().len(), 2);
+    assert_eq!(sender.ending(), Some(Ending::ConsumerDropped));
+}
+
+/// Swift forgets a hook that is set after the end.
+#[test]
+fn a_late_termination_callback_runs_at_once() {
+    let (sender, _frames) = channel::<u8>(1);
+    sender.fail("unplugged");
+    let (tell, told) = mpsc::channel();
+    sender.on_termination(move |ending| tell.send(ending).unwrap());
+    assert_eq!(told.try_recv(), Ok(Ending::Failed));
+}
+
+#[test]
+fn a_termination_callback_may_use_the_channel_and_panic() {
+    let told = within(|| {
+        let (sender, frames) = channel::<u8>(1);
+        let inside = sender.clone();
+        sender.on_termination(move |_| {
+            assert!(inside.is_closed() && inside.send(1).is_err() && !inside.close());
+            panic!("the callback's own fault");
+        });
+        let (tell, told) = mpsc::channel();
+        sender.on_termination(move |ending| tell.send(ending).unwrap());
+        drop(frames);
+        told.try_recv()
+    });
+    assert_eq!(told, Ok(Ending::ConsumerDropped));
+}
+
+/// Kotlin: a source that hammers a stream whose consumer goes is neither hung nor panicked.
+#[test]
+fn a_source_that_hammers_a_vanishing_consumer_sees_the_end() {
+    within(|| {
+        for capacity in [1, 8] {
+            let (sender, mut frames) = channel(capacity);
+            let sources: Vec<_> = (0..2)
+                .map(|_| {
+                    let sender = sender.clone();
+                    std::thread::spawn(move || while sender.send(1).is_ok() {})
+                })
+                .collect();
+            for _ in 0..100 {
+                frames.recv_blocking(None).unwrap();
+            }
+            drop(frames);
+            sources.into_iter().for_each(|source| source.join().unwrap());
+            let stats = sender.stats();
+            assert_eq!((stats.delivered, stats.refused, stats.queued), (100, 2, 0));
+            assert_balanced(&stats);
+        }
+    });
+}
+
+/// Swift: a consumer that is dropped tells the producer that waits.
+#[test]
+fn the_end_can_be_waited_for_by_threads_and_tasks() {
+    within(|| {
+        let (sender, frames) = channel::<u8>(1);
+        assert_eq!(sender.wait_closed(Duration::ZERO), Err(WaitClosedError::TimedOut));
+        let short = Duration::from_millis(1);
+        assert_eq!(sender.wait_closed(short), Err(WaitClosedError::TimedOut));
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(Arc::clone(&wakes));
+        let mut closed = sender.closed();
+        for _ in 0..3 {
+            assert!(Pin::new(&mut closed).poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        let mut dropped = sender.closed();
+        assert!(Pin::new(&mut dropped).poll(&mut Context::from_waker(&waker)).is_pending());
+        drop(dropped);
+        let waiters: Vec<_> = (0..2)
+            .map(|_| {
+                let sender = sender.clone();
+                std::thread::spawn(move || sender.wait_closed(Duration::MAX))
+            })
+            .collect();
+        drop(frames);
+        for waiter in waiters {
+            assert_eq!(waiter.join().unwrap(), Ok(Ending::ConsumerDropped));
+        }
+        assert_eq!(wakes.count(), 1);
+        assert_eq!(poll_once(&mut closed), Poll::Ready(Ending::ConsumerDropped));
+        assert_eq!(sender.wait_closed(Duration::ZERO), Ok(Ending::ConsumerDropped));
+    });
+}
+
+#[test]
+fn what_is_queued_at_the_end_of_the_source_is_lost_when_the_consumer_goes() {
+    let (sender, frames) = channel(2);
+    sender.send(1).unwrap();
+    sender.close();
+    drop(frames);
+    assert_eq!(sender.ending(), Some(Ending::Finished));
+    assert_eq!(sender.stats().lost.consumer_dropped, 1);
+    assert_balanced(&sender.stats());
+}
+
+#[test]
+fn a_frame_whose_destructor_panics_does_not_stop_the_others_from_going() {
+    struct Bomb(Arc<AtomicUsize>);
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            panic!("the frame's own fault");
+        }
+    }
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let (sender, frames) = channel(4);
+    for _ in 0..3 {
+        assert!(sender.send(Bomb(Arc::clone(&dropped))).is_ok());
+    }
+    drop(frames);
+    assert_eq!(dropped.load(Ordering::Relaxed), 3);
+    assert_balanced(&sender.stats());
+}

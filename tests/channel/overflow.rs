@@ -1,0 +1,450 @@
+//! Policies at their boundaries, weights, the loss hook, and what a builder refuses.
+
+use crate::*;
+use callbridge::channel::{BuildError, Fallback};
+use callbridge::{
+    FrameStream, Loss, LossReason, Overflow, SendError, Sender, Sent, TrySendError, channel,
+};
+use std::sync::Mutex;
+
+type Losses<T> = Arc<Mutex<Vec<(T, LossReason)>>>;
+
+fn with_hook(capacity: usize, overflow: Overflow) -> (Sender<u32>, FrameStream<u32>, Losses<u32>) {
+    let losses = Losses::default();
+    let log = Arc::clone(&losses);
+    let (sender, frames) = channel::builder()
+        .capacity(capacity)
+        .overflow(overflow)
+        .on_loss(move |loss: Loss<'_, u32>| log.lock().unwrap().push((*loss.frame, loss.reason)))
+        .build()
+        .unwrap();
+    (sender, frames, losses)
+}
+
+fn drain<T>(frames: &mut FrameStream<T>) -> Vec<T> {
+    std::iter::from_fn(|| frames.try_recv().ok()).collect()
+}
+
+fn remaining<T>(sent: Sent<T>) -> usize {
+    match sent {
+        Sent::Queued { remaining } => remaining,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn block_fills_to_exactly_its_capacity() {
+    for capacity in [1, 2, 7] {
+        let (sender, mut frames) = channel(capacity);
+        for frame in 0..capacity {
+            assert_eq!(remaining(sender.send(frame).unwrap()), capacity - 1 - frame);
+        }
+        assert_eq!(sender.try_send(99), Err(TrySendError::Full(99)));
+        assert_eq!(drain(&mut frames).len(), capacity);
+        assert_eq!(frames.stats().high_water, capacity as u64);
+        assert_balanced(&frames.stats());
+    }
+}
+
+/// Kotlin: drop-latest of capacity 2 keeps 1, 2. Swift: bufferingOldest(3) with 5 reports the
+/// room 2, 1, 0 and hands 4 and 5 back.
+#[test]
+fn drop_newest_keeps_the_first_and_hands_back_the_rest() {
+    let (sender, mut frames, losses) = with_hook(3, Overflow::DropNewest);
+    let room: Vec<_> = (1..=3).map(|frame| remaining(sender.send(frame).unwrap())).collect();
+    assert_eq!(room, [2, 1, 0]);
+    assert_eq!(sender.send(4), Ok(Sent::Dropped(4)));
+    assert_eq!(sender.send(5), Ok(Sent::Dropped(5)));
+    assert_eq!(*losses.lock().unwrap(), [(4, LossReason::Overflow), (5, LossReason::Overflow)]);
+    assert_eq!(drain(&mut frames), [1, 2, 3]);
+    assert_eq!(frames.stats().lost.overflow, 2);
+    assert_balanced(&frames.stats());
+}
+
+/// Kotlin: drop-oldest of capacity 2 keeps 3, 4. Swift: bufferingNewest(3) with 5 hands 1 and 2
+/// back.
+#[test]
+fn drop_oldest_keeps_the_last_and_hands_back_the_evicted() {
+    let (sender, mut frames, losses) = with_hook(3, Overflow::DropOldest);
+    let room: Vec<_> = (1..=3).map(|frame| remaining(sender.send(frame).unwrap())).collect();
+    assert_eq!(room, [2, 1, 0]);
+    assert_eq!(sender.send(4), Ok(Sent::Evicted(1)));
+    assert_eq!(sender.send(5), Ok(Sent::Evicted(2)));
+    assert_eq!(*losses.lock().unwrap(), [(1, LossReason::Evicted), (2, LossReason::Evicted)]);
+    assert_eq!(drain(&mut frames), [3, 4, 5]);
+    assert_eq!(frames.stats().lost.evicted, 2);
+    assert_balanced(&frames.stats());
+}
+
+/// Kotlin: the drop hook is called for overflow in both modes, for a capacity of one as well.
+#[test]
+fn a_capacity_of_one_drops_and_evicts_like_any_other() {
+    let (sender, mut frames, losses) = with_hook(1, Overflow::DropNewest);
+    sender.send(1).unwrap();
+    assert_eq!(sender.send(2), Ok(Sent::Dropped(2)));
+    assert_eq!(drain(&mut frames), [1]);
+    assert_eq!(losses.lock().unwrap().len(), 1);
+
+    let (sender, mut frames, losses) = with_hook(1, Overflow::DropOldest);
+    sender.send(1).unwrap();
+    assert_eq!(sender.send(2), Ok(Sent::Evicted(1)));
+    assert_eq!(drain(&mut frames), [2]);
+    assert_eq!(losses.lock().unwrap().len(), 1);
+}
+
+/// Kotlin: a conflated channel shows the last of many, and keeps it readable after the close.
+#[test]
+fn latest_keeps_the_newest_only_whatever_capacity_was_set() {
+    let (sender, mut frames, losses) = with_hook(64, Overflow::Latest);
+    assert_eq!(sender.capacity(), 1);
+    for frame in 1..=5 {
+        sender.send(frame).unwrap();
+    }
+    sender.close();
+    assert_eq!(drain(&mut frames), [5]);
+    assert_eq!(losses.lock().unwrap().len(), 4);
+    assert_balanced(&frames.stats());
+}
+
+#[test]
+fn fail_fails_the_call_and_the_stream_goes_on() {
+    let (sender, mut frames, losses) = with_hook(1, Overflow::Fail);
+    sender.send(1).unwrap();
+    assert_eq!(sender.send(2), Err(SendError::Full(2)));
+    assert_eq!(frames.try_recv(), Ok(1));
+    sender.send(3).unwrap();
+    assert_eq!(frames.try_recv(), Ok(3));
+    assert!(losses.lock().unwrap().is_empty());
+    assert_eq!(frames.stats().refused, 1);
+    assert_balanced(&frames.stats());
+}
+
+/// Swift: an unbounded buffer reports infinite room.
+#[test]
+fn unbounded_is_never_full() {
+    let (sender, frames, _) = with_hook(1, Overflow::Unbounded);
+    for frame in 0..10_000 {
+        assert_eq!(remaining(sender.send(frame).unwrap()), usize::MAX);
+    }
+    assert_eq!(frames.len(), 10_000);
+    assert_eq!(frames.capacity(), usize::MAX);
+}
+
+#[test]
+fn block_for_falls_back_when_its_time_is_up() {
+    let short = Duration::from_millis(2);
+    for limit in [Duration::ZERO, short] {
+        let (sender, mut frames, losses) =
+            with_hook(1, Overflow::BlockFor(limit, Fallback::DropNewest));
+        sender.send(1).unwrap();
+        assert_eq!(sender.send(2), Ok(Sent::Dropped(2)));
+        assert_eq!(drain(&mut frames), [1]);
+        assert_eq!(*losses.lock().unwrap(), [(2, LossReason::Overflow)]);
+
+        let (sender, mut frames, losses) =
+            with_hook(1, Overflow::BlockFor(limit, Fallback::DropOldest));
+        sender.send(1).unwrap();
+        assert_eq!(sender.send(2), Ok(Sent::Evicted(1)));
+        assert_eq!(drain(&mut frames), [2]);
+        assert_eq!(*losses.lock().unwrap(), [(1, LossReason::Evicted)]);
+
+        let (sender, frames, losses) = with_hook(1, Overflow::BlockFor(limit, Fallback::Fail));
+        sender.send(1).unwrap();
+        assert_eq!(sender.send(2), Err(SendError::TimedOut(2)));
+        assert!(losses.lock().unwrap().is_empty());
+        assert_balanced(&frames.stats());
+        assert_eq!(frames.stats().blocked.count, u64::from(!limit.is_zero()));
+    }
+}
+
+#[test]
+fn block_for_sends_when_room_comes_in_time() {
+    for fallback in [Fallback::DropNewest, Fallback::DropOldest, Fallback::Fail] {
+        let (sender, mut frames, losses) = with_hook(1, Overflow::BlockFor(LIMIT, fallback));
+        sender.send(1).unwrap();
+        let source = {
+            let sender = sender.clone();
+            std::thread::spawn(move || sender.send(2))
+        };
+        until_parked(&sender, 1);
+        assert_eq!(frames.try_recv(), Ok(1));
+        assert!(matches!(source.join().unwrap(), Ok(Sent::Queued { .. })));
+        assert_eq!(frames.try_recv(), Ok(2));
+        assert!(losses.lock().unwrap().is_empty());
+    }
+}
+
+/// .NET and Kotlin drop modes apply to their try-send too; here a call that can hand the frame
+/// back never loses one. Kotlin: the drop hook is not called for a rejected try-send.
+#[test]
+fn try_send_and_send_timeout_never_drop_a_frame() {
+    for policy in [Overflow::DropNewest, Overflow::DropOldest, Overflow::Latest] {
+        let (sender, mut frames, losses) = with_hook(1, policy);
+        sender.try_send(1).unwrap();
+        assert_eq!(sender.try_send(2), Err(TrySendError::Full(2)));
+        assert!(sender.send_timeout(3, Duration::from_millis(1)).is_err());
+        assert_eq!(drain(&mut frames), [1]);
+        assert!(losses.lock().unwrap().is_empty());
+        assert_eq!(frames.stats().refused, 2);
+        assert_balanced(&frames.stats());
+    }
+}
+
+/// Kotlin: with a slow consumer drop-oldest shows the first frame and the last c, drop-latest the
+/// first and the next c.
+#[test]
+fn a_slow_consumer_sees_what_the_policy_promises() {
+    for (policy, expected) in
+        [(Overflow::DropOldest, [1, 8, 9, 10]), (Overflow::DropNewest, [1, 2, 3, 4])]
+    {
+        let (sender, mut frames, _) = with_hook(3, policy);
+        sender.send(1).unwrap();
+        let mut seen = vec![frames.try_recv().unwrap()];
+        for frame in 2..=10 {
+            sender.send(frame).unwrap();
+        }
+        seen.extend(drain(&mut frames));
+        assert_eq!(seen, expected);
+    }
+}
+
+#[test]
+fn capacity_counts_what_was_not_handed_out_whatever_is_batched() {
+    let (sender, mut frames) = channel(4);
+    for frame in 0..4 {
+        sender.send(frame).unwrap();
+    }
+    assert_eq!(frames.try_recv(), Ok(0));
+    assert_eq!((sender.len(), frames.len()), (3, 3));
+    sender.try_send(4).unwrap();
+    assert_eq!(sender.try_send(5), Err(TrySendError::Full(5)));
+    assert_eq!(frames.stats().high_water, 4);
+    assert_eq!(drain(&mut frames), [1, 2, 3, 4]);
+}
+
+/// Swift: one item of weight 3 counts as 3.
+#[test]
+fn weights_and_slots_must_both_have_room() {
+    let (sender, mut frames) =
+        channel::builder().capacity(3).weigh(|frame: &usize| *frame, 10).build().unwrap();
+    sender.try_send(6).unwrap();
+    assert_eq!(sender.try_send(5), Err(TrySendError::Full(5)));
+    sender.try_send(4).unwrap();
+    assert_eq!(sender.try_send(1), Err(TrySendError::Full(1)));
+    sender.try_send(0).unwrap();
+    assert_eq!(sender.try_send(0), Err(TrySendError::Full(0)), "no slot left");
+    assert_eq!(frames.try_recv(), Ok(6));
+    sender.try_send(6).unwrap();
+    assert_balanced(&frames.stats());
+}
+
+#[test]
+fn a_frame_that_can_never_fit_is_handed_back_and_counted_as_lost() {
+    let losses = Losses::default();
+    let log = Arc::clone(&losses);
+    let (sender, frames) = channel::builder()
+        .weigh(|frame: &usize| *frame, 10)
+        .on_loss(move |loss| log.lock().unwrap().push((*loss.frame, loss.reason)))
+        .build()
+        .unwrap();
+    assert_eq!(sender.send(11), Err(SendError::TooHeavy(11)));
+    assert_eq!(sender.try_send(usize::MAX), Err(TrySendError::TooHeavy(usize::MAX)));
+    let stats = frames.stats();
+    assert_eq!((stats.lost.too_heavy, stats.refused, stats.offered), (2, 0, 2));
+    assert_eq!(losses.lock().unwrap().len(), 2);
+    assert_balanced(&stats);
+}
+
+#[test]
+fn weights_that_add_up_past_the_largest_number_do_not_wrap() {
+    let (sender, mut frames) =
+        channel::builder().weigh(|frame: &usize| *frame, usize::MAX).build().unwrap();
+    sender.try_send(usize::MAX).unwrap();
+    sender.try_send(usize::MAX).unwrap();
+    assert_eq!(drain(&mut frames).len(), 2);
+    sender.try_send(1).unwrap();
+}
+
+#[test]
+fn one_heavy_frame_evicts_as_many_light_ones_as_it_takes() {
+    let losses = Losses::default();
+    let log = Arc::clone(&losses);
+    let (sender, mut frames) = channel::builder()
+        .weigh(|frame: &usize| *frame, 10)
+        .overflow(Overflow::DropOldest)
+        .on_loss(move |loss| log.lock().unwrap().push((*loss.frame, loss.reason)))
+        .build()
+        .unwrap();
+    for frame in [1, 2, 3, 4] {
+        sender.send(frame).unwrap();
+    }
+    assert_eq!(sender.send(6), Ok(Sent::Evicted(1)));
+    let evicted: Vec<_> = losses.lock().unwrap().iter().map(|(frame, _)| *frame).collect();
+    assert_eq!(evicted, [1, 2, 3]);
+    assert_eq!(drain(&mut frames), [4, 6]);
+    assert_eq!(frames.stats().lost.evicted, 3);
+    assert_balanced(&frames.stats());
+}
+
+#[test]
+fn a_heavy_frame_in_line_is_not_overtaken_by_light_ones() {
+    let (sender, mut frames) =
+        channel::builder().capacity(8).weigh(|frame: &usize| *frame, 10).build().unwrap();
+    sender.send(7).unwrap();
+    sender.send(2).unwrap();
+    let mut heavy = sender.send_async(9);
+    assert!(poll_once(&mut heavy).is_pending());
+    assert_eq!(sender.try_send(1), Err(TrySendError::Full(1)));
+    let mut light = sender.send_async(1);
+    assert!(poll_once(&mut light).is_pending());
+    assert_eq!(drain(&mut frames), [7, 2, 9, 1]);
+    assert!(poll_once(&mut heavy).is_ready() && poll_once(&mut light).is_ready());
+}
+
+#[test]
+fn a_heavy_frame_that_gives_up_lets_the_light_one_behind_it_in() {
+    let (sender, mut frames) =
+        channel::builder().capacity(8).weigh(|frame: &usize| *frame, 10).build().unwrap();
+    sender.send(7).unwrap();
+    let mut heavy = sender.send_async(9);
+    assert!(poll_once(&mut heavy).is_pending());
+    let mut light = sender.send_async(1);
+    assert!(poll_once(&mut light).is_pending());
+    drop(heavy);
+    assert!(poll_once(&mut light).is_ready());
+    assert_eq!(drain(&mut frames), [7, 1]);
+    assert_eq!(frames.stats().lost.send_cancelled, 1);
+}
+
+#[test]
+fn a_weigh_function_that_panics_makes_the_frame_too_heavy() {
+    let (sender, frames) = channel::builder()
+        .weigh(|frame: &u32| if *frame == 13 { panic!("bad luck") } else { 1 }, 10)
+        .build()
+        .unwrap();
+    assert_eq!(sender.send(13), Err(SendError::TooHeavy(13)));
+    sender.send(1).unwrap();
+    assert_balanced(&frames.stats());
+}
+
+/// Kotlin: buffered items get the drop hook when the channel is cancelled, exactly once each, and
+/// none on normal delivery.
+#[test]
+fn the_hook_sees_each_lost_frame_once_and_no_delivered_one() {
+    let (sender, mut frames, losses) = with_hook(8, Overflow::Block);
+    for frame in 1..=5 {
+        sender.send(frame).unwrap();
+    }
+    assert_eq!(frames.try_recv(), Ok(1));
+    sender.send(6).unwrap();
+    drop(frames);
+    let reason = LossReason::ConsumerDropped;
+    assert_eq!(*losses.lock().unwrap(), [2, 3, 4, 5, 6].map(|frame| (frame, reason)));
+    let stats = sender.stats();
+    assert_eq!((stats.delivered, stats.lost.consumer_dropped, stats.queued), (1, 5, 0));
+    assert_balanced(&stats);
+}
+
+/// Kotlin: a drop hook that panics doesn't corrupt the channel.
+#[test]
+fn a_panic_in_the_hook_is_contained() {
+    let (sender, mut frames) = channel::builder()
+        .capacity(1)
+        .overflow(Overflow::DropOldest)
+        .on_loss(|_: Loss<'_, u32>| panic!("the hook's own fault"))
+        .build()
+        .unwrap();
+    sender.send(1).unwrap();
+    assert_eq!(sender.send(2), Ok(Sent::Evicted(1)));
+    assert_eq!(frames.try_recv(), Ok(2));
+    sender.send(3).unwrap();
+    drop(frames);
+    assert_eq!(sender.stats().lost.total(), 2);
+    assert_balanced(&sender.stats());
+}
+
+#[test]
+fn the_hook_runs_outside_the_lock() {
+    let stats = within(|| {
+        let cell = Arc::new(Mutex::new(None::<Sender<u32>>));
+        let inside = Arc::clone(&cell);
+        let (sender, frames) = channel::builder()
+            .capacity(1)
+            .overflow(Overflow::DropNewest)
+            .on_loss(move |loss: Loss<'_, u32>| {
+                let sender = inside.lock().unwrap().take();
+                if let Some(sender) = sender {
+                    assert!(sender.stats().balances());
+                    assert_eq!(sender.send(*loss.frame + 1), Ok(Sent::Dropped(3)));
+                    sender.on_termination(|_| {});
+                }
+            })
+            .build()
+            .unwrap();
+        *cell.lock().unwrap() = Some(sender.clone());
+        sender.send(1).unwrap();
+        assert_eq!(sender.send(2), Ok(Sent::Dropped(2)));
+        frames.stats()
+    });
+    assert_eq!(stats.lost.overflow, 2);
+}
+
+#[test]
+#[should_panic(expected = "a channel needs a capacity of at least 1")]
+fn a_channel_without_capacity_is_a_mistake_that_shows_at_once() {
+    let _ = channel::<u8>(0);
+}
+
+#[test]
+fn a_builder_refuses_what_makes_no_sense() {
+    type Setup = fn(channel::Builder<u8>) -> channel::Builder<u8>;
+    let refusals: [(Setup, BuildError, &str); 3] = [
+        (|b| b.capacity(0), BuildError::ZeroCapacity, "at least 1"),
+        (|b| b.weigh(|_| 1, 0), BuildError::ZeroBudget, "budget must be at least 1"),
+        (
+            |b| b.weigh(|_| 1, 9).overflow(Overflow::Unbounded),
+            BuildError::UnboundedBudget,
+            "no weight budget",
+        ),
+    ];
+    for (setup, expected, text) in refusals {
+        let refused = setup(channel::builder()).build().unwrap_err();
+        assert_eq!(refused, expected);
+        assert!(refused.to_string().contains(text), "{refused}");
+    }
+    let order = channel::builder::<u8>().watermarks(3, 2, |_| {}).build().unwrap_err();
+    assert!(matches!(order, BuildError::WatermarkOrder { low: 3, high: 2, .. }));
+    let above = channel::builder::<u8>().capacity(4).watermarks(1, 5, |_| {}).build().unwrap_err();
+    assert!(matches!(above, BuildError::WatermarkAboveCapacity { high: 5, capacity: 4, .. }));
+}
+
+/// Kotlin: setting twice, the last one wins.
+#[test]
+fn the_last_setting_wins() {
+    let (sender, _frames) = channel::builder::<u8>()
+        .capacity(0)
+        .capacity(2)
+        .overflow(Overflow::Unbounded)
+        .overflow(Overflow::Fail)
+        .build()
+        .unwrap();
+    assert_eq!(sender.capacity(), 2);
+}
+
+#[test]
+fn debug_shows_no_payload() {
+    struct Secret;
+    let (sender, mut frames) = channel(1);
+    let texts = [
+        format!("{:?}", sender.send(Secret)),
+        format!("{:?}", sender.try_send(Secret)),
+        format!("{:?}", Sent::Evicted(Secret)),
+        format!("{sender:?} {frames:?}"),
+        format!("{:?}", sender.send_async(Secret)),
+    ];
+    assert_eq!(texts[0], "Ok(Queued { remaining: 0 })");
+    assert_eq!(texts[1], "Err(Full(..))");
+    assert_eq!(texts[2], "Evicted(..)");
+    assert!(texts[3].contains("len: 1"), "{}", texts[3]);
+    assert!(frames.try_recv().is_ok());
+}

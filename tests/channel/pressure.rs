@@ -1,0 +1,148 @@
+//! Watermarks.
+
+use crate::*;
+use callbridge::{FrameStream, Overflow, Pressure, channel};
+use std::sync::Mutex;
+
+type Log = Arc<Mutex<Vec<Pressure>>>;
+
+fn marked(low: usize, high: usize, capacity: usize) -> (Sender<u32>, FrameStream<u32>, Log) {
+    let log = Log::default();
+    let told = Arc::clone(&log);
+    let (sender, frames) = channel::builder()
+        .capacity(capacity)
+        .watermarks(low, high, move |pressure| told.lock().unwrap().push(pressure))
+        .build()
+        .unwrap();
+    (sender, frames, log)
+}
+
+/// Swift: with watermarks 2 and 4 the producer stops at 4 and restarts at 2, not at 3.
+#[test]
+fn high_is_told_at_the_high_mark_and_low_at_the_low_one() {
+    let (sender, mut frames, log) = marked(2, 4, 8);
+    for frame in 0..3 {
+        sender.send(frame).unwrap();
+    }
+    assert!(log.lock().unwrap().is_empty());
+    sender.send(3).unwrap();
+    sender.send(4).unwrap();
+    assert_eq!(*log.lock().unwrap(), [Pressure::High]);
+    frames.try_recv().unwrap();
+    frames.try_recv().unwrap();
+    assert_eq!(frames.len(), 3);
+    assert_eq!(*log.lock().unwrap(), [Pressure::High]);
+    frames.try_recv().unwrap();
+    assert_eq!(*log.lock().unwrap(), [Pressure::High, Pressure::Low]);
+    sender.send(5).unwrap();
+    sender.send(6).unwrap();
+    assert_eq!(*log.lock().unwrap(), [Pressure::High, Pressure::Low, Pressure::High]);
+}
+
+#[test]
+fn a_batch_that_is_read_at_once_crosses_the_low_mark_once() {
+    let (sender, mut frames, log) = marked(1, 3, 8);
+    for frame in 0..5 {
+        sender.send(frame).unwrap();
+    }
+    let mut buffer = Vec::new();
+    assert!(
+        frames.poll_recv_many(&mut Context::from_waker(Waker::noop()), &mut buffer, 9).is_ready()
+    );
+    assert_eq!(buffer.len(), 5);
+    assert_eq!(*log.lock().unwrap(), [Pressure::High, Pressure::Low]);
+}
+
+#[test]
+fn a_dropped_stream_takes_the_pressure_away() {
+    let (sender, frames, log) = marked(0, 2, 2);
+    sender.send(1).unwrap();
+    sender.send(2).unwrap();
+    drop(frames);
+    assert_eq!(*log.lock().unwrap(), [Pressure::High, Pressure::Low]);
+    assert_balanced(&sender.stats());
+}
+
+#[test]
+fn an_evicting_channel_tells_high_once() {
+    let log = Log::default();
+    let told = Arc::clone(&log);
+    let (sender, _frames) = channel::builder()
+        .capacity(2)
+        .overflow(Overflow::DropOldest)
+        .watermarks(0, 2, move |pressure| told.lock().unwrap().push(pressure))
+        .build()
+        .unwrap();
+    for frame in 0..10 {
+        sender.send(frame).unwrap();
+    }
+    assert_eq!(*log.lock().unwrap(), [Pressure::High]);
+}
+
+#[test]
+fn a_hook_that_crosses_the_mark_itself_is_told_afterwards() {
+    let log = Log::default();
+    let told = Arc::clone(&log);
+    within(move || {
+        let cell = Arc::new(Mutex::new(None::<FrameStream<u32>>));
+        let inside = Arc::clone(&cell);
+        let (sender, frames) = channel::builder()
+            .capacity(2)
+            .watermarks(0, 1, move |pressure| {
+                if let Some(frames) = inside.lock().unwrap().as_mut() {
+                    while frames.try_recv().is_ok() {}
+                }
+                told.lock().unwrap().push(pressure);
+            })
+            .build()
+            .unwrap();
+        *cell.lock().unwrap() = Some(frames);
+        sender.send(1).unwrap();
+    });
+    assert_eq!(*log.lock().unwrap(), [Pressure::High, Pressure::Low]);
+}
+
+#[test]
+fn a_hook_that_panics_is_told_the_next_crossing_all_the_same() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&calls);
+    let (sender, mut frames) = channel::builder()
+        .capacity(1)
+        .watermarks(0, 1, move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            panic!("the hook's own fault");
+        })
+        .build()
+        .unwrap();
+    sender.send(1).unwrap();
+    assert_eq!(frames.try_recv(), Ok(1));
+    assert_eq!(calls.load(Ordering::Relaxed), 2);
+}
+
+#[test]
+fn crossings_from_many_threads_alternate() {
+    let (sender, mut frames, log) = marked(1, 3, 4);
+    let sources: Vec<_> = (0..4)
+        .map(|_| {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                (0..500).for_each(|frame| {
+                    sender.send(frame).unwrap();
+                });
+            })
+        })
+        .collect();
+    drop(sender);
+    let mut read = 0;
+    while frames.recv_blocking(LIMIT).is_ok() {
+        read += 1;
+    }
+    sources.into_iter().for_each(|source| source.join().unwrap());
+    assert_eq!(read, 2000);
+    let log = log.lock().unwrap();
+    assert_eq!(log.len() % 2, 0);
+    for (index, pressure) in log.iter().enumerate() {
+        let expected = if index % 2 == 0 { Pressure::High } else { Pressure::Low };
+        assert_eq!(*pressure, expected, "crossing {index}");
+    }
+}

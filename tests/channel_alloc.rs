@@ -1,0 +1,97 @@
+//! Sending and receiving allocate nothing per frame once the channel is warm.
+//!
+//! A binary of its own, with one test, so that nobody else allocates meanwhile.
+
+use callbridge::channel::{self, Overflow};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator unchanged.
+#[allow(unsafe_code)]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's layout, as it came.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's pointer and layout, as they came.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Allocations of the second of two equal rounds.
+fn once_warm(mut round: impl FnMut()) -> u64 {
+    round();
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    round();
+    ALLOCATIONS.load(Ordering::Relaxed) - before
+}
+
+type Setup = fn(channel::Builder<[u64; 8]>) -> channel::Builder<[u64; 8]>;
+
+#[test]
+fn nothing_is_allocated_per_frame_once_warm() {
+    let setups: [(&str, Setup); 6] = [
+        ("block", |b| b),
+        ("drop newest", |b| b.overflow(Overflow::DropNewest)),
+        ("drop oldest", |b| b.overflow(Overflow::DropOldest)),
+        ("latest", |b| b.overflow(Overflow::Latest)),
+        ("weights", |b| b.weigh(|frame| frame[0] as usize % 5, 16).overflow(Overflow::DropOldest)),
+        ("watermarks and hook", |b| b.watermarks(2, 8, |_| {}).on_loss(|_| {})),
+    ];
+    for (name, setup) in setups {
+        let (sender, mut frames) = setup(channel::builder().capacity(16)).build().unwrap();
+        let mut buffer = Vec::with_capacity(16);
+        let mut cx = Context::from_waker(Waker::noop());
+        let allocations = once_warm(|| {
+            for batch in 0..100_u64 {
+                for frame in 0..=batch % 20 {
+                    // A full channel that blocks is left alone; the others drop or evict.
+                    let _ = if name == "block" || name == "watermarks and hook" {
+                        sender.try_send([frame; 8]).is_ok()
+                    } else {
+                        sender.send([frame; 8]).is_ok()
+                    };
+                }
+                let _ = sender.send_timeout([4; 8], Duration::from_micros(1));
+                assert!(frames.poll_recv(&mut cx).is_ready());
+                buffer.clear();
+                let _ = frames.poll_recv_many(&mut cx, &mut buffer, 16);
+                assert!(frames.poll_recv(&mut cx).is_pending());
+            }
+        });
+        assert_eq!(allocations, 0, "{name}");
+    }
+
+    // Across threads, with parked senders and a parked consumer: the threads' parkers and the
+    // channel's line are warm after the first round.
+    let (sender, mut frames) = channel::channel(2);
+    let (start, started) = std::sync::mpsc::sync_channel(1);
+    let source = std::thread::spawn(move || {
+        while started.recv().is_ok() {
+            for frame in 0..10_000_u64 {
+                sender.send(frame).unwrap();
+            }
+        }
+    });
+    let allocations = once_warm(|| {
+        start.send(()).unwrap();
+        for expected in 0..10_000 {
+            assert_eq!(frames.recv_blocking(Duration::from_secs(30)), Ok(expected));
+        }
+    });
+    drop(start);
+    source.join().unwrap();
+    assert!(allocations < 10, "{allocations} allocations for 10 000 frames");
+}
