@@ -4,6 +4,7 @@
 mod bridge;
 pub mod channel;
 mod future;
+pub mod listener;
 mod sync;
 
 pub use bridge::{
@@ -19,3 +20,4 @@ pub use future::{
     AsCompleted, AsCompletedTimeout, BlockingFuture, Canceller, FutureState, Panic, ResultError,
     ReturnWhen, WaitError, as_completed, wait,
 };
+pub use listener::{FrameSource, Listener};

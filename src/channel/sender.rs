@@ -243,15 +243,13 @@ impl<T> Sender<T> {
     }
 
     /// Ends the channel for a reason that no source chooses.
-    #[allow(dead_code, reason = "the listener says so when its thread panics or is aborted")]
     pub(crate) fn end(&self, ending: Ending) -> bool {
         self.shared.end(ending, None)
     }
 
-    /// Counts a frame that never reached the queue as lost and tells the loss hook.
-    #[allow(dead_code, reason = "the listener says so for frames in its hands at shutdown")]
-    pub(crate) fn lose(&self, frame: &T, reason: LossReason) {
-        self.shared.lose(frame, reason);
+    /// Turns the refusal of a frame that nobody will hear of into a loss, and tells the loss hook.
+    pub(crate) fn lose_refused(&self, frame: &T, reason: LossReason) {
+        self.shared.lose_refused(frame, reason);
     }
 
     /// Waits for the end of the channel, whoever ends it, and says why it ended.

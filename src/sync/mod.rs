@@ -10,4 +10,4 @@ pub(crate) mod prim;
 
 pub(crate) use contain::{contain, discard, panic_message, report};
 pub(crate) use deadline::Deadline;
-pub(crate) use parker::{Woken, with_parker};
+pub(crate) use parker::{Parker, Woken, with_parker};

@@ -1,0 +1,544 @@
+use super::builder::{ListenerBuilder, Origin, Setup, StopReport};
+use super::core::{Core, Feed, Verdict, judged};
+use super::source::Interrupter;
+use super::stats::ListenerStats;
+use super::stop::{Registered, Stop};
+use crate::channel::{Ending, SendError, Sender, Sent};
+use crate::sync::Deadline;
+use crate::sync::context::drives_a_loop;
+use crate::sync::prim::Mutex;
+use crate::sync::prim::atomic::{AtomicBool, Ordering};
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+/// A thread of its own that owns a blocking source: its name, its books, and the way to stop it.
+///
+/// Made by [`Listener::builder`], over a source or a server, as a stream of frames
+/// ([`spawn`](ListenerBuilder::spawn)) or with an async handler that answers
+/// ([`serve`](ListenerBuilder::serve)); or by [`Listener::from_fn`] around a loop that exists already.
+///
+/// The thread is std's, so it takes none of the runtime's blocking threads. Dropping the listener
+/// asks it to stop and waits for nothing; [`shutdown`](Self::shutdown) and
+/// [`shutdown_blocking`](Self::shutdown_blocking) wait, up to a deadline.
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::listener::{Listener, UdpSource};
+/// use std::time::Duration;
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// let source = UdpSource::bind("127.0.0.1:0")?;
+/// let addr = source.local_addr()?;
+/// let (listener, mut frames) = Listener::builder(source).name("meter").spawn()?;
+///
+/// std::net::UdpSocket::bind("127.0.0.1:0")?.send_to(b"21.5", addr)?;
+/// let reading = frames.recv().await.expect("one was sent");
+/// assert_eq!(&reading.payload[..], b"21.5");
+///
+/// let report = listener.shutdown(Duration::from_secs(5)).await;
+/// assert!(report.is_clean(), "{report}");
+/// assert!(frames.recv().await.is_none());
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "dropping the listener stops it"]
+pub struct Listener {
+    core: Arc<Core>,
+    /// Keeps the tokens' wakers registered.
+    _tokens: Mutex<Vec<Pin<Box<WaitForCancellationFutureOwned>>>>,
+    /// Keeps a stop able to free the threads that wait for room in the channel.
+    _unblock: Option<Registered>,
+}
+
+impl Listener {
+    /// Sets up a listener over a source or a server.
+    ///
+    /// # Examples
+    ///
+    /// See [`Listener`].
+    pub fn builder<S: Origin>(source: S) -> ListenerBuilder<S> {
+        ListenerBuilder::new(source)
+    }
+
+    /// Sets up a listener around a loop of your own, which runs on the listener's thread.
+    ///
+    /// The loop is given a [`Sink`] to send into and to look at whether it should stop. What it
+    /// returns is the end of the stream: `Ok` finished, `Err` failed, and a panic is contained.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::listener::Listener;
+    /// use std::time::Duration;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (listener, mut readings) = Listener::from_fn(|sink| {
+    ///     let mut reading = 0;
+    ///     while !sink.wait_stop(Duration::from_millis(1)) {
+    ///         reading += 1;
+    ///         let _ = sink.send(reading);
+    ///     }
+    ///     Ok(())
+    /// })
+    /// .spawn()?;
+    /// assert_eq!(readings.recv().await, Some(1));
+    /// assert_eq!(readings.recv().await, Some(2));
+    /// assert!(listener.shutdown(Duration::from_secs(5)).await.is_clean());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn from_fn<T, F>(body: F) -> ListenerBuilder<FnSource<T, F>>
+    where
+        T: Send + 'static,
+        F: FnOnce(Sink<T>) -> io::Result<()> + Send + 'static,
+    {
+        ListenerBuilder::new(FnSource { body, frame: PhantomData })
+    }
+
+    pub(super) fn new(
+        core: Arc<Core>,
+        tokens: Vec<CancellationToken>,
+        unblock: Option<Registered>,
+    ) -> Self {
+        let waker = Waker::from(Arc::clone(&core.stop));
+        let tokens = tokens.into_iter().map(|token| watch(token, &waker, || core.stop.signal()));
+        let tokens = Mutex::new(tokens.collect());
+        Listener { core, _tokens: tokens, _unblock: unblock }
+    }
+
+    /// Keeps a waker registered for as long as the listener.
+    pub(super) fn keep(&self, watched: Pin<Box<WaitForCancellationFutureOwned>>) {
+        crate::sync::prim::lock(&self._tokens).push(watched);
+    }
+
+    /// Asks the listener to stop; returns at once.
+    ///
+    /// It may be called from anywhere, a handler or the listener's own thread included, and more
+    /// than once. What is queued stays readable; then the stream ends as aborted.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use callbridge::listener::{Listener, UdpSource};
+    /// # use std::time::Duration;
+    /// # fn main() -> std::io::Result<()> {
+    /// let (listener, mut frames) = Listener::builder(UdpSource::bind("127.0.0.1:0")?).spawn()?;
+    /// listener.stop();
+    /// assert!(frames.recv_blocking(Duration::from_secs(5)).is_err());
+    /// assert_eq!(frames.ending(), Some(callbridge::Ending::Aborted));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn stop(&self) {
+        self.core.stop.signal();
+    }
+
+    /// Asks the listener to stop and waits for its threads, at most `deadline`.
+    ///
+    /// A thread that has not ended by then is named in the report and left alone: nothing that it
+    /// uses is freed under it, and a later call can wait again. It needs no timer of the runtime: the
+    /// waiting is done by a short-lived thread (without one to be had, it doesn't wait).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the stop asked for.
+    ///
+    /// # Examples
+    ///
+    /// See [`Listener`].
+    pub async fn shutdown(&self, deadline: Duration) -> StopReport {
+        let started = Instant::now();
+        self.stop();
+        let would_deadlock = !self.is_finished() && self.core.stop.owns_this_thread();
+        if !would_deadlock {
+            Ended::new(&self.core, deadline).await;
+        }
+        self.report(started, would_deadlock)
+    }
+
+    /// As [`shutdown`](Self::shutdown), for a thread that may block.
+    ///
+    /// # Blocking
+    ///
+    /// Blocks at most `deadline`. On a thread that drives an event loop, and on a thread of this
+    /// listener, it doesn't wait: the stop is asked for, and the report says `would_deadlock`.
+    ///
+    /// # Examples
+    ///
+    /// See [`StopReport`].
+    pub fn shutdown_blocking(&self, deadline: Duration) -> StopReport {
+        let started = Instant::now();
+        self.stop();
+        let deadline = Deadline::after(Some(deadline));
+        let wait = !self.is_finished() && !deadline.passed();
+        let would_deadlock = wait && (self.core.stop.owns_this_thread() || drives_a_loop());
+        if wait && !would_deadlock {
+            self.core.stop.wait_ended(deadline, &AtomicBool::new(false));
+        }
+        self.report(started, would_deadlock)
+    }
+
+    fn report(&self, started: Instant, would_deadlock: bool) -> StopReport {
+        StopReport {
+            elapsed: started.elapsed(),
+            stragglers: self.core.stop.stragglers(),
+            ending: self.ending(),
+            stats: self.stats(),
+            would_deadlock,
+        }
+    }
+
+    /// What the listener has done so far.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use callbridge::listener::{Listener, UdpSource};
+    /// # fn main() -> std::io::Result<()> {
+    /// let (listener, _frames) = Listener::builder(UdpSource::bind("127.0.0.1:0")?).spawn()?;
+    /// assert_eq!(listener.stats().frames, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn stats(&self) -> ListenerStats {
+        self.core.stats()
+    }
+
+    /// The name of the listener's thread.
+    ///
+    /// # Examples
+    ///
+    /// See [`ListenerBuilder`].
+    pub fn name(&self) -> &str {
+        &self.core.name
+    }
+
+    /// Whether every thread of the listener has ended.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use callbridge::listener::{Listener, UdpSource};
+    /// # fn main() -> std::io::Result<()> {
+    /// let (listener, _frames) = Listener::builder(UdpSource::bind("127.0.0.1:0")?).spawn()?;
+    /// assert!(!listener.is_finished());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn is_finished(&self) -> bool {
+        self.core.stop.ended()
+    }
+
+    /// Why the listener has ended, or is about to.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use callbridge::listener::Listener;
+    /// # use std::time::Duration;
+    /// # fn main() -> std::io::Result<()> {
+    /// let (listener, mut frames) = Listener::from_fn(|sink| sink.send(1).map(drop).map_err(std::io::Error::other)).spawn()?;
+    /// assert_eq!(frames.recv_blocking(Duration::from_secs(5)), Ok(1));
+    /// assert!(frames.recv_blocking(Duration::from_secs(5)).is_err());
+    /// assert_eq!(listener.ending(), Some(callbridge::Ending::Finished));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn ending(&self) -> Option<Ending> {
+        self.core.ending()
+    }
+
+    /// The error that ended a failed source.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use callbridge::listener::Listener;
+    /// # use std::time::Duration;
+    /// # fn main() -> std::io::Result<()> {
+    /// let broken = Listener::from_fn::<(), _>(|_| Err(std::io::Error::other("no carrier")));
+    /// let (listener, mut frames) = broken.spawn()?;
+    /// assert!(frames.recv_blocking(Duration::from_secs(5)).is_err());
+    /// assert_eq!(listener.error().unwrap().to_string(), "no carrier");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn error(&self) -> Option<Arc<io::Error>> {
+        self.core.error()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.core.stop.signal();
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener")
+            .field("name", &self.name())
+            .field("ending", &self.ending())
+            .field("finished", &self.is_finished())
+            .finish()
+    }
+}
+
+/// Has `waker` woken when `token` is cancelled, or calls `now` if it is already.
+pub(super) fn watch(
+    token: CancellationToken,
+    waker: &Waker,
+    now: impl FnOnce(),
+) -> Pin<Box<WaitForCancellationFutureOwned>> {
+    let mut cancelled = Box::pin(token.cancelled_owned());
+    if cancelled.as_mut().poll(&mut Context::from_waker(waker)).is_ready() {
+        now();
+    }
+    cancelled
+}
+
+/// Ready when a listener's threads have ended, or at the deadline.
+struct Ended<'a> {
+    stop: &'a Arc<Stop>,
+    /// The clock: a thread, since the runtime's timer may not run.
+    clock: Option<Arc<Clock>>,
+    deadline: Duration,
+    name: &'a str,
+}
+
+#[derive(Default)]
+struct Clock {
+    /// The wait was given up.
+    given_up: AtomicBool,
+    /// The deadline has passed, or the threads have ended.
+    rung: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl<'a> Ended<'a> {
+    fn new(core: &'a Core, deadline: Duration) -> Self {
+        Ended { stop: &core.stop, clock: None, deadline, name: &core.name }
+    }
+
+    fn start_clock(&self) -> Option<Arc<Clock>> {
+        let deadline = Deadline::after(Some(self.deadline));
+        let (clock, stop) = (Arc::new(Clock::default()), Arc::clone(self.stop));
+        let ours = Arc::clone(&clock);
+        let body = move || {
+            stop.wait_ended(deadline, &clock.given_up);
+            clock.rung.store(true, Ordering::Release);
+            let waker = crate::sync::prim::lock(&clock.waker).take();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        };
+        let builder = std::thread::Builder::new().name(format!("{}-stop", self.name));
+        builder.spawn(body).ok().map(|_| ours)
+    }
+}
+
+impl Future for Ended<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        if this.stop.ended() || this.deadline.is_zero() {
+            return Poll::Ready(());
+        }
+        if this.clock.is_none() {
+            this.clock = this.start_clock();
+        }
+        let Some(clock) = &this.clock else { return Poll::Ready(()) };
+        let old = crate::sync::prim::lock(&clock.waker).replace(cx.waker().clone());
+        drop(old);
+        if clock.rung.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        if let Some(clock) = &self.clock {
+            clock.given_up.store(true, Ordering::Release);
+            self.stop.wake_waits();
+        }
+    }
+}
+
+/// A loop of your own as what a listener runs; made by [`Listener::from_fn`].
+///
+/// # Examples
+///
+/// See [`Listener::from_fn`].
+pub struct FnSource<T, F> {
+    body: F,
+    frame: PhantomData<fn() -> T>,
+}
+
+impl<T, F> fmt::Debug for FnSource<T, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FnSource").finish_non_exhaustive()
+    }
+}
+
+impl<T, F> Origin for FnSource<T, F>
+where
+    T: Send + 'static,
+    F: FnOnce(Sink<T>) -> io::Result<()> + Send + 'static,
+{
+    type Item = T;
+    type Request = Infallible;
+
+    fn launch(self, setup: Setup<T>) -> io::Result<()> {
+        let feed = setup.feed;
+        let core = Arc::clone(&feed.core);
+        core.stop.spawn(&core.name, move || {
+            let sink = Sink { feed: feed.clone() };
+            let verdict = judged(|| match (self.body)(sink) {
+                Ok(()) if feed.core.stop.is_set() => Verdict::Stopped,
+                Ok(()) => Verdict::Finished,
+                Err(error) => Verdict::Failed(error),
+            });
+            feed.end(verdict);
+        })
+    }
+}
+
+/// What a loop run by [`Listener::from_fn`] sends into, and is told to stop by.
+///
+/// A cheap clone, for a loop that registers callbacks elsewhere. The stream ends when the loop
+/// returns, whatever clones are left.
+///
+/// # Examples
+///
+/// See [`Listener::from_fn`].
+pub struct Sink<T> {
+    feed: Feed<T>,
+}
+
+impl<T> Sink<T> {
+    /// Sends a frame as the overflow policy says; see [`Sender::send`].
+    ///
+    /// # Blocking
+    ///
+    /// While the channel is full, under a policy that waits; a stop ends the wait.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sender::send`], with the frame inside. After a stop the frame that comes back counts as
+    /// refused.
+    ///
+    /// # Examples
+    ///
+    /// See [`Listener::from_fn`].
+    pub fn send(&self, frame: T) -> Result<Sent<T>, SendError<T>> {
+        crate::listener::stats::count(&self.feed.core.counters.frames);
+        self.feed.sender.send(frame)
+    }
+
+    /// The sender behind it, for what [`send`](Self::send) alone can't do.
+    pub fn sender(&self) -> &Sender<T> {
+        &self.feed.sender
+    }
+
+    /// Whether the loop should return.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use callbridge::listener::Listener;
+    /// # fn main() -> std::io::Result<()> {
+    /// let spin = Listener::from_fn::<(), _>(|sink| {
+    ///     while !sink.is_stopping() {
+    ///         std::thread::yield_now();
+    ///     }
+    ///     Ok(())
+    /// });
+    /// let (listener, _frames) = spin.spawn()?;
+    /// assert!(listener.shutdown_blocking(std::time::Duration::from_secs(5)).is_clean());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn is_stopping(&self) -> bool {
+        self.feed.core.stop.is_set()
+    }
+
+    /// Sleeps until the loop should return, at most `timeout` (`None`: for ever); whether it should.
+    ///
+    /// # Blocking
+    ///
+    /// Blocks the calling thread.
+    ///
+    /// # Examples
+    ///
+    /// See [`Listener::from_fn`].
+    pub fn wait_stop(&self, timeout: impl Into<Option<Duration>>) -> bool {
+        self.feed.core.stop.wait(timeout.into())
+    }
+
+    /// Has `interrupter` run when the listener is asked to stop, until the guard is dropped: for a
+    /// loop inside a library that has a call to break out of it. It may run more than once, and at
+    /// once if the stop was asked for before.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::listener::{Interrupter, Listener};
+    /// use std::sync::mpsc;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let (listener, _frames) = Listener::from_fn::<(), _>(|sink| {
+    ///     let (wake, blocked) = mpsc::channel::<()>();
+    ///     let _guard = sink.on_stop(Interrupter::new(move || drop(wake.send(()))));
+    ///     let _ = blocked.recv();
+    ///     Ok(())
+    /// })
+    /// .spawn()?;
+    /// assert!(listener.shutdown_blocking(std::time::Duration::from_secs(5)).is_clean());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_stop(&self, interrupter: Interrupter) -> StopGuard {
+        let registered = self.feed.core.stop.register(interrupter.clone());
+        if self.is_stopping() {
+            interrupter.interrupt();
+        }
+        StopGuard { _registered: registered }
+    }
+}
+
+impl<T> Clone for Sink<T> {
+    fn clone(&self) -> Self {
+        Sink { feed: self.feed.clone() }
+    }
+}
+
+impl<T> fmt::Debug for Sink<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sink").field("stopping", &self.is_stopping()).finish_non_exhaustive()
+    }
+}
+
+/// Keeps an interrupter registered; made by [`Sink::on_stop`].
+///
+/// # Examples
+///
+/// See [`Sink::on_stop`].
+#[must_use = "the interrupter is forgotten when the guard is dropped"]
+pub struct StopGuard {
+    _registered: Registered,
+}
+
+impl fmt::Debug for StopGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StopGuard").finish_non_exhaustive()
+    }
+}
