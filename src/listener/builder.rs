@@ -62,7 +62,7 @@ impl<S: FrameSource> Origin for S {
         core.stop.spawn(&core.name, move || {
             let mut source = self;
             let verdict = judged(|| pump(&mut source, &feed));
-            release(source);
+            release(&feed.core, source);
             feed.end(verdict);
         })
     }
@@ -75,7 +75,6 @@ pub(crate) fn prepare(
     poll_interval: Option<Duration>,
 ) -> io::Result<()> {
     if let Some(interval) = poll_interval {
-        super::socket::check_tick(interval)?;
         source.set_poll_interval(interval)?;
     }
     core.set_gauge(source.gauge());
@@ -116,6 +115,19 @@ pub(crate) struct Options {
     pub(crate) poll_interval: Option<Duration>,
     pub(crate) write_timeout: Duration,
     pub(crate) stop_on: Vec<CancellationToken>,
+}
+
+impl Options {
+    pub(crate) fn checked(self) -> io::Result<Self> {
+        self.poll_interval.map(super::socket::check_tick).transpose()?;
+        if self.name.contains('\0') {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a thread's name can't hold a NUL byte: choose another",
+            ));
+        }
+        Ok(self)
+    }
 }
 
 impl<S: Origin> ListenerBuilder<S> {
@@ -237,7 +249,7 @@ impl<S: Origin> ListenerBuilder<S> {
     pub fn spawn(self) -> io::Result<(Listener, FrameStream<S::Item>)> {
         let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
         let (sender, frames) = self.channel.build().map_err(invalid)?;
-        let options = self.options;
+        let options = self.options.checked()?;
         let core = Core::new(options.name, options.write_timeout);
 
         let on_drop = Arc::clone(&core);

@@ -41,7 +41,15 @@ impl Core {
     }
 
     pub(crate) fn set_gauge(&self, gauge: Gauge) {
-        lock(&self.outcome).gauge = gauge;
+        let old = std::mem::replace(&mut lock(&self.outcome).gauge, gauge);
+        drop(old);
+    }
+
+    /// Keeps the gauge's last reading, since the source is about to go.
+    pub(crate) fn freeze_gauge(&self) {
+        let gauge = lock(&self.outcome).gauge.clone();
+        let last = gauge.read();
+        self.set_gauge(Gauge::new(move || last));
     }
 
     pub(crate) fn stats(&self) -> ListenerStats {
@@ -197,6 +205,8 @@ pub(crate) fn pump<S: FrameSource>(source: &mut S, feed: &Feed<S::Frame>) -> Ver
                     return Verdict::Stopped;
                 }
             }
+            // A nudge can look like the end.
+            Ok(None) if core.stop.is_set() => return Verdict::Stopped,
             Ok(None) => return Verdict::Finished,
             Err(error) if is_tick(&error) => {}
             // A source that was woken by force may say so in its own way.
@@ -211,7 +221,8 @@ pub(crate) fn pump<S: FrameSource>(source: &mut S, feed: &Feed<S::Frame>) -> Ver
     }
 }
 
-/// Drops a source, whose destructor may panic.
-pub(crate) fn release<S>(source: S) {
+/// Drops a source, whose destructor may panic, and keeps its last counters.
+pub(crate) fn release<S>(core: &Core, source: S) {
+    contain("the gauge of a source", || core.freeze_gauge());
     contain("the destructor of a source", || drop(source));
 }

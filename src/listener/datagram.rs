@@ -366,10 +366,8 @@ impl<S: DatagramSocket> DatagramSource<S> {
             None => self.socket.receive_from(&mut self.scratch),
         };
         let (received, peer) = received.map_err(|error| self.judge(error))?;
-        if received == 0 {
-            if self.shared.nudged.swap(false, Ordering::AcqRel) {
-                return Err(ErrorKind::Interrupted.into());
-            }
+        if received == 0 && self.shared.nudged.swap(false, Ordering::AcqRel) {
+            return Err(ErrorKind::Interrupted.into());
         }
         self.empty = if received == 0 { self.empty.saturating_add(1) } else { 0 };
         let limit = self.scratch.len() - 1;

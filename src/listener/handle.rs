@@ -507,11 +507,12 @@ impl<T> Sink<T> {
     /// # }
     /// ```
     pub fn on_stop(&self, interrupter: Interrupter) -> StopGuard {
-        let registered = self.feed.core.stop.register(interrupter.clone());
+        let late = interrupter.clone();
+        let guard = StopGuard { _registered: self.feed.core.stop.register(interrupter) };
         if self.is_stopping() {
-            interrupter.interrupt();
+            late.interrupt();
         }
-        StopGuard { _registered: registered }
+        guard
     }
 }
 

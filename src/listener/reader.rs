@@ -101,7 +101,7 @@ where
 
 /// Whether an error is the framer's own.
 pub(crate) fn is_framing(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<FrameError>())
+    matches!(error.get_ref(), Some(inner) if inner.is::<FrameError>())
 }
 
 impl<R, D> fmt::Debug for ReadSource<R, D> {

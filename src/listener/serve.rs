@@ -284,7 +284,8 @@ impl<S, R, H> ServeBuilder<S, R, H> {
         H: Fn(S::Request) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Option<R>> + Send + 'static,
     {
-        let core = Core::new(self.options.name, self.options.write_timeout);
+        let options = self.options.checked()?;
+        let core = Core::new(options.name, options.write_timeout);
         // Kept by the listener, as the tokens that it was told to stop on are.
         let watch_loop = Waker::from(Arc::new(LoopWatch(Arc::clone(&core))));
         let gone = Arc::clone(&core);
@@ -297,10 +298,10 @@ impl<S, R, H> ServeBuilder<S, R, H> {
             reply_timeout: self.reply_timeout,
             pipeline: self.pipeline,
             fallback: self.fallback,
-            poll_interval: self.options.poll_interval,
+            poll_interval: options.poll_interval,
         };
         self.source.launch_service(service)?;
-        let listener = Listener::new(core, self.options.stop_on, None);
+        let listener = Listener::new(core, options.stop_on, None);
         listener.keep(watched);
         Ok(listener)
     }
@@ -331,7 +332,7 @@ where
         core.stop.spawn(&core.name, move || {
             let mut source = self;
             let verdict = judged(|| service.run(&mut source));
-            release(source);
+            release(&service.core, source);
             conclude(&service.core, verdict);
         })
     }
@@ -359,7 +360,7 @@ where
             let Ok(stream) = source else { return };
             let mut asking = Asking { stream, id, peer };
             let verdict = judged(|| service.run(&mut asking));
-            release(asking);
+            contain("the destructor of a codec", || drop(asking));
             drop(slot);
             if let Ok(Verdict::LoopGone) = verdict {
                 service.core.stop_for(Ending::LoopGone);

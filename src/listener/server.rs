@@ -2,7 +2,7 @@
 
 use super::builder::{Origin, Setup};
 use super::connection::{Connection, Peer};
-use super::core::{Core, Feed, Panicked, Verdict, judged, release};
+use super::core::{Core, Feed, Panicked, Verdict, judged};
 use super::framing::{FrameError, check_limit};
 use super::serve::Request;
 use super::socket::{self, POLL_INTERVAL};
@@ -189,11 +189,18 @@ where
     /// # Errors
     ///
     /// What the system says; [`InvalidInput`](ErrorKind::InvalidInput) when it isn't a stream
-    /// socket, or when `max_frame` is 0.
+    /// socket, doesn't listen (on Linux; elsewhere accepting fails), or when `max_frame` is 0.
     pub fn from_socket(socket: impl Into<Socket>, max_frame: usize, make: M) -> io::Result<Self> {
         let socket = socket.into();
         check_limit(max_frame)?;
         socket::check_type(&socket, Type::STREAM)?;
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        if !socket.is_listener()? {
+            return Err(io::Error::new(
+                ErrorKind::InvalidInput,
+                "the socket doesn't listen: call listen on it first",
+            ));
+        }
         Ok(StreamServer {
             socket: Arc::new(socket),
             make,
@@ -399,7 +406,7 @@ where
         core.stop.spawn(&core.name, move || {
             let mut acceptor = acceptor;
             let verdict = judged(|| acceptor.run(&work));
-            release(acceptor);
+            drop(acceptor);
             #[cfg(unix)]
             drop(path);
             at_end(verdict);

@@ -93,7 +93,7 @@ impl Stop {
 
     /// The names of the threads that haven't ended.
     pub(crate) fn stragglers(&self) -> Vec<String> {
-        lock(&self.state).threads.values().map(|name| name.to_string()).collect()
+        lock(&self.state).threads.values().map(|name| String::from(&**name)).collect()
     }
 
     pub(crate) fn ended(&self) -> bool {
