@@ -1,4 +1,68 @@
-//! Bridges **foreign threads** and **a tokio event loop**, both ways.
+//! callbridge joins **foreign threads** and **a tokio event loop**, both ways.
+//!
+//! An *event loop* is a tokio runtime reached through its [`Handle`](tokio::runtime::Handle), of
+//! either flavour; the crate owns none and keeps none alive. A *foreign thread* is any thread that
+//! isn't driving the loop: one that a library owns, blocks and calls back from.
+//!
+//! | you have | you write | you get |
+//! |---|---|---|
+//! | a library that calls back from its own threads | [`channel()`] and a [`Sender`] in the callback | a [`FrameStream`] |
+//! | a thread that owns a blocking socket | a [`Listener`] over a source | frames as a stream, or an async handler whose answer the thread waits for |
+//! | a foreign thread that needs an answer from async code | [`Bridge::run_coroutine_threadsafe`] | a [`BlockingFuture`], `.result(timeout)` |
+//!
+//! # Backpressure
+//!
+//! A channel is bounded; what a full one does is its [`Overflow`] policy. A bridge bounds the calls
+//! in flight. A listener whose channel is full stops reading, so TCP holds the peer back.
+//!
+//! # Blocking and deadlocks
+//!
+//! What blocks says so under *Blocking*. On a thread that drives an event loop, blocking could wait
+//! for the very work that it keeps from running; there the crate returns a `WouldDeadlock` error
+//! instead of blocking or panicking. It tells all of tokio's contexts apart: workers of both
+//! flavours, roots of `block_on`, and `LocalSet` tasks are refused; `spawn_blocking`,
+//! `block_in_place`, `Runtime::enter` and plain threads may block.
+//!
+//! # Shutdown
+//!
+//! A runtime that goes away, a closed bridge, a dropped stream and a stopped listener release every
+//! thread that waits for them, with an error that says which it was. `close` and `shutdown` take a
+//! deadline and name what did not stop. `Drop` only signals.
+//!
+//! # Features
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `tracing` | submitted work runs in the caller's span; errors that nobody reads become events |
+//!
+//! # Examples
+//!
+//! ```
+//! use callbridge::Bridge;
+//! use std::time::Duration;
+//!
+//! let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
+//! let bridge = Bridge::new(runtime.handle().clone());
+//! let (sender, mut frames) = callbridge::channel(16);
+//!
+//! // A foreign thread: hands frames over, and asks async code a question.
+//! let thread = std::thread::spawn(move || {
+//!     for n in 1..=3 {
+//!         sender.send(n).unwrap();
+//!     }
+//!     drop(sender);
+//!     let mut sum = bridge.run_coroutine_threadsafe(async move {
+//!         let mut sum = 0;
+//!         while let Some(frame) = frames.recv().await {
+//!             sum += frame;
+//!         }
+//!         sum
+//!     });
+//!     sum.result(Duration::from_secs(5))
+//! });
+//! assert_eq!(thread.join().unwrap().unwrap(), 6);
+//! # Ok::<(), std::io::Error>(())
+//! ```
 #![deny(missing_docs)]
 
 mod bridge;
@@ -21,3 +85,8 @@ pub use future::{
     ReturnWhen, WaitError, as_completed, wait,
 };
 pub use listener::{FrameSource, Listener};
+
+/// The programs of the README are run as doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
