@@ -350,8 +350,8 @@ impl Bridge {
     /// # Blocking
     ///
     /// Blocks at most `deadline` and 100 ms. On a thread that drives an event loop it doesn't wait
-    /// at all: new work is refused from then on, and the report says `would_deadlock` and names
-    /// what is in flight.
+    /// at all: new work is refused from then on, and the report says `would_deadlock` and how much
+    /// is in flight.
     ///
     /// # Examples
     ///
@@ -381,7 +381,7 @@ impl Bridge {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn in_flight(&self) -> usize {
-        self.owner.core.ledger.stats().in_flight
+        self.owner.core.ledger.in_flight()
     }
 
     /// The limit of calls in flight; `None` if unbounded.

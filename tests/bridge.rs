@@ -389,7 +389,6 @@ fn close_names_the_call_that_does_not_come_out_of_its_poll() {
     let report = bridge.close_blocking(SHORT);
     assert_eq!((report.cancelled, report.stuck.len()), (0, 1), "{report}");
     assert_eq!(report.stuck[0].location.line(), line);
-    assert!(report.stuck[0].in_poll);
     assert!(report.to_string().contains("bridge.rs"), "{report}");
     drop(release);
     assert!(matches!(call.result(LONG), Err(ResultError::LoopClosed)), "dropped at its await");
@@ -418,7 +417,7 @@ fn close_can_be_awaited_without_timers_and_refuses_to_block_the_loop() {
             let bridge = Bridge::current();
             let call = bridge.run_coroutine_threadsafe(pending::<()>());
             let refused = bridge.close_blocking(LONG);
-            assert!(refused.would_deadlock && refused.stuck.len() <= 1, "{refused:?}");
+            assert!(refused.would_deadlock && refused.in_flight == 1, "{refused:?}");
             let report = bridge.close(SHORT).await;
             assert_eq!((report.cancelled, report.would_deadlock), (1, false), "{report:?}");
             assert!(matches!(call.await, Err(ResultError::LoopClosed)));

@@ -80,7 +80,7 @@ impl Callbacks {
     }
 
     pub(super) fn pending(&self) -> usize {
-        self.ledger.stats().in_flight
+        self.ledger.in_flight()
     }
 }
 

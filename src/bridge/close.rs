@@ -1,4 +1,4 @@
-use super::core::{Core, Site};
+use super::core::Core;
 use crate::future::{Origin, promise};
 use crate::sync::Deadline;
 use crate::sync::context::drives_a_loop;
@@ -34,6 +34,8 @@ pub struct CloseReport {
     pub callbacks_left: usize,
     /// Calls that could not be dropped, because they don't come out of a poll.
     pub stuck: Vec<StuckCall>,
+    /// Calls that are still in flight: stuck ones, and all of them if the closing did not wait.
+    pub in_flight: usize,
     /// How long the closing took.
     pub elapsed: Duration,
     /// The closing did not wait, because the calling thread drives an event loop.
@@ -47,7 +49,7 @@ impl CloseReport {
     ///
     /// See [`CloseReport`].
     pub fn is_clean(&self) -> bool {
-        self.cancelled == 0 && self.callbacks_left == 0 && self.stuck.is_empty()
+        self.cancelled == 0 && self.callbacks_left == 0 && self.in_flight == 0
     }
 }
 
@@ -65,7 +67,7 @@ impl fmt::Display for CloseReport {
     }
 }
 
-/// A call that could not be ended.
+/// A call that could not be ended: it is inside a poll.
 ///
 /// # Examples
 ///
@@ -91,21 +93,18 @@ impl fmt::Display for CloseReport {
 pub struct StuckCall {
     /// Where the call was submitted.
     pub location: &'static Location<'static>,
-    /// It is inside a poll, as far as can be told; else it waits for a wake, or for its turn.
-    pub in_poll: bool,
 }
 
 impl fmt::Display for StuckCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = if self.in_poll { "inside a poll" } else { "waiting" };
-        write!(f, "the call submitted at {} ({what})", self.location)
+        write!(f, "the call submitted at {}", self.location)
     }
 }
 
 pub(super) fn close_blocking(core: &Core, deadline: Duration) -> CloseReport {
     let started = Instant::now();
     core.begin_close();
-    let in_flight = core.ledger.stats().in_flight;
+    let in_flight = core.ledger.in_flight();
     if (in_flight > 0 || core.callbacks.pending() > 0) && drives_a_loop() {
         return report(core, started, 0, 0, true);
     }
@@ -125,19 +124,15 @@ fn report(
     cancelled: usize,
     would_deadlock: bool,
 ) -> CloseReport {
-    let stuck_call = |in_poll| move |location: Site| StuckCall { location, in_poll };
-    let mut stuck = Vec::new();
-    if core.ledger.stats().in_flight > 0 {
-        let (polled, waiting) = core.queue.sites();
-        stuck.extend(polled.into_iter().map(stuck_call(true)));
-        // Work that came out of a poll to wait, or that was never polled, while we looked.
-        stuck.extend(waiting.into_iter().map(stuck_call(false)));
-    }
+    // Without anything in flight, what a driver polls is over, whatever its desk still says.
+    let polled = if core.ledger.in_flight() > 0 { core.queue.polled() } else { Vec::new() };
+    let stuck = polled.into_iter().map(|location| StuckCall { location }).collect();
     CloseReport {
         drained,
         cancelled,
         callbacks_left: core.callbacks.pending(),
         stuck,
+        in_flight: core.ledger.in_flight(),
         elapsed: started.elapsed(),
         would_deadlock,
     }
@@ -146,7 +141,7 @@ fn report(
 pub(super) async fn close(core: Arc<Core>, deadline: Duration) -> CloseReport {
     let started = Instant::now();
     core.begin_close();
-    if core.ledger.stats().in_flight == 0 && core.callbacks.pending() == 0 {
+    if core.ledger.in_flight() == 0 && core.callbacks.pending() == 0 {
         core.die();
         return report(&core, started, 0, 0, false);
     }
@@ -161,8 +156,8 @@ pub(super) async fn close(core: Arc<Core>, deadline: Duration) -> CloseReport {
     };
     closed.unwrap_or_else(|| {
         // No thread to wait on: cancel at once instead of never.
-        let in_flight = core.ledger.stats().in_flight;
+        let in_flight = core.ledger.in_flight();
         core.die();
-        report(&core, started, 0, in_flight - core.ledger.stats().in_flight, false)
+        report(&core, started, 0, in_flight - core.ledger.in_flight(), false)
     })
 }

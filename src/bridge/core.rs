@@ -1,8 +1,9 @@
+use super::builder::BridgeBuilder;
 use super::callbacks::{Callback, Callbacks};
 use super::driver::Driver;
 use super::error::LoopClosed;
 use super::ledger::Ledger;
-use super::run_queue::{Help, Remains, RunQueue};
+use super::run_queue::{From, Help, Remains, RunQueue};
 use super::work::Work;
 use crate::future::{BlockingFuture, Failure, Origin, promise};
 use crate::sync::context::LoopMark;
@@ -11,7 +12,9 @@ use std::future::Future;
 use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use tokio::runtime::{Handle, RuntimeFlavor};
+use std::task::Waker;
+use std::time::Duration;
+use tokio::runtime::{Handle, RuntimeFlavor, worker_index};
 use tokio_util::sync::CancellationToken;
 
 /// Where a call was submitted.
@@ -29,6 +32,10 @@ pub(super) struct Core {
     pub(super) token: CancellationToken,
     /// The lane of `call_soon_threadsafe`.
     pub(super) callbacks: Callbacks,
+    /// How long a driver looks for more work before it sleeps.
+    pub(super) linger: Duration,
+    /// Whether waiters may look a little longer before they sleep.
+    waiters_nap: bool,
     /// How often a driver was polled, modulo 2³²; a call that sees no turn since its submission
     /// knows that nobody drives the loop.
     turns: AtomicU32,
@@ -38,23 +45,50 @@ impl Origin for Core {
     fn turns(&self) -> u32 {
         self.turns.load(Ordering::Relaxed)
     }
+
+    fn suspend(&self, waker: Waker) -> Option<u32> {
+        self.queue.suspend(waker)
+    }
+
+    fn nudge(&self, place: u32) {
+        if let Some(waker) = self.queue.waker_of(place) {
+            waker.wake();
+        }
+    }
+
+    fn enter_end(&self, place: Option<u32>, failure: Option<&Failure>) {
+        if let Some(place) = place {
+            self.queue.unsuspend(place);
+        }
+        self.ledger.release(failure);
+        for driver in self.queue.leavers(|| self.ledger.in_flight()) {
+            driver.wake();
+        }
+    }
+
+    fn waiters_nap(&self) -> bool {
+        self.waiters_nap
+    }
 }
 
 impl Core {
-    pub(super) fn new(handle: Handle, limit: usize, name: String) -> Arc<Self> {
+    pub(super) fn new(settings: BridgeBuilder) -> Arc<Self> {
+        let BridgeBuilder { handle, max_in_flight, name, linger, waiters_nap } = settings;
         let elastic = handle.runtime_flavor() != RuntimeFlavor::CurrentThread;
         let workers = handle.metrics().num_workers();
         let core = Arc::new(Core {
             handle,
             name,
-            ledger: Ledger::new(limit),
+            ledger: Ledger::new(max_in_flight),
             queue: RunQueue::new(workers, elastic),
             token: CancellationToken::new(),
             callbacks: Callbacks::new(),
+            linger,
+            waiters_nap,
             turns: AtomicU32::new(0),
         });
         // There is a driver from the start, whose drop tells that the loop has gone.
-        core.spawn_driver();
+        core.help(core.queue.first_driver());
         core
     }
 
@@ -65,12 +99,12 @@ impl Core {
         F::Output: Send + 'static,
     {
         let (promise, blocking_future) = promise(Arc::clone(self) as Arc<dyn Origin>);
-        let work = Work::new(future, promise, Arc::clone(self), site);
+        let work = Work::new(future, promise);
         let core = Arc::clone(self);
         let schedule = move |runnable| core.schedule(runnable);
         let (runnable, task) =
             async_task::Builder::new().metadata(site).spawn(move |_| work, schedule);
-        runnable.schedule();
+        self.schedule(runnable);
         blocking_future.keep(task)
     }
 
@@ -82,7 +116,8 @@ impl Core {
     }
 
     fn schedule(self: &Arc<Self>, runnable: Runnable<Site>) {
-        match self.queue.push(runnable) {
+        let from = if worker_index().is_some() { From::Worker } else { From::Outside };
+        match self.queue.push(runnable, from) {
             Ok(help) => self.help(help),
             Err(runnable) => self.bury([runnable]),
         }
@@ -91,27 +126,14 @@ impl Core {
     pub(super) fn help(self: &Arc<Self>, help: Help) {
         match help {
             Help::Wake(waker) => waker.wake(),
-            Help::Spawn => self.spawn_driver(),
+            // On a loop that is gone, tokio drops the driver here and now, which ends the queue.
+            Help::Spawn(from) => drop(self.handle.spawn(Driver::new(Arc::clone(self), from))),
             Help::None => {}
         }
     }
 
-    fn spawn_driver(self: &Arc<Self>) {
-        // On a loop that is gone, tokio drops the driver here and now, which ends the queue.
-        drop(self.handle.spawn(Driver::new(Arc::clone(self))));
-    }
-
     pub(super) fn note_turn(&self) {
         self.turns.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Enters the end of a call, before its result is published.
-    pub(super) fn release(&self, failure: Option<&Failure>) {
-        if self.ledger.release(failure) == 0 {
-            for driver in self.queue.abandoned_and_empty() {
-                driver.wake();
-            }
-        }
     }
 
     /// The last bridge has gone: the lane ends with its last callback, drivers with the last call.

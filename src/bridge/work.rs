@@ -1,11 +1,9 @@
-use super::core::{Core, Site};
 use crate::future::{Failure, Promise};
 use crate::sync::contain;
 use pin_project_lite::pin_project;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 pin_project! {
@@ -18,10 +16,8 @@ pin_project! {
         future: Option<F>,
         // Taken at the end.
         promise: Option<Promise<F::Output>>,
-        core: Arc<Core>,
-        site: Site,
         // Its place among the suspended, from its first `Pending` on.
-        suspended: Option<usize>,
+        suspended: Option<u32>,
         span: Span,
     }
 
@@ -38,19 +34,16 @@ pin_project! {
 }
 
 impl<F: Future> Work<F> {
-    pub(super) fn new(future: F, promise: Promise<F::Output>, core: Arc<Core>, site: Site) -> Self {
+    pub(super) fn new(future: F, promise: Promise<F::Output>) -> Self {
         let span = Span::current();
-        Work { future: Some(future), promise: Some(promise), core, site, suspended: None, span }
+        Work { future: Some(future), promise: Some(promise), suspended: None, span }
     }
 
     fn end(self: Pin<&mut Self>, outcome: Result<F::Output, Failure>) {
         let mut this = self.project();
         let Some(promise) = this.promise.take() else { return };
         contain("the drop of a submitted future", || this.future.set(None));
-        if let Some(place) = this.suspended.take() {
-            this.core.queue.unsuspend(place);
-        }
-        this.core.release(outcome.as_ref().err());
+        promise.origin().enter_end(this.suspended.take(), outcome.as_ref().err());
         promise.resolve(outcome);
     }
 }
@@ -75,14 +68,11 @@ impl<F: Future> Future for Work<F> {
             Err(payload) => Err(Failure::Panicked(payload)),
             Ok(Poll::Pending) if this.suspended.is_some() => return Poll::Pending,
             Ok(Poll::Pending) => {
-                *this.suspended = this.core.queue.suspend(cx.waker().clone(), this.site);
-                promise.set_nudge(cx.waker());
-                if promise.cancel_requested() {
-                    Err(Failure::Cancelled)
-                } else if this.suspended.is_none() {
-                    Err(Failure::LoopClosed)
-                } else {
-                    return Poll::Pending;
+                *this.suspended = promise.origin().suspend(cx.waker().clone());
+                match this.suspended {
+                    None => Err(Failure::LoopClosed),
+                    Some(place) if promise.suspend(*place) => Err(Failure::Cancelled),
+                    Some(_) => return Poll::Pending,
                 }
             }
         };

@@ -1,8 +1,9 @@
 use super::call::{Callback, Cancel, Failure, Outcome, Shared};
 use super::error::{FutureState, Panic, ResultError, WaitError};
 use crate::sync::context::drives_a_loop;
+use crate::sync::prim::atomic::Ordering;
 use crate::sync::prim::lock;
-use crate::sync::{Deadline, Woken, with_parker};
+use crate::sync::{Deadline, Woken, nap, with_parker};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -151,6 +152,9 @@ impl<T> BlockingFuture<T> {
             return Err(WaitError::WouldDeadlock);
         }
         let deadline = Deadline::after(timeout);
+        if self.done_after_a_nap(deadline) {
+            return Ok(());
+        }
         with_parker(|parker| {
             while !self.register(parker.waker()) {
                 if parker.park(deadline) == Woken::TimedOut {
@@ -159,6 +163,11 @@ impl<T> BlockingFuture<T> {
             }
             Ok(())
         })
+    }
+
+    fn done_after_a_nap(&self, deadline: Deadline) -> bool {
+        let naps = self.shared.origin.as_ref().is_some_and(|origin| origin.waiters_nap());
+        naps && nap(deadline, || self.shared.done.load(Ordering::Acquire))
     }
 
     fn end_of_wait(&self) -> Result<(), WaitError> {

@@ -7,8 +7,10 @@
 //!    waiter stores its waker only while it sees `Owed` in the same critical section: a wake can't
 //!    fall between the two.
 //! 3. Wakers are woken, callbacks run and values dropped after the lock is released.
-//! 4. `cancel` is raised before the nudge is looked up, and the working side looks at it after it
-//!    has stored its nudge: a cancel is seen by one of the two.
+//! 4. `cancel` is raised before `place` is read, and the working side looks at it after it has
+//!    stored its place, both under the lock: a cancel is seen by one of the two.
+//! 5. `done` is only a hint for a waiter that looks before it sleeps; the outcome is behind the
+//!    lock.
 //!
 //! One waiter is enough: every wait needs `&mut` to the one [`BlockingFuture`].
 //!
@@ -22,10 +24,27 @@ use std::any::Any;
 use std::sync::Arc;
 use std::task::Waker;
 
-/// Where a call is worked on, asked when a wait times out.
+/// Where a call is worked on, and what the call asks of it.
 pub(crate) trait Origin: Send + Sync {
     /// How often the place has turned to its work, modulo 2³².
     fn turns(&self) -> u32;
+
+    /// Stores how to wake suspended work, and says under which number; `None` if it is to end.
+    fn suspend(&self, waker: Waker) -> Option<u32> {
+        drop(waker);
+        None
+    }
+
+    /// Wakes suspended work, so that it looks whether a cancel was asked for.
+    fn nudge(&self, _place: u32) {}
+
+    /// Enters the end of a call in the books, before its outcome is published.
+    fn enter_end(&self, _place: Option<u32>, _failure: Option<&Failure>) {}
+
+    /// Whether a waiter may look a few microseconds longer before it sleeps.
+    fn waiters_nap(&self) -> bool {
+        false
+    }
 }
 
 /// How a call ended without a value.
@@ -59,10 +78,11 @@ pub(super) struct Inner<T> {
     pub(super) outcome: Outcome<T>,
     /// Wakes the one waiter: a parked thread, an awaiting task, or an `as_completed`.
     pub(super) waiter: Option<Waker>,
-    /// Makes the working side look at `cancel`.
-    nudge: Option<Waker>,
-    /// What runs at the end, in order of registration.
-    callbacks: Vec<Callback>,
+    /// Where suspended work is found by its origin.
+    place: Option<u32>,
+    /// What runs at the end, in order of registration; boxed because few calls have any.
+    #[allow(clippy::box_collection)]
+    callbacks: Option<Box<Vec<Callback>>>,
     /// The waiting side is gone: nobody will read the outcome.
     detached: bool,
 }
@@ -73,8 +93,10 @@ pub(super) struct Shared<T> {
     cancel: AtomicBool,
     /// The work was polled, or begun, at least once.
     started: AtomicBool,
+    /// The outcome is there.
+    pub(super) done: AtomicBool,
     /// Where the work is done; `None` for a call that was refused.
-    origin: Option<Arc<dyn Origin>>,
+    pub(super) origin: Option<Arc<dyn Origin>>,
     /// The origin's turns at the submission.
     submitted_at: u32,
 }
@@ -86,12 +108,13 @@ impl<T> Shared<T> {
             inner: Mutex::new(Inner {
                 outcome,
                 waiter: None,
-                nudge: None,
-                callbacks: Vec::new(),
+                place: None,
+                callbacks: None,
                 detached: false,
             }),
             cancel: AtomicBool::new(false),
             started: AtomicBool::new(false),
+            done: AtomicBool::new(false),
             origin,
             submitted_at,
         })
@@ -118,7 +141,7 @@ impl<T> Shared<T> {
         let state = {
             let mut inner = lock(&self.inner);
             if let Outcome::Owed = inner.outcome {
-                inner.callbacks.push(callback);
+                inner.callbacks.get_or_insert_default().push(callback);
                 return;
             }
             self.state_of(&inner.outcome)
@@ -154,15 +177,15 @@ pub(super) trait Cancel: Send + Sync {
 
 impl<T: Send> Cancel for Shared<T> {
     fn cancel(&self) -> bool {
-        let nudge = {
+        let place = {
             let inner = lock(&self.inner);
             if !matches!(inner.outcome, Outcome::Owed) || self.cancel.swap(true, Ordering::AcqRel) {
                 return false;
             }
-            inner.nudge.clone()
+            inner.place
         };
-        if let Some(nudge) = nudge {
-            nudge.wake();
+        if let (Some(place), Some(origin)) = (place, &self.origin) {
+            origin.nudge(place);
         }
         true
     }
@@ -190,6 +213,11 @@ impl<T> Promise<T> {
         self.shared.as_ref().expect("a promise is kept once, by value")
     }
 
+    /// Where the call is worked on.
+    pub(crate) fn origin(&self) -> &dyn Origin {
+        self.shared().origin.as_deref().expect("a promised call has an origin")
+    }
+
     /// Notes that the work has begun.
     pub(crate) fn start(&self) {
         self.shared().started.store(true, Ordering::Release);
@@ -199,11 +227,11 @@ impl<T> Promise<T> {
         self.shared().cancel.load(Ordering::Acquire)
     }
 
-    /// Stores what makes the working side look at [`cancel_requested`](Self::cancel_requested);
-    /// the caller looks at it once more afterwards.
-    pub(crate) fn set_nudge(&self, nudge: &Waker) {
-        let old = lock(&self.shared().inner).nudge.replace(nudge.clone());
-        drop(old);
+    /// Notes where the suspended work is found, and tells whether a cancel was asked for.
+    pub(crate) fn suspend(&self, place: u32) -> bool {
+        let shared = self.shared();
+        lock(&shared.inner).place = Some(place);
+        shared.cancel.load(Ordering::Acquire)
     }
 
     /// Hands over the outcome and wakes whoever waits for it.
@@ -229,7 +257,7 @@ fn resolve<T>(shared: &Shared<T>, outcome: Result<T, Failure>) {
         Ok(_) => FutureState::Finished,
         Err(failure) => failure.state(),
     };
-    let (unread_outcome, waiter, nudge, callbacks) = {
+    let (unread_outcome, waiter, callbacks) = {
         let mut inner = lock(&shared.inner);
         let unread_outcome = if inner.detached {
             inner.outcome = Outcome::Taken(state);
@@ -238,18 +266,13 @@ fn resolve<T>(shared: &Shared<T>, outcome: Result<T, Failure>) {
             inner.outcome = Outcome::Ready(outcome);
             None
         };
-        (
-            unread_outcome,
-            inner.waiter.take(),
-            inner.nudge.take(),
-            std::mem::take(&mut inner.callbacks),
-        )
+        (unread_outcome, inner.waiter.take(), inner.callbacks.take())
     };
-    drop(nudge);
+    shared.done.store(true, Ordering::Release);
     if let Some(waiter) = waiter {
         waiter.wake();
     }
-    for callback in callbacks {
+    for callback in callbacks.into_iter().flat_map(|callbacks| *callbacks) {
         contain("a done callback", || callback(state));
     }
     match unread_outcome {

@@ -69,20 +69,22 @@ fn a_waiter_meets_a_dropped_promise() {
 #[test]
 fn a_cancel_reaches_work_that_is_about_to_suspend() {
     struct Nudged(loom::sync::Mutex<bool>, loom::sync::Condvar);
-    impl Wake for Nudged {
-        fn wake(self: Arc<Self>) {
+    impl Origin for Nudged {
+        fn turns(&self) -> u32 {
+            0
+        }
+        fn nudge(&self, place: u32) {
+            assert_eq!(place, 5);
             *self.0.lock().unwrap() = true;
             self.1.notify_one();
         }
     }
     loom::model(|| {
-        let (promise, mut future) = call();
+        let nudged = Arc::new(Nudged(loom::sync::Mutex::new(false), loom::sync::Condvar::new()));
+        let (promise, mut future) = promise(Arc::clone(&nudged) as Arc<dyn Origin>);
         let work = thread::spawn(move || {
-            let nudged =
-                Arc::new(Nudged(loom::sync::Mutex::new(false), loom::sync::Condvar::new()));
             promise.start();
-            promise.set_nudge(&Waker::from(Arc::clone(&nudged)));
-            if !promise.cancel_requested() {
+            if !promise.suspend(5) {
                 let mut seen = nudged.0.lock().unwrap();
                 while !*seen {
                     seen = nudged.1.wait(seen).unwrap();

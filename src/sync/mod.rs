@@ -5,9 +5,11 @@
 mod contain;
 pub(crate) mod context;
 mod deadline;
+mod nap;
 mod parker;
 pub(crate) mod prim;
 
 pub(crate) use contain::{contain, discard, panic_message, report};
 pub(crate) use deadline::Deadline;
+pub(crate) use nap::nap;
 pub(crate) use parker::{Parker, Woken, with_parker};
