@@ -48,8 +48,10 @@ fn allowed_here() {
 #[test]
 fn waiting_is_refused_in_a_task_and_in_the_root_of_a_loop() {
     for runtime in runtimes() {
-        runtime.block_on(async { refused_here() });
-        runtime.block_on(async { tokio::spawn(async { refused_here() }).await.unwrap() });
+        within(move || {
+            runtime.block_on(async { refused_here() });
+            runtime.block_on(async { tokio::spawn(async { refused_here() }).await.unwrap() });
+        });
     }
 }
 
@@ -64,9 +66,10 @@ fn waiting_is_free_where_it_blocks_no_loop() {
             allowed_here();
         });
     }
-    let [_, runtime] = runtimes();
-    runtime.block_on(async {
-        tokio::spawn(async { tokio::task::block_in_place(allowed_here) }).await.unwrap();
+    within(|| {
+        let [_, runtime] = runtimes();
+        let allowed = async { tokio::task::block_in_place(allowed_here) };
+        runtime.block_on(async { tokio::spawn(allowed).await.unwrap() });
     });
 }
 
@@ -81,10 +84,12 @@ fn the_loss_hook_sees_a_callback_that_must_not_wait() {
         .build()
         .unwrap();
     let callback = sender.callback();
-    let [runtime, _] = runtimes();
-    runtime.block_on(async {
-        callback(1);
-        callback(2);
+    within(move || {
+        let [runtime, _] = runtimes();
+        runtime.block_on(async {
+            callback(1);
+            callback(2);
+        });
     });
     assert_eq!(losses.try_recv(), Ok((2, LossReason::WouldDeadlock)));
     assert!(losses.try_recv().is_err());
