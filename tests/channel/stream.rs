@@ -253,6 +253,7 @@ fn a_consumer_that_always_finds_frames_lets_its_neighbours_run() {
         for frame in 0..FRAMES {
             sender.send(frame).unwrap();
         }
+        drop(sender);
         let ran = Arc::new(AtomicBool::new(false));
         let neighbour = Arc::clone(&ran);
         let consumer = tokio::spawn(async move {
