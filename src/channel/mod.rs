@@ -1,8 +1,8 @@
 //! From a callback on any thread to an async [`Stream`](futures_core::Stream).
 //!
-//! A [`Sender`] goes into the callback, a [`FrameStream`] into the task. The channel is bounded, says
-//! what happens when it is full ([`Overflow`]), and keeps books in which every frame that was ever
-//! offered is found again ([`Stats`]).
+//! A [`Sender`] goes into the callback, a [`FrameStream`] into the task. The channel is bounded,
+//! says what happens when it is full ([`Overflow`]), and keeps books in which every frame that was
+//! ever offered is found again ([`Stats`]).
 //!
 //! | someone wants | they use |
 //! |---|---|
@@ -19,10 +19,10 @@
 //!
 //! # Order and endings
 //!
-//! Frames of one thread arrive in the order they were sent in. Frames, the source's error and the end share one
-//! FIFO: what was queued before the end stays readable, then comes the error once, then the end for ever. The
-//! first [`Ending`] wins. When the channel ends, every sender that waits for room gets its frame
-//! back.
+//! Frames of one thread arrive in the order they were sent in. Frames, the source's error and the
+//! end share one FIFO: what was queued before the end stays readable, then comes the error once,
+//! then the end for ever. The first [`Ending`] wins. When the channel ends, every sender that waits
+//! for room gets its frame back.
 //!
 //! # Examples
 //!

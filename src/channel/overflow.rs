@@ -29,7 +29,8 @@ pub enum Overflow {
     #[default]
     Block,
     /// Wait this long for room, then do what the [`Fallback`] says. `send_async` waits without
-    /// limit under this policy, since it has no clock of its own: wrap it in your runtime's timeout.
+    /// limit under this policy, since it has no clock of its own: wrap it in your runtime's
+    /// timeout.
     BlockFor(Duration, Fallback),
     /// Drop the frame that is being sent; it comes back as [`Sent::Dropped`].
     DropNewest,
@@ -89,9 +90,9 @@ pub enum Fallback {
 pub enum Sent<T> {
     /// The frame is in the queue.
     Queued {
-        /// At least this many more frames fit right now; `usize::MAX` in an unbounded channel. Under
-        /// load the figure may lag behind what the consumer has just taken, so there can be more
-        /// room than it says, never less.
+        /// At least this many more frames fit right now; `usize::MAX` in an unbounded channel.
+        /// Under load the figure may lag behind what the consumer has just taken, so there
+        /// can be more room than it says, never less.
         remaining: usize,
     },
     /// The frame is in the queue and this older one, the oldest, made room for it. Where weights
@@ -221,8 +222,9 @@ pub enum Pressure {
 /// Why a channel ended. The first reason wins.
 ///
 /// A sender learns it at once ([`Sender::ending`](crate::Sender::ending),
-/// [`closed`](crate::Sender::closed), [`on_termination`](crate::Sender::on_termination)), the consumer
-/// when it has read everything that was queued before ([`FrameStream::ending`](crate::FrameStream::ending)).
+/// [`closed`](crate::Sender::closed), [`on_termination`](crate::Sender::on_termination)), the
+/// consumer when it has read everything that was queued before
+/// ([`FrameStream::ending`](crate::FrameStream::ending)).
 ///
 /// # Examples
 ///

@@ -16,8 +16,8 @@ use std::time::Duration;
 /// The source's end of a channel: goes into a callback, on any thread.
 ///
 /// Clone it for each thread or callback. It needs no runtime, never panics because of where it is
-/// called, and allocates nothing per frame once warm. When the last clone is dropped the stream ends,
-/// as [`Ending::Finished`], or [`Ending::Panicked`] if that happens while its thread unwinds.
+/// called, and allocates nothing per frame once warm. When the last clone is dropped the stream
+/// ends, as [`Ending::Finished`], or [`Ending::Panicked`] if that happens while its thread unwinds.
 ///
 /// # Examples
 ///
@@ -53,10 +53,11 @@ impl<T> Sender<T> {
     ///
     /// # Blocking
     ///
-    /// Under `Block` and `BlockFor` it blocks the calling thread while the channel is full. Senders get their room
-    /// in the order they came. On a thread that drives an event loop it sends if there is room and otherwise
-    /// returns [`SendError::WouldDeadlock`] at once; it is free to block in `spawn_blocking`,
-    /// under `Runtime::enter`, in `block_in_place` and on plain threads.
+    /// Under `Block` and `BlockFor` it blocks the calling thread while the channel is full. Senders
+    /// get their room in the order they came. On a thread that drives an event loop it sends if
+    /// there is room and otherwise returns [`SendError::WouldDeadlock`] at once; it is free to
+    /// block in `spawn_blocking`, under `Runtime::enter`, in `block_in_place` and on plain
+    /// threads.
     ///
     /// # Errors
     ///
@@ -78,7 +79,8 @@ impl<T> Sender<T> {
         self.shared.send(frame).map_err(SendError::from_refused)
     }
 
-    /// Sends a frame if there is room now. Never waits and never drops a frame, whatever the policy.
+    /// Sends a frame if there is room now. Never waits and never drops a frame, whatever the
+    /// policy.
     ///
     /// Python: `queue.put_nowait(item)`.
     ///
@@ -133,14 +135,14 @@ impl<T> Sender<T> {
     /// Sends a frame from async code; a full channel does what its [`Overflow`](crate::Overflow)
     /// policy says.
     ///
-    /// Under `Block` and `BlockFor` it waits for room without limit. It shares one line with the threads that wait
-    /// in [`send`](Self::send).
+    /// Under `Block` and `BlockFor` it waits for room without limit. It shares one line with the
+    /// threads that wait in [`send`](Self::send).
     ///
     /// # Cancel safety
     ///
-    /// A future that is dropped before it is done loses its frame, counted and told to the loss hook;
-    /// [`SendFuture::cancel`] takes it back instead. Either way nobody behind it in line is
-    /// held up.
+    /// A future that is dropped before it is done loses its frame, counted and told to the loss
+    /// hook; [`SendFuture::cancel`] takes it back instead. Either way nobody behind it in line
+    /// is held up.
     ///
     /// # Errors
     ///
@@ -304,9 +306,9 @@ impl<T> Sender<T> {
 
     /// Calls back once when the channel ends, with the reason; at once if it has ended.
     ///
-    /// The place to unregister from a library. Any number of callbacks can be registered. Each runs on the thread
-    /// that ends the channel, after the end is final and with no lock held; a panic in it is
-    /// contained and reported.
+    /// The place to unregister from a library. Any number of callbacks can be registered. Each runs
+    /// on the thread that ends the channel, after the end is final and with no lock held; a
+    /// panic in it is contained and reported.
     ///
     /// # Examples
     ///

@@ -3,8 +3,8 @@
 //! Invariants:
 //! 1. All of `State` changes under its one lock. While it is held nothing is woken, no hook runs,
 //!    and no frame, waker or error is dropped: they are moved out and dealt with afterwards.
-//! 2. `end` is set once. From then on no frame enters the queue, so the frames before it, the
-//!    error and the end reach the consumer in this order.
+//! 2. `end` is set once. From then on no frame enters the queue, so the frames before it, the error
+//!    and the end reach the consumer in this order.
 //! 3. A parked sender's frame waits in `parked`. Whoever frees a slot moves the first such frame
 //!    into the queue itself and then wakes its sender: a slot can't be given to a sender that has
 //!    given up, and no wake needs to be passed on. A ticket that is no longer in the list has been

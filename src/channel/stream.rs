@@ -312,7 +312,8 @@ impl<T> FrameStream<T> {
 
     /// What went wrong at the source; `None` until everything was read, and if nothing did.
     ///
-    /// A source that panicked, was aborted or lost its event loop has an error here, too, that says so.
+    /// A source that panicked, was aborted or lost its event loop has an error here, too, that says
+    /// so.
     ///
     /// # Examples
     ///
