@@ -130,6 +130,8 @@ struct Outbox {
     pending: usize,
     /// Whether somebody writes.
     writing: bool,
+    /// Whether nothing more is taken, and the connection ends when the queue is empty.
+    closing: bool,
     /// Who waits for `pending` to fall.
     waiters: Vec<Waker>,
 }
@@ -188,6 +190,7 @@ impl Connection {
             queue: VecDeque::new(),
             pending: 0,
             writing: false,
+            closing: false,
             waiters: Vec::new(),
         };
         Connection { core: Arc::new(Core { id, peer, server, outbox: Mutex::new(outbox) }) }
@@ -205,7 +208,13 @@ impl Connection {
 
     /// Whether answers are still taken.
     pub fn is_open(&self) -> bool {
-        lock(&self.core.outbox).socket.is_some()
+        let outbox = lock(&self.core.outbox);
+        outbox.socket.is_some() && !outbox.closing
+    }
+
+    /// How many bytes of answers wait for the peer to read, those in the kernel not included.
+    pub fn pending(&self) -> usize {
+        lock(&self.core.outbox).pending
     }
 
     /// Sends bytes that are encoded already, after everything given before.
@@ -259,8 +268,35 @@ impl Connection {
         }
     }
 
-    /// Closes the connection; what is queued for the peer is dropped and counted.
+    /// Takes no more answers, and closes the connection once those that are queued have left.
+    ///
+    /// Frames that the peer still sends are not read any more then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::listener::{AnswerError, Connection};
+    ///
+    /// fn say_goodbye(connection: &Connection) -> Result<(), AnswerError> {
+    ///     connection.try_send("goodbye\n".into())?;
+    ///     connection.close();
+    ///     Ok(())
+    /// }
+    /// # let _ = say_goodbye;
+    /// ```
     pub fn close(&self) {
+        let idle = {
+            let mut outbox = lock(&self.core.outbox);
+            outbox.closing = true;
+            !outbox.writing
+        };
+        if idle {
+            self.abort();
+        }
+    }
+
+    /// Closes the connection at once; what is queued is lost and counted.
+    pub(super) fn abort(&self) {
         self.core.close(0);
     }
 
@@ -286,7 +322,10 @@ impl Connection {
         let core = &self.core;
         let socket = {
             let mut outbox = lock(&core.outbox);
-            let Some(socket) = outbox.socket.clone() else { return Offer::Closed(answer) };
+            let socket = match &outbox.socket {
+                Some(socket) if !outbox.closing => Arc::clone(socket),
+                _ => return Offer::Closed(answer),
+            };
             let room = core.server.answer_budget.saturating_sub(outbox.pending);
             if outbox.pending > 0 && answer.len() > room {
                 if let Some(waker) = waker {
@@ -371,6 +410,11 @@ impl Core {
             let mut outbox = lock(&self.outbox);
             if outbox.queue.is_empty() {
                 outbox.writing = false;
+                let closing = outbox.closing;
+                drop(outbox);
+                if closing {
+                    self.close(0);
+                }
                 return false;
             }
             std::mem::swap(batch, &mut outbox.queue);

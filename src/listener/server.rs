@@ -41,7 +41,8 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(1), Duration::from
 ///
 /// Bytes that make no frame (too long, malformed, broken off) close their connection and no other.
 /// When as many connections are open as allowed, the next ones are accepted, closed at once and
-/// counted. Failures to accept are counted and tried again after a pause of 1 ms to 1 s; they never
+/// counted; one stays open as long as somebody, or an item that waits in the stream, holds its
+/// [`Connection`]. Failures to accept are counted and tried again after a pause of 1 ms to 1 s; they never
 /// end the listener. A full channel under `Overflow::Block` stops the reads, so TCP holds the peers
 /// back.
 ///
@@ -598,7 +599,7 @@ fn read_connection<C, K>(
         count(&core.counters.decode_errors);
     }
     if !matches!(reason, CloseReason::PeerFinished) {
-        connection.close();
+        connection.abort();
     }
     if !matches!(reason, CloseReason::Stopped) {
         put(Event::Closed(reason));
