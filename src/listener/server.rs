@@ -27,8 +27,9 @@ const MAX_CONNECTIONS: usize = 1024;
 /// Bytes of answers that may be queued for one connection unless told otherwise.
 const ANSWER_BUDGET: usize = 1 << 20;
 
-/// The length of the kernel's queue of connections that wait to be accepted.
-const BACKLOG: i32 = 1024;
+/// The length of the kernel's queue of connections that wait to be accepted; Linux cuts it to its own
+/// limit, which is 4096 by default.
+const BACKLOG: i32 = 4096;
 
 /// The first and the longest pause after a failed accept.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(1));
