@@ -143,6 +143,10 @@ impl<S: Origin> ListenerBuilder<S> {
 
     /// The name of the thread, and the beginning of the names of a server's further threads;
     /// "callbridge-listener" unless told. A NUL byte in it is an error at the start.
+    ///
+    /// # Examples
+    ///
+    /// See [`ListenerBuilder`].
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.options.name = name.into();
         self
@@ -150,6 +154,10 @@ impl<S: Origin> ListenerBuilder<S> {
 
     /// How many frames can be queued, at least 1; 64 unless told. See
     /// [`channel::Builder::capacity`].
+    ///
+    /// # Examples
+    ///
+    /// See [`ListenerBuilder`].
     pub fn capacity(mut self, frames: usize) -> Self {
         self.channel = self.channel.capacity(frames);
         self
@@ -160,6 +168,10 @@ impl<S: Origin> ListenerBuilder<S> {
     /// `Block` stops the reading: TCP then holds the peer back, and for UDP the kernel drops. A frame
     /// that [`Overflow::Fail`] would refuse is dropped and counted as lost by overflow, since there is
     /// nobody to refuse it to.
+    ///
+    /// # Examples
+    ///
+    /// See [`ListenerBuilder`].
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         self.channel = self.channel.overflow(overflow);
         self
@@ -169,6 +181,31 @@ impl<S: Origin> ListenerBuilder<S> {
     /// [`channel::Builder::on_loss`].
     ///
     /// A frame that the thread holds when the listener stops is one of them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::LossReason;
+    /// use callbridge::listener::{Listener, UdpSource};
+    /// use std::sync::mpsc;
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let source = UdpSource::bind("127.0.0.1:0")?;
+    /// let addr = source.local_addr()?;
+    /// let (report, losses) = mpsc::channel();
+    /// let (_listener, frames) = Listener::builder(source)
+    ///     .on_loss(move |loss| report.send(loss.reason).unwrap())
+    ///     .spawn()?;
+    /// std::net::UdpSocket::bind("127.0.0.1:0")?.send_to(b"unread", addr)?;
+    /// while frames.is_empty() {
+    ///     std::thread::yield_now();
+    /// }
+    /// drop(frames);
+    /// assert_eq!(losses.recv_timeout(Duration::from_secs(5)), Ok(LossReason::ConsumerDropped));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn on_loss(mut self, hook: impl Fn(Loss<'_, S::Item>) + Send + Sync + 'static) -> Self {
         self.channel = self.channel.on_loss(hook);
         self
@@ -202,6 +239,10 @@ impl<S: Origin> ListenerBuilder<S> {
     /// 1 ms to 1 h; 50 ms unless told; longer is taken as 1 h, zero is an error at the start. The
     /// system may add some ms. The crate's own sockets are nudged as well and stop at once as a
     /// rule; this is what stop is guaranteed by where nothing can be nudged.
+    ///
+    /// # Examples
+    ///
+    /// See [`ListenerBuilder`].
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.options.poll_interval = Some(interval);
         self
@@ -209,6 +250,21 @@ impl<S: Origin> ListenerBuilder<S> {
 
     /// How long a peer may not read what is sent to it before its connection is closed; 30 s unless
     /// told. Checked once per poll interval.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use callbridge::listener::{Listener, TcpServer};
+    /// # use std::time::Duration;
+    /// # use tokio_util::codec::LinesCodec;
+    /// # fn main() -> std::io::Result<()> {
+    /// let server = TcpServer::bind("127.0.0.1:0", 1024, LinesCodec::new)?;
+    /// let impatient = Listener::builder(server).write_timeout(Duration::from_secs(2));
+    /// let (listener, _events) = impatient.spawn()?;
+    /// assert!(!listener.is_finished());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn write_timeout(mut self, timeout: Duration) -> Self {
         self.options.write_timeout = timeout;
         self
@@ -246,6 +302,18 @@ impl<S: Origin> ListenerBuilder<S> {
     /// When the system refuses the thread, when the source can't be set up, and
     /// [`InvalidInput`](io::ErrorKind::InvalidInput) for settings that make no sense (a capacity or a
     /// poll interval of zero).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use callbridge::listener::{Listener, UdpSource};
+    /// # fn main() -> std::io::Result<()> {
+    /// let (_listener, _frames) = Listener::builder(UdpSource::bind("127.0.0.1:0")?).spawn()?;
+    /// let refused = Listener::builder(UdpSource::bind("127.0.0.1:0")?).capacity(0).spawn();
+    /// assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn spawn(self) -> io::Result<(Listener, FrameStream<S::Item>)> {
         let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
         let (sender, frames) = self.channel.build().map_err(invalid)?;

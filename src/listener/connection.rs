@@ -167,6 +167,10 @@ pub enum AnswerError {
 
 impl AnswerError {
     /// The answer that was not taken.
+    ///
+    /// # Examples
+    ///
+    /// See [`AnswerError`].
     pub fn into_inner(self) -> Bytes {
         match self {
             AnswerError::Full(answer) | AnswerError::Closed(answer) => answer,
@@ -197,22 +201,56 @@ impl Connection {
     }
 
     /// The connection's number: 1 for the first that the listener has accepted, and so on.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use callbridge::listener::{Listener, TcpServer};
+    /// # use std::time::Duration;
+    /// # use tokio_util::codec::LinesCodec;
+    /// # fn main() -> std::io::Result<()> {
+    /// # let server = TcpServer::bind("127.0.0.1:0", 1024, LinesCodec::new)?;
+    /// # let addr = server.local_addr()?;
+    /// # let (listener, mut events) = Listener::builder(server).spawn()?;
+    /// let client = std::net::TcpStream::connect(addr)?;
+    /// let connection = events.recv_blocking(Duration::from_secs(5)).unwrap().connection;
+    /// assert_eq!(connection.id(), 1);
+    /// assert_eq!(connection.peer().as_socket(), Some(client.local_addr()?));
+    /// assert!(connection.is_open());
+    /// assert_eq!(connection.pending(), 0);
+    /// let _ = listener.shutdown_blocking(Duration::from_secs(5));
+    /// assert!(!connection.is_open());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn id(&self) -> u64 {
         self.core.id
     }
 
     /// The other end.
+    ///
+    /// # Examples
+    ///
+    /// See [`id`](Self::id).
     pub fn peer(&self) -> &Peer {
         &self.core.peer
     }
 
     /// Whether answers are still taken.
+    ///
+    /// # Examples
+    ///
+    /// See [`id`](Self::id).
     pub fn is_open(&self) -> bool {
         let outbox = lock(&self.core.outbox);
         outbox.socket.is_some() && !outbox.closing
     }
 
     /// How many bytes of answers wait for the peer to read, those in the kernel not included.
+    ///
+    /// # Examples
+    ///
+    /// See [`id`](Self::id).
     pub fn pending(&self) -> usize {
         lock(&self.core.outbox).pending
     }
@@ -512,6 +550,10 @@ impl<E> ConnectionReplier<E> {
     }
 
     /// The connection that is answered.
+    ///
+    /// # Examples
+    ///
+    /// See [`Connection::replier`].
     pub fn connection(&self) -> &Connection {
         &self.connection
     }

@@ -254,6 +254,10 @@ impl UdpSource {
     /// # Errors
     ///
     /// What the system says: the port is in use, the address isn't this machine's, ...
+    ///
+    /// # Examples
+    ///
+    /// See [`DatagramSource`].
     pub fn bind(addr: impl ToSocketAddrs) -> io::Result<Self> {
         let socket = socket::first_that_works(addr, |addr| {
             let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, None)?;
@@ -340,11 +344,19 @@ impl<S: DatagramSocket> DatagramSource<S> {
     /// # Errors
     ///
     /// What the system says.
+    ///
+    /// # Examples
+    ///
+    /// See [`DatagramSource`].
     pub fn local_addr(&self) -> io::Result<S::Addr> {
         self.socket.local()
     }
 
     /// What sends answers from anywhere while the source lives. Take it before the listener starts.
+    ///
+    /// # Examples
+    ///
+    /// See [`DatagramSource`].
     pub fn replier(&self) -> Replier<S> {
         Replier { socket: Arc::downgrade(&self.socket), connected: self.fixed_peer.is_some() }
     }

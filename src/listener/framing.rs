@@ -63,6 +63,14 @@ pub enum FrameError {
 
 impl FrameError {
     /// Where the offending frame began, in bytes from the start of the stream.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::listener::FrameError;
+    ///
+    /// assert_eq!(FrameError::TooLong { offset: 12, limit: 1024 }.offset(), 12);
+    /// ```
     pub fn offset(&self) -> u64 {
         match *self {
             FrameError::TooLong { offset, .. }

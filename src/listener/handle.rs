@@ -445,6 +445,24 @@ impl<T> Sink<T> {
     }
 
     /// The sender behind it, for what [`send`](Self::send) alone can't do.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use callbridge::listener::Listener;
+    /// # use std::time::Duration;
+    /// # fn main() -> std::io::Result<()> {
+    /// let (_listener, mut frames) = Listener::from_fn(|sink| {
+    ///     // A library that wants a closure.
+    ///     let on_frame = sink.sender().callback();
+    ///     (0..3).for_each(on_frame);
+    ///     Ok(())
+    /// })
+    /// .spawn()?;
+    /// assert_eq!(frames.recv_blocking(Duration::from_secs(5)), Ok(0));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn sender(&self) -> &Sender<T> {
         &self.feed.sender
     }

@@ -54,12 +54,37 @@ where
     /// # Errors
     ///
     /// [`InvalidInput`](io::ErrorKind::InvalidInput) when `max_frame` is 0.
+    ///
+    /// # Examples
+    ///
+    /// See [`ReadSource`].
     pub fn new(reader: R, max_frame: usize, decoder: D) -> io::Result<Self> {
         let framer = Framer::new(max_frame, decoder)?;
         Ok(ReadSource { reader, framer, interrupter: Interrupter::none(), broken: false })
     }
 
     /// Sets what makes a blocked read return when the listener stops.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::listener::{Interrupter, Listener, ReadSource};
+    /// use std::net::{Shutdown, TcpListener, TcpStream};
+    /// use std::time::Duration;
+    /// use tokio_util::codec::LinesCodec;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let device = TcpListener::bind("127.0.0.1:0")?;
+    /// // Stands for a reader that blocks for ever, such as a TLS session over this socket.
+    /// let reader = TcpStream::connect(device.local_addr()?)?;
+    /// let handle = reader.try_clone()?;
+    /// let source = ReadSource::new(reader, 1024, LinesCodec::new())?
+    ///     .with_interrupter(Interrupter::new(move || drop(handle.shutdown(Shutdown::Both))));
+    /// let (listener, _lines) = Listener::builder(source).spawn()?;
+    /// assert!(listener.shutdown_blocking(Duration::from_secs(5)).is_clean());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn with_interrupter(mut self, interrupter: Interrupter) -> Self {
         self.interrupter = interrupter;

@@ -219,6 +219,10 @@ impl<S, R, H> ServeBuilder<S, R, H> {
     /// How long a handler may take, counted from when its request was read; 30 s unless told.
     ///
     /// Zero gives only handlers that are done at once a chance; `Duration::MAX` means for ever.
+    ///
+    /// # Examples
+    ///
+    /// See [`fallback`](Self::fallback).
     pub fn reply_timeout(mut self, timeout: Duration) -> Self {
         self.reply_timeout = timeout;
         self
@@ -229,6 +233,10 @@ impl<S, R, H> ServeBuilder<S, R, H> {
     ///
     /// With more than one, the requests that one read has brought are submitted together, run at
     /// the same time, and their replies leave in one write, in the order of the requests.
+    ///
+    /// # Examples
+    ///
+    /// See [`ServeBuilder`].
     pub fn pipeline(mut self, requests: usize) -> Self {
         self.pipeline = requests.max(1);
         self
@@ -278,6 +286,10 @@ impl<S, R, H> ServeBuilder<S, R, H> {
     ///
     /// When the system refuses the thread, when the source can't be set up, and
     /// [`InvalidInput`](ErrorKind::InvalidInput) for a poll interval of zero.
+    ///
+    /// # Examples
+    ///
+    /// See [`ServeBuilder`].
     pub fn spawn<Fut>(self) -> io::Result<Listener>
     where
         S: Serve<R>,

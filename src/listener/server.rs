@@ -132,6 +132,10 @@ where
     /// # Errors
     ///
     /// What the system says, and [`InvalidInput`](ErrorKind::InvalidInput) when `max_frame` is 0.
+    ///
+    /// # Examples
+    ///
+    /// See [`StreamServer`].
     pub fn bind(addr: impl ToSocketAddrs, max_frame: usize, make: M) -> io::Result<Self> {
         let socket = socket::first_that_works(addr, |addr| {
             let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
@@ -150,6 +154,10 @@ where
     /// # Errors
     ///
     /// What the system says.
+    ///
+    /// # Examples
+    ///
+    /// See [`StreamServer`].
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         let local = self.socket.local_addr()?;
         local.as_socket().ok_or_else(|| ErrorKind::AddrNotAvailable.into())
@@ -168,6 +176,10 @@ where
     /// # Errors
     ///
     /// What the system says, and [`InvalidInput`](ErrorKind::InvalidInput) when `max_frame` is 0.
+    ///
+    /// # Examples
+    ///
+    /// See [`UnixServer`].
     pub fn bind(path: impl AsRef<std::path::Path>, max_frame: usize, make: M) -> io::Result<Self> {
         check_limit(max_frame)?;
         let (socket, path) = super::unix::bind(path.as_ref(), Type::STREAM)?;
@@ -192,6 +204,22 @@ where
     ///
     /// What the system says; [`InvalidInput`](ErrorKind::InvalidInput) when it isn't a stream
     /// socket, doesn't listen (on Linux; elsewhere accepting fails), or when `max_frame` is 0.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::listener::TcpServer;
+    /// use std::net::TcpListener;
+    /// use tokio_util::codec::LinesCodec;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let inherited = TcpListener::bind("127.0.0.1:0")?;
+    /// let addr = inherited.local_addr()?;
+    /// let server = TcpServer::from_socket(inherited, 1024, LinesCodec::new)?;
+    /// assert_eq!(server.local_addr()?, addr);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn from_socket(socket: impl Into<Socket>, max_frame: usize, make: M) -> io::Result<Self> {
         let socket = socket.into();
         check_limit(max_frame)?;
@@ -219,6 +247,10 @@ where
     /// How many connections may be open at once, each with a thread; 1024 unless told.
     ///
     /// 0 closes every connection at once.
+    ///
+    /// # Examples
+    ///
+    /// See [`StreamServer`].
     #[must_use]
     pub fn with_max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections;
@@ -228,6 +260,18 @@ where
     /// How many bytes of answers may wait for one connection's peer to read; 1 MiB unless told.
     ///
     /// A single answer may be longer: it is taken when nothing else waits.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use callbridge::listener::TcpServer;
+    /// # use tokio_util::codec::LinesCodec;
+    /// # fn main() -> std::io::Result<()> {
+    /// let server = TcpServer::bind("127.0.0.1:0", 1024, LinesCodec::new)?.with_answer_budget(64 * 1024);
+    /// assert_ne!(server.local_addr()?.port(), 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn with_answer_budget(mut self, bytes: usize) -> Self {
         self.answer_budget = bytes;

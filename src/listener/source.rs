@@ -178,16 +178,30 @@ pub struct Interrupter {
 
 impl Interrupter {
     /// An interrupter that calls `nudge`.
+    ///
+    /// # Examples
+    ///
+    /// See [`Interrupter`].
     pub fn new(nudge: impl Fn() + Send + Sync + 'static) -> Self {
         Interrupter { nudge: Some(Arc::new(nudge)) }
     }
 
     /// An interrupter that does nothing: the source is left to its own ticks.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// callbridge::listener::Interrupter::none().interrupt();
+    /// ```
     pub fn none() -> Self {
         Interrupter::default()
     }
 
     /// Runs the nudge; a panic in it is contained.
+    ///
+    /// # Examples
+    ///
+    /// See [`Interrupter`].
     pub fn interrupt(&self) {
         if let Some(nudge) = &self.nudge {
             crate::sync::contain("an interrupter", || nudge());
@@ -241,16 +255,31 @@ pub struct Gauge {
 
 impl Gauge {
     /// A gauge that calls `read`.
+    ///
+    /// # Examples
+    ///
+    /// See [`Gauge`].
     pub fn new(read: impl Fn() -> SourceStats + Send + Sync + 'static) -> Self {
         Gauge { read: Some(Arc::new(read)) }
     }
 
     /// A gauge of a source that counts nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use callbridge::listener::{Gauge, SourceStats};
+    /// assert_eq!(Gauge::none().read(), SourceStats::default());
+    /// ```
     pub fn none() -> Self {
         Gauge::default()
     }
 
     /// The counters now.
+    ///
+    /// # Examples
+    ///
+    /// See [`Gauge`].
     pub fn read(&self) -> SourceStats {
         self.read.as_ref().map(|read| read()).unwrap_or_default()
     }

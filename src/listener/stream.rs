@@ -122,6 +122,10 @@ where
     /// # Errors
     ///
     /// What the system says, and [`InvalidInput`](ErrorKind::InvalidInput) when `max_frame` is 0.
+    ///
+    /// # Examples
+    ///
+    /// See [`StreamSource`].
     pub fn connect(addr: impl ToSocketAddrs, max_frame: usize, codec: C) -> io::Result<Self> {
         Self::from_socket(std::net::TcpStream::connect(addr)?, max_frame, codec)
     }
@@ -131,6 +135,20 @@ where
     /// # Errors
     ///
     /// What the system says.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::listener::TcpSource;
+    /// use tokio_util::codec::LinesCodec;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let device = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let source = TcpSource::connect(device.local_addr()?, 1024, LinesCodec::new())?;
+    /// assert_eq!(source.peer_addr()?, device.local_addr()?);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         let peer = self.socket.peer_addr()?;
         peer.as_socket().ok_or_else(|| ErrorKind::AddrNotAvailable.into())
@@ -152,6 +170,15 @@ where
     /// # Errors
     ///
     /// What the system says, and [`InvalidInput`](ErrorKind::InvalidInput) when `max_frame` is 0.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::listener::UnixSource;
+    /// use tokio_util::codec::LinesCodec;
+    ///
+    /// assert!(UnixSource::connect("/no/such/socket", 1024, LinesCodec::new()).is_err());
+    /// ```
     pub fn connect(
         path: impl AsRef<std::path::Path>,
         max_frame: usize,
@@ -176,6 +203,10 @@ where
     ///
     /// What the system says; [`InvalidInput`](ErrorKind::InvalidInput) when it isn't a stream
     /// socket, or when `max_frame` is 0.
+    ///
+    /// # Examples
+    ///
+    /// See [`UnixSource`].
     pub fn from_socket(socket: impl Into<Socket>, max_frame: usize, codec: C) -> io::Result<Self> {
         let socket = socket.into();
         socket::check_type(&socket, Type::STREAM)?;

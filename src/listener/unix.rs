@@ -70,6 +70,21 @@ impl UnixDatagramSource {
     /// # Errors
     ///
     /// What the system says: the path exists, is too long, can't be written, ...
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::listener::UnixDatagramSource;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let path = std::env::temp_dir().join(format!("callbridge-doc-d-{}", std::process::id()));
+    /// let source = UnixDatagramSource::bind(&path)?;
+    /// assert!(path.exists());
+    /// drop(source);
+    /// assert!(!path.exists());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn bind(path: impl AsRef<Path>) -> io::Result<Self> {
         let (socket, path) = bind(path.as_ref(), Type::DGRAM)?;
         let mut source = Self::from_socket(socket)?;
