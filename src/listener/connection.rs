@@ -8,7 +8,7 @@
 //! 3. Once `socket` is gone nothing is queued; whoever takes it away counts what was queued as lost.
 //! 4. Waiters are woken, and frames dropped, with no lock held.
 
-use super::server::Slot;
+use super::accept::Slot;
 use super::socket;
 use super::source::{Interrupter, is_tick};
 use super::stats::count_by;

@@ -26,16 +26,20 @@
 //!
 //! See [`Listener`], [`StreamServer`] and [`ServeBuilder`].
 
+mod accept;
 mod builder;
 mod connection;
 mod core;
 mod datagram;
 mod framing;
 mod handle;
+mod incoming;
 mod pool;
 mod reader;
+mod report;
 mod serve;
 mod server;
+mod sink;
 mod socket;
 mod source;
 mod stats;
@@ -43,19 +47,23 @@ mod stop;
 mod stream;
 #[cfg(unix)]
 mod unix;
+mod worker;
 
 #[doc(hidden)]
 pub use builder::Setup;
-pub use builder::{ListenerBuilder, Origin, StopReport};
+pub use builder::{ListenerBuilder, Origin};
 pub use connection::{AnswerError, Connection, ConnectionReplier, Peer};
 pub use datagram::{Datagram, DatagramSocket, DatagramSource, Replier, UdpSource};
 pub use framing::FrameError;
-pub use handle::{FnSource, Listener, Sink, StopGuard};
+pub use handle::Listener;
+pub use incoming::{CloseReason, Event, Incoming};
 pub use reader::ReadSource;
+pub use report::StopReport;
 #[doc(hidden)]
 pub use serve::Service;
 pub use serve::{Request, Serve, ServeBuilder, Unanswered};
-pub use server::{CloseReason, Event, Incoming, StreamServer, TcpServer};
+pub use server::{StreamServer, TcpServer};
+pub use sink::{FnSource, Sink, StopGuard};
 pub use source::{FrameSource, Gauge, Interrupter, RequestSource, SourceStats};
 pub use stats::ListenerStats;
 pub use stream::{StreamSource, Tcp, TcpSource};

@@ -1,22 +1,22 @@
 //! Stream servers: a thread that accepts, and a thread for each connection.
 
+use super::accept::{Accepted, Acceptor, Shared};
 use super::builder::{Origin, Setup};
-use super::connection::{Connection, Peer};
+use super::connection::Connection;
 use super::core::{Core, Feed, Panicked, Verdict, judged};
-use super::framing::{FrameError, check_limit};
+use super::framing::check_limit;
+use super::incoming::{CloseReason, Event, Incoming};
 use super::serve::Request;
 use super::socket::{self, POLL_INTERVAL};
-use super::source::{FrameSource, Interrupter, is_tick};
-use super::stats::{count, uncount};
+use super::source::{FrameSource, is_tick};
+use super::stats::count;
 use super::stream::{StreamSource, Tcp};
-use crate::sync::prim::atomic::Ordering;
-use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use std::error::Error;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::marker::PhantomData;
-use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
-use std::ops::Deref;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::codec::Decoder;
@@ -30,9 +30,6 @@ const ANSWER_BUDGET: usize = 1 << 20;
 /// The length of the kernel's queue of connections that wait to be accepted; Linux cuts it to its own
 /// limit, which is 4096 by default.
 const BACKLOG: i32 = 4096;
-
-/// The first and the longest pause after a failed accept.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(1));
 
 /// A listening stream socket: [`TcpServer`], and on Unix `UnixServer`.
 ///
@@ -288,130 +285,6 @@ impl<M, K> fmt::Debug for StreamServer<M, K> {
     }
 }
 
-/// What a server's stream yields: something that happened on one of its connections.
-///
-/// # Examples
-///
-/// See [`StreamServer`].
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Incoming<F> {
-    /// Where it happened, and the way to answer.
-    pub connection: Connection,
-    /// What happened.
-    pub event: Event<F>,
-}
-
-/// What happens on a connection: it opens, frames come, it closes.
-///
-/// Under a policy that drops, any of them can be dropped.
-///
-/// # Examples
-///
-/// See [`StreamServer`].
-#[non_exhaustive]
-pub enum Event<F> {
-    /// The connection was accepted.
-    Opened,
-    /// A frame came.
-    Frame(F),
-    /// No more frames will come, and why.
-    Closed(CloseReason),
-}
-
-impl<F> fmt::Debug for Event<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Event::Opened => f.write_str("Opened"),
-            Event::Frame(_) => f.write_str("Frame(..)"),
-            Event::Closed(reason) => f.debug_tuple("Closed").field(reason).finish(),
-        }
-    }
-}
-
-/// Why a connection gives no more frames.
-///
-/// # Examples
-///
-/// ```
-/// use callbridge::listener::CloseReason;
-///
-/// assert_eq!(CloseReason::PeerFinished.to_string(), "the peer ended its side");
-/// ```
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CloseReason {
-    /// The peer ended its side, after a whole frame. It may still read: answers are sent as long as
-    /// somebody holds the [`Connection`].
-    #[error("the peer ended its side")]
-    PeerFinished,
-    /// Its bytes made no frame; the connection was closed.
-    #[error("the connection was closed: {0}")]
-    Frame(FrameError),
-    /// The connection broke, or was closed on this side.
-    #[error("the connection broke: {0}")]
-    Io(io::Error),
-    /// Its decoder panicked; the connection was closed.
-    #[error("the connection was closed: its decoder panicked")]
-    Panicked,
-    /// The listener stopped.
-    #[error("the connection was closed: the listener stopped")]
-    Stopped,
-}
-
-impl CloseReason {
-    fn of(verdict: Result<Verdict, Panicked>) -> Self {
-        match verdict {
-            Ok(Verdict::Finished) => CloseReason::PeerFinished,
-            Ok(Verdict::Failed(error)) => match error.downcast::<FrameError>() {
-                Ok(error) => CloseReason::Frame(error),
-                Err(error) => CloseReason::Io(error),
-            },
-            Ok(Verdict::Stopped | Verdict::LoopGone) => CloseReason::Stopped,
-            Err(Panicked) => CloseReason::Panicked,
-        }
-    }
-}
-
-/// What all connections of a server share.
-pub(crate) struct Shared {
-    pub(crate) core: Arc<Core>,
-    pub(crate) answer_budget: usize,
-    poll_interval: Duration,
-    max_frame: usize,
-}
-
-/// A connection's place among those that may be open.
-pub(crate) struct Slot(Arc<Shared>);
-
-impl Slot {
-    fn take(shared: &Arc<Shared>) -> Self {
-        count(&shared.core.counters.open);
-        Slot(Arc::clone(shared))
-    }
-}
-
-impl Deref for Slot {
-    type Target = Shared;
-    fn deref(&self) -> &Shared {
-        &self.0
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        uncount(&self.0.core.counters.open);
-    }
-}
-
-/// A connection that was accepted and has its place.
-pub(crate) struct Accepted {
-    pub(crate) id: u64,
-    pub(crate) peer: Peer,
-    pub(crate) socket: Arc<Socket>,
-    pub(crate) slot: Slot,
-}
-
 impl<M, C, K> StreamServer<M, K>
 where
     M: Fn() -> C + Send + Sync + 'static,
@@ -458,120 +331,6 @@ where
             at_end(verdict);
         })
     }
-}
-
-struct Acceptor {
-    socket: Arc<Socket>,
-    own: bool,
-    max_connections: usize,
-    shared: Arc<Shared>,
-    /// The number of the last connection.
-    next_id: u64,
-}
-
-impl Acceptor {
-    fn run(&mut self, work: &Arc<impl Fn(Accepted) + Send + Sync + 'static>) -> Verdict {
-        let core = Arc::clone(&self.shared.core);
-        let _nudge = core.stop.register(self.interrupter());
-        let mut pause = BACK_OFF.0;
-        while !core.stop.is_set() {
-            match self.socket.accept() {
-                // The connection to itself that a stop may have made.
-                Ok(_) if core.stop.is_set() => break,
-                Ok((socket, peer)) => match self.admit(socket, &peer, work) {
-                    Ok(()) => pause = BACK_OFF.0,
-                    Err(_) => self.back_off(&mut pause),
-                },
-                Err(error) if is_tick(&error) => {}
-                Err(error) if is_gone(&error) => count(&core.counters.accept_errors),
-                Err(_) if core.stop.is_set() => break,
-                Err(_) => {
-                    count(&core.counters.accept_errors);
-                    self.back_off(&mut pause);
-                }
-            }
-        }
-        Verdict::Stopped
-    }
-
-    fn back_off(&self, pause: &mut Duration) {
-        self.shared.core.stop.wait(Some(*pause));
-        *pause = (*pause * 2).min(BACK_OFF.1);
-    }
-
-    /// Gives a connection its thread; fails if there is none to be had.
-    fn admit(
-        &mut self,
-        socket: Socket,
-        peer: &SockAddr,
-        work: &Arc<impl Fn(Accepted) + Send + Sync + 'static>,
-    ) -> io::Result<()> {
-        let core = &self.shared.core;
-        if core.counters.open.load(Ordering::Acquire) >= self.max_connections as u64 {
-            count(&core.counters.refused);
-            return Ok(());
-        }
-        let peer = peer_of(peer);
-        let ready =
-            socket::set_tick(&SockRef::from(&socket), self.shared.poll_interval).and_then(|()| {
-                match peer {
-                    Peer::Ip(_) => socket.set_tcp_nodelay(true),
-                    Peer::Unix(_) => Ok(()),
-                }
-            });
-        if ready.is_err() {
-            // It has gone already.
-            count(&core.counters.accept_errors);
-            return Ok(());
-        }
-        self.next_id += 1;
-        let id = self.next_id;
-        let slot = Slot::take(&self.shared);
-        let accepted = Accepted { id, peer, socket: Arc::new(socket), slot };
-        let work = Arc::clone(work);
-        let started = core.stop.spawn(&format!("{}-{id}", core.name), move || work(accepted));
-        count(if started.is_ok() { &core.counters.accepted } else { &core.counters.refused });
-        started
-    }
-
-    fn interrupter(&self) -> Interrupter {
-        let (socket, own) = (Arc::downgrade(&self.socket), self.own);
-        Interrupter::new(move || {
-            let Some(socket) = socket.upgrade() else { return };
-            // Not every system wakes an accept by a shutdown, and a socket that others listen on as
-            // well must not be shut down. Where neither helps, the tick will do.
-            if !own || socket.shutdown(Shutdown::Both).is_err() {
-                let _ = connect_to(&socket);
-            }
-        })
-    }
-}
-
-/// Connects to a listening socket and hangs up, without waiting.
-fn connect_to(listening: &Socket) -> io::Result<()> {
-    let local = listening.local_addr()?;
-    let (domain, to) = match local.as_socket() {
-        Some(addr) => (Domain::for_address(addr), socket::reach(addr).into()),
-        None => (Domain::UNIX, local),
-    };
-    let socket = Socket::new(domain, Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
-    socket.connect(&to)
-}
-
-/// Whether an accept failed because the connection had gone before its turn.
-fn is_gone(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset)
-}
-
-fn peer_of(addr: &SockAddr) -> Peer {
-    if let Some(addr) = addr.as_socket() {
-        return Peer::Ip(addr);
-    }
-    #[cfg(unix)]
-    return Peer::Unix(addr.as_pathname().map(std::path::Path::to_owned));
-    #[cfg(not(unix))]
-    Peer::Unix(None)
 }
 
 impl<M, C, K> Origin for StreamServer<M, K>
