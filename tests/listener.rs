@@ -78,7 +78,8 @@ fn a_source_that_fails_ends_the_stream_with_its_error() {
     let (listener, mut frames) = Listener::builder(source).spawn().unwrap();
     assert_eq!(end(&mut frames), Ending::Failed);
     assert_eq!(frames.error().unwrap().to_string(), "unplugged");
-    assert_eq!(listener.error().unwrap().kind(), ErrorKind::BrokenPipe);
+    let error = listener.error().unwrap();
+    assert_eq!(error.downcast_ref::<io::Error>().unwrap().kind(), ErrorKind::BrokenPipe);
     clean(&listener);
 }
 
@@ -435,7 +436,8 @@ fn a_tcp_source_reads_a_device_and_fails_on_a_reset() {
     line.set_linger(Some(Duration::ZERO)).unwrap();
     drop(line);
     assert_eq!(end(&mut frames), Ending::Failed);
-    assert_eq!(listener.error().unwrap().kind(), ErrorKind::ConnectionReset);
+    let error = frames.error().unwrap();
+    assert_eq!(error.downcast_ref::<io::Error>().unwrap().kind(), ErrorKind::ConnectionReset);
     clean(&listener);
 }
 
@@ -604,11 +606,10 @@ fn a_cancelled_token_stops_the_listener_without_a_runtime() {
 
 // --- a full queue, and the end -----------------------------------------------------------------
 
+type Losses = Arc<Mutex<Vec<(usize, LossReason)>>>;
+
 /// A listener over a source that yields 0, 1, 2, ... without end, once it has yielded `count`.
-fn endless(
-    overflow: Overflow,
-    count: usize,
-) -> (Listener, FrameStream<usize>, Arc<Mutex<Vec<(usize, LossReason)>>>) {
+fn endless(overflow: Overflow, count: usize) -> (Listener, FrameStream<usize>, Losses) {
     let (reached, wait) = mpsc::channel();
     let mut at = 0;
     let source = FromFn(move || {

@@ -249,7 +249,7 @@ pub enum WaitClosedError {
 pub struct SourceError(Arc<dyn Error + Send + Sync>);
 
 impl SourceError {
-    pub(super) fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+    pub(crate) fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         SourceError(Arc::from(error.into()))
     }
 

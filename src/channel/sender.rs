@@ -249,6 +249,11 @@ impl<T> Sender<T> {
         self.shared.end(ending, None)
     }
 
+    /// As [`fail`](Self::fail), with an error that is shown elsewhere as well.
+    pub(crate) fn fail_with(&self, error: SourceError) -> bool {
+        self.shared.end(Ending::Failed, Some(error))
+    }
+
     /// Turns the refusal of a frame that nobody will hear of into a loss, and tells the loss hook.
     pub(crate) fn lose_refused(&self, frame: &T, reason: LossReason) {
         self.shared.lose_refused(frame, reason);

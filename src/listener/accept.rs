@@ -107,12 +107,10 @@ impl Acceptor {
             return Ok(());
         }
         let peer = peer_of(peer);
-        let ready =
-            socket::set_tick(&SockRef::from(&socket), self.shared.poll_interval).and_then(|()| {
-                match peer {
-                    Peer::Ip(_) => socket.set_tcp_nodelay(true),
-                    Peer::Unix(_) => Ok(()),
-                }
+        let ready = socket::set_slow_tick(&SockRef::from(&socket), self.shared.poll_interval)
+            .and_then(|()| match peer {
+                Peer::Ip(_) => socket.set_tcp_nodelay(true),
+                Peer::Unix(_) => Ok(()),
             });
         if ready.is_err() {
             // It has gone already.

@@ -3,7 +3,7 @@
 use super::source::{FrameSource, Gauge, is_tick};
 use super::stats::{Counters, ListenerStats, count};
 use super::stop::Stop;
-use crate::channel::{Ending, LossReason, SendError, Sender};
+use crate::channel::{Ending, LossReason, SendError, Sender, SourceError};
 use crate::sync::prim::{Mutex, lock};
 use crate::sync::{contain, discard, report};
 use std::io;
@@ -26,7 +26,7 @@ pub(crate) struct Core {
 struct Outcome {
     gauge: Gauge,
     ending: Option<Ending>,
-    error: Option<Arc<io::Error>>,
+    error: Option<SourceError>,
 }
 
 impl Core {
@@ -61,7 +61,7 @@ impl Core {
         lock(&self.outcome).ending
     }
 
-    pub(crate) fn error(&self) -> Option<Arc<io::Error>> {
+    pub(crate) fn error(&self) -> Option<SourceError> {
         lock(&self.outcome).error.clone()
     }
 
@@ -72,11 +72,11 @@ impl Core {
     }
 
     /// As [`finish`](Self::finish), with the source's error.
-    pub(crate) fn fail(&self, error: &Arc<io::Error>) {
+    pub(crate) fn fail(&self, error: SourceError) {
         let mut outcome = lock(&self.outcome);
         if outcome.ending.is_none() {
             outcome.ending = Some(Ending::Failed);
-            outcome.error = Some(Arc::clone(error));
+            outcome.error = Some(error);
         }
     }
 
@@ -168,9 +168,9 @@ impl<T> Feed<T> {
                 self.sender.close();
             }
             Ok(Verdict::Failed(error)) => {
-                let error = Arc::new(error);
-                self.core.fail(&error);
-                self.sender.fail(Shown(error));
+                let error = SourceError::new(error);
+                self.core.fail(error.clone());
+                self.sender.fail_with(error);
             }
             Ok(Verdict::Stopped) => self.abort(Ending::Aborted),
             Ok(Verdict::LoopGone) => self.abort(Ending::LoopGone),
@@ -184,11 +184,6 @@ impl<T> Feed<T> {
         self.sender.end(ending);
     }
 }
-
-/// An error that is shown in two places.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-struct Shown(Arc<io::Error>);
 
 /// The loop of a listener's thread over one source.
 pub(crate) fn pump<S: FrameSource>(source: &mut S, feed: &Feed<S::Frame>) -> Verdict {

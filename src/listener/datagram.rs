@@ -272,7 +272,9 @@ impl<S: DatagramSocket> DatagramSource<S> {
     /// Takes over a socket that is bound and set up already: a [`socket2::Socket`], std's, or on
     /// Unix an `OwnedFd`.
     ///
-    /// Its blocking mode and its timeouts are set anew, for every handle of the same socket.
+    /// Its blocking mode and its timeouts are set anew, for every handle of the same socket. If
+    /// another owner shuts it down, the source fails (an unconnected UDP socket may make std's
+    /// receive panic then, which ends the listener as panicked).
     ///
     /// # Errors
     ///
@@ -296,7 +298,7 @@ impl<S: DatagramSocket> DatagramSource<S> {
         let socket = socket.into();
         socket::check_type(&socket, Type::DGRAM)?;
         let socket = S::from(socket);
-        socket::set_tick(&socket.sock(), POLL_INTERVAL)?;
+        socket::set_tick(&socket.sock(), POLL_INTERVAL, POLL_INTERVAL)?;
         let fixed_peer = socket.fixed_peer();
         Ok(DatagramSource {
             socket: Arc::new(socket),
@@ -441,7 +443,7 @@ impl<S: DatagramSocket> FrameSource for DatagramSource<S> {
     }
 
     fn set_poll_interval(&mut self, interval: Duration) -> io::Result<()> {
-        socket::set_tick(&self.socket.sock(), interval)
+        socket::set_tick(&self.socket.sock(), interval, interval)
     }
 
     fn gauge(&self) -> Gauge {

@@ -4,7 +4,7 @@ use super::report::StopReport;
 use super::sink::{FnSource, Sink};
 use super::stats::ListenerStats;
 use super::stop::{Registered, Stop};
-use crate::channel::Ending;
+use crate::channel::{Ending, SourceError};
 use crate::sync::Deadline;
 use crate::sync::context::drives_a_loop;
 use crate::sync::prim::Mutex;
@@ -256,7 +256,7 @@ impl Listener {
         self.core.ending()
     }
 
-    /// The error that ended a failed source.
+    /// The error that ended a failed source: an [`io::Error`] inside.
     ///
     /// # Examples
     ///
@@ -271,7 +271,7 @@ impl Listener {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn error(&self) -> Option<Arc<io::Error>> {
+    pub fn error(&self) -> Option<SourceError> {
         self.core.error()
     }
 }

@@ -66,9 +66,12 @@ pub enum CloseReason {
     /// Its bytes made no frame; the connection was closed.
     #[error("the connection was closed: {0}")]
     Frame(FrameError),
-    /// The connection broke, or was closed on this side.
+    /// The connection broke.
     #[error("the connection broke: {0}")]
     Io(io::Error),
+    /// It was closed on this side: by [`Connection::close`], or because the peer didn't read.
+    #[error("the connection was closed on this side")]
+    Closed,
     /// Its decoder panicked; the connection was closed.
     #[error("the connection was closed: its decoder panicked")]
     Panicked,

@@ -9,7 +9,7 @@ use super::server::StreamServer;
 use super::source::{FrameSource, Gauge, Interrupter, RequestSource};
 use super::stream::StreamSource;
 use crate::Bridge;
-use crate::channel::Ending;
+use crate::channel::{Ending, SourceError};
 use crate::sync::contain;
 use std::error::Error;
 use std::fmt;
@@ -373,7 +373,7 @@ where
 fn conclude(core: &Core, verdict: Result<Verdict, Panicked>) {
     match verdict {
         Ok(Verdict::Finished) => core.finish(Ending::Finished),
-        Ok(Verdict::Failed(error)) => core.fail(&Arc::new(error)),
+        Ok(Verdict::Failed(error)) => core.fail(SourceError::new(error)),
         Ok(Verdict::Stopped) => core.finish(Ending::Aborted),
         Ok(Verdict::LoopGone) => core.finish(Ending::LoopGone),
         Err(Panicked) => core.finish(Ending::Panicked),

@@ -45,7 +45,7 @@ const BACKLOG: i32 = 4096;
 /// back.
 ///
 /// A connection's thread costs its stack (2 MiB of address space, as std's threads have) and one
-/// wake-up per poll interval while its peer is silent.
+/// wake-up per 20 poll intervals (1 s unless told) while its peer is silent.
 ///
 /// # Examples
 ///
@@ -301,7 +301,7 @@ where
         at_end: impl FnOnce(Result<Verdict, Panicked>) + Send + 'static,
     ) -> io::Result<()> {
         let poll_interval = socket::check_tick(poll_interval.unwrap_or(POLL_INTERVAL))?;
-        socket::set_tick(&SockRef::from(&*self.socket), poll_interval)?;
+        socket::set_tick(&SockRef::from(&*self.socket), poll_interval, poll_interval)?;
         let shared = Arc::new(Shared {
             core: Arc::clone(core),
             answer_budget: self.answer_budget,
@@ -372,7 +372,7 @@ fn read_connection<C, K>(
     let connection = Connection::new(id, peer, socket, slot);
     let _nudge = core.stop.register(connection.interrupter());
     let put = |event| feed.put(Incoming { connection: connection.clone(), event });
-    let reason = CloseReason::of(judged(|| {
+    let mut reason = CloseReason::of(judged(|| {
         let mut source = match source {
             Ok(source) => source,
             Err(error) => return Verdict::Failed(error),
@@ -402,8 +402,11 @@ fn read_connection<C, K>(
     if matches!(reason, CloseReason::Frame(_)) {
         count(&core.counters.decode_errors);
     }
-    if !matches!(reason, CloseReason::PeerFinished) {
-        connection.abort();
+    match reason {
+        // What is queued for the peer still leaves.
+        CloseReason::PeerFinished if !connection.is_open() => reason = CloseReason::Closed,
+        CloseReason::PeerFinished => {}
+        _ => connection.abort(),
     }
     if !matches!(reason, CloseReason::Stopped) {
         put(Event::Closed(reason));

@@ -55,11 +55,8 @@ impl Stop {
     /// Asks the threads to stop; never waits. Calling it again repeats the nudges.
     pub(crate) fn signal(&self) {
         self.stopping.store(true, Ordering::Release);
-        let nudges: Vec<_> = {
-            let state = lock(&self.state);
-            self.changed.notify_all();
-            state.nudges.values().cloned().collect()
-        };
+        let nudges: Vec<_> = lock(&self.state).nudges.values().cloned().collect();
+        self.changed.notify_all();
         nudges.iter().for_each(Interrupter::interrupt);
     }
 
@@ -134,7 +131,8 @@ impl Stop {
 
     /// Makes a `wait_ended` whose `given_up` has just been set return.
     pub(crate) fn wake_waits(&self) {
-        let _state = lock(&self.state);
+        // Whoever looked before `given_up` was set is asleep by the time the lock is free.
+        drop(lock(&self.state));
         self.changed.notify_all();
     }
 

@@ -49,9 +49,8 @@ pub struct Unix(());
 /// [`Encoder`] as well it can be [served](super::ListenerBuilder::serve). It ends when the peer ends
 /// the stream, and fails as [`ReadSource`](super::ReadSource) does.
 ///
-/// A read wakes by itself at least every poll interval (50 ms unless
-/// [told](super::ListenerBuilder::poll_interval)), and a stop shuts the socket down, which wakes it
-/// at once.
+/// A stop shuts the socket down, which wakes a blocked read at once; in any case it wakes by itself
+/// every 20 poll intervals (1 s unless [told](super::ListenerBuilder::poll_interval)).
 ///
 /// # Examples
 ///
@@ -210,7 +209,7 @@ where
     pub fn from_socket(socket: impl Into<Socket>, max_frame: usize, codec: C) -> io::Result<Self> {
         let socket = socket.into();
         socket::check_type(&socket, Type::STREAM)?;
-        socket::set_tick(&SockRef::from(&socket), POLL_INTERVAL)?;
+        socket::set_slow_tick(&SockRef::from(&socket), POLL_INTERVAL)?;
         Self::over(Arc::new(socket), max_frame, codec)
     }
 
@@ -264,7 +263,7 @@ where
     }
 
     fn set_poll_interval(&mut self, interval: Duration) -> io::Result<()> {
-        socket::set_tick(&SockRef::from(&*self.socket), interval)
+        socket::set_slow_tick(&SockRef::from(&*self.socket), interval)
     }
 }
 

@@ -83,8 +83,11 @@ impl<R, H> Service<R, H> {
                     None => Ok(()),
                 },
             };
-            if let Err(verdict) = answered {
-                return verdict;
+            match answered {
+                Ok(()) => {}
+                // What else is in the window resolves at once, and replies still go out.
+                Err(Verdict::LoopGone) => end = Some(Verdict::LoopGone),
+                Err(verdict) => return verdict,
             }
         }
     }
