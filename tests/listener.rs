@@ -152,6 +152,26 @@ fn a_datagram_over_the_limit_is_cut_off_flagged_and_counted() {
     assert_eq!(listener.stats().source.truncated, 1, "readable after the stop, too");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn what_the_kernel_drops_is_told() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let addr = socket.local_addr().unwrap();
+    socket2::SockRef::from(&socket).set_recv_buffer_size(4096).unwrap();
+    let source = UdpSource::from_socket(socket).unwrap();
+    let (listener, frames) = Listener::builder(source).capacity(1).spawn().unwrap();
+    assert_eq!(listener.stats().source.kernel_drops, Some(0));
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for _ in 0..100 {
+        client.send_to(&[0; 1000], addr).unwrap();
+    }
+    let dropped = listener.stats().source.kernel_drops.unwrap();
+    assert!((1..100).contains(&dropped), "{dropped}");
+    clean(&listener);
+    assert_eq!(listener.stats().source.kernel_drops, Some(dropped), "the last reading stays");
+    drop(frames);
+}
+
 #[test]
 fn a_replier_answers_from_the_stream_side_until_the_stop() {
     let (source, client) = udp();
@@ -580,6 +600,9 @@ fn the_whole_channel_can_be_set_up() {
         Ok((left >= 0).then_some(left))
     });
     let (_listener, mut frames) = Listener::builder(source).channel(channel).spawn().unwrap();
+    while frames.stats().queued < 4 {
+        thread::yield_now();
+    }
     for _ in 0..4 {
         next(&mut frames);
     }

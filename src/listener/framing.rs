@@ -181,6 +181,10 @@ where
             )
         })?;
         self.eof = data.is_empty();
+        if self.buffer.capacity() - self.buffer.len() < count {
+            // A large block serves many small reads, and is used again once its frames are gone.
+            self.buffer.reserve(READ);
+        }
         self.buffer.extend_from_slice(data);
         Ok(())
     }

@@ -1,0 +1,86 @@
+//! A datagram, or a frame of a connection, costs no allocation once the listener is warm.
+//!
+//! A binary of its own, with one test, so that nobody else allocates meanwhile.
+
+use callbridge::listener::{Event, Listener, TcpServer, UdpSource};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::io::Write;
+use std::net::{TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio_util::codec::LengthDelimitedCodec;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const FRAMES: usize = 5000;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator unchanged.
+#[allow(unsafe_code)]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's layout, as it came.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's pointer and layout, as they came.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Allocations of the second of two equal rounds.
+fn once_warm(mut round: impl FnMut()) -> u64 {
+    round();
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    round();
+    ALLOCATIONS.load(Ordering::Relaxed) - before
+}
+
+#[test]
+fn frames_cost_no_allocation_once_warm() {
+    let source = UdpSource::bind("127.0.0.1:0").unwrap();
+    let addr = source.local_addr().unwrap();
+    let (_listener, mut frames) = Listener::builder(source).spawn().unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for size in [1, 64, 1200, 65_507] {
+        let payload = vec![7; size];
+        let allocations = once_warm(|| {
+            for _ in 0..FRAMES {
+                client.send_to(&payload, addr).unwrap();
+                let datagram = frames.recv_blocking(PATIENCE).unwrap();
+                assert_eq!(datagram.payload.len(), size);
+            }
+        });
+        assert!(allocations < 20, "{allocations} allocations for {FRAMES} datagrams of {size}");
+    }
+
+    let server = TcpServer::bind("127.0.0.1:0", 1 << 20, LengthDelimitedCodec::new).unwrap();
+    let addr = server.local_addr().unwrap();
+    let (_listener, mut events) = Listener::builder(server).spawn().unwrap();
+    let mut client = TcpStream::connect(addr).unwrap();
+    let mut batch = Vec::new();
+    for _ in 0..10 {
+        batch.extend_from_slice(b"\0\0\0\x05frame");
+    }
+    events.recv_blocking(PATIENCE).unwrap();
+    let allocations = once_warm(|| {
+        for _ in 0..FRAMES / 10 {
+            client.write_all(&batch).unwrap();
+            for _ in 0..10 {
+                match events.recv_blocking(PATIENCE).unwrap().event {
+                    Event::Frame(frame) => assert_eq!(frame, "frame"),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    });
+    // The buffer is used again when its frames are gone, and a frame may just not be at that time.
+    assert!(allocations < FRAMES as u64 / 20, "{allocations} allocations for {FRAMES} frames");
+}
