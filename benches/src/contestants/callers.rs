@@ -1,0 +1,134 @@
+//! Ways for a thread to run a future on an event loop and wait for its result.
+
+use super::event_loop::Loop;
+use callbridge::{BlockingFuture, Bridge};
+use std::future::Future;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+pub(crate) trait Caller: 'static {
+    type Pending<T: Send + 'static>;
+
+    fn new(on: &Loop) -> Self;
+
+    fn submit<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Self::Pending<T>;
+
+    fn wait<T: Send + 'static>(&self, pending: Self::Pending<T>) -> T;
+}
+
+const ANSWERED: &str = "the loop answers";
+
+/// callbridge with default settings.
+pub(crate) struct Ours(Bridge);
+
+impl Caller for Ours {
+    type Pending<T: Send + 'static> = BlockingFuture<T>;
+
+    fn new(on: &Loop) -> Self {
+        Ours(Bridge::builder(on.handle().clone()).unbounded().build())
+    }
+
+    fn submit<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Self::Pending<T> {
+        self.0.run_coroutine_threadsafe(future)
+    }
+
+    fn wait<T: Send + 'static>(&self, mut pending: Self::Pending<T>) -> T {
+        pending.result(None).expect(ANSWERED)
+    }
+}
+
+/// What people write: a task that sends its result.
+macro_rules! spawn_and_send {
+    ($(#[$doc:meta])* $name:ident, $receiver:ty, $pair:expr, $receive:ident) => {
+        $(#[$doc])*
+        pub(crate) struct $name(Handle);
+
+        impl Caller for $name {
+            type Pending<T: Send + 'static> = $receiver;
+
+            fn new(on: &Loop) -> Self {
+                Self(on.handle().clone())
+            }
+
+            fn submit<T: Send + 'static>(
+                &self,
+                future: impl Future<Output = T> + Send + 'static,
+            ) -> Self::Pending<T> {
+                let (result, pending) = $pair;
+                self.0.spawn(async move {
+                    let _ = result.send(future.await);
+                });
+                pending
+            }
+
+            fn wait<T: Send + 'static>(&self, pending: Self::Pending<T>) -> T {
+                pending.$receive().expect(ANSWERED)
+            }
+        }
+    };
+}
+
+spawn_and_send!(
+    /// The hand-written bridge that the goals compare with.
+    SpawnTokioOneshot,
+    tokio::sync::oneshot::Receiver<T>,
+    tokio::sync::oneshot::channel(),
+    blocking_recv
+);
+spawn_and_send!(SpawnOneshot, oneshot::Receiver<T>, oneshot::channel(), recv);
+spawn_and_send!(
+    SpawnSyncChannel,
+    std::sync::mpsc::Receiver<T>,
+    std::sync::mpsc::sync_channel(1),
+    recv
+);
+
+/// A task, waited for by `Handle::block_on`.
+pub(crate) struct HandleBlockOn(Handle);
+
+impl Caller for HandleBlockOn {
+    type Pending<T: Send + 'static> = JoinHandle<T>;
+
+    fn new(on: &Loop) -> Self {
+        HandleBlockOn(on.handle().clone())
+    }
+
+    fn submit<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Self::Pending<T> {
+        self.0.spawn(future)
+    }
+
+    fn wait<T: Send + 'static>(&self, pending: Self::Pending<T>) -> T {
+        self.0.block_on(pending).expect(ANSWERED)
+    }
+}
+
+/// A task, waited for by a general executor.
+pub(crate) struct FuturesBlockOn(Handle);
+
+impl Caller for FuturesBlockOn {
+    type Pending<T: Send + 'static> = JoinHandle<T>;
+
+    fn new(on: &Loop) -> Self {
+        FuturesBlockOn(on.handle().clone())
+    }
+
+    fn submit<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Self::Pending<T> {
+        self.0.spawn(future)
+    }
+
+    fn wait<T: Send + 'static>(&self, pending: Self::Pending<T>) -> T {
+        futures::executor::block_on(pending).expect(ANSWERED)
+    }
+}

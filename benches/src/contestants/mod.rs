@@ -1,0 +1,6 @@
+//! Who competes, and what they are given to work with.
+
+pub(crate) mod callers;
+pub(crate) mod channels;
+pub(crate) mod event_loop;
+pub(crate) mod frames;

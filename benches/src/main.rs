@@ -1,0 +1,75 @@
+//! Measures callbridge beside its peers and beside physical limits; see `README.md`.
+
+mod contestants;
+mod harness;
+mod workloads;
+
+use clap::Parser;
+use harness::{Plan, Report};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use workloads::{Bench, Workload};
+
+#[global_allocator]
+static ALLOCATOR: harness::alloc::Counting = harness::alloc::Counting;
+
+/// Measures callbridge beside its peers; a full run writes its results to `benches/results`.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Only these workloads, for example p1,p5.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Only cases whose name contains this, for example mt1.
+    #[arg(long)]
+    case: Option<String>,
+    /// A smoke test: short rounds, no figures worth keeping.
+    #[arg(long)]
+    quick: bool,
+    /// Timed rounds of each contestant.
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// How long a round should take, in milliseconds.
+    #[arg(long)]
+    slice: Option<u64>,
+    /// Where to write latest.json, latest.md and the charts.
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let plan = Plan {
+        rounds: arguments.rounds.unwrap_or(if arguments.quick { 3 } else { 7 }).max(1),
+        slice: Duration::from_millis(arguments.slice.unwrap_or(if arguments.quick {
+            5
+        } else {
+            60
+        })),
+        quick: arguments.quick,
+    };
+    let wanted = |it: &Workload| {
+        let named = |name: &String| name.eq_ignore_ascii_case(it.name);
+        arguments.only.is_empty() || arguments.only.iter().any(named)
+    };
+    let workloads: Vec<Workload> = workloads::all().into_iter().filter(wanted).collect();
+    let bench = Bench { plan, only_case: arguments.case.as_deref() };
+
+    let start = Instant::now();
+    let mut cases = Vec::new();
+    for workload in &workloads {
+        eprintln!("{}: {}", workload.name, workload.title);
+        cases.extend((workload.run)(&bench));
+    }
+    let goals: Vec<_> = workloads.iter().flat_map(|it| (it.goals)()).collect();
+    let titles = workloads.iter().map(|it| (it.name, it.title)).collect();
+    let report = Report::new(&plan, titles, &goals, cases, None);
+    print!("{}", report.markdown());
+    eprintln!("took {:.0?}", start.elapsed());
+
+    let full = arguments.only.is_empty() && arguments.case.is_none() && !arguments.quick;
+    let results = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/results"));
+    if let Some(to) = arguments.out.or_else(|| full.then(results)) {
+        report.save(&to)?;
+    }
+    Ok(())
+}

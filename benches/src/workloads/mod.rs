@@ -1,0 +1,42 @@
+//! The workloads, P1 to P11, each in a file of its own.
+
+mod p01_stream;
+mod p04_call;
+mod p05_in_flight;
+
+use crate::harness::{CaseResult, Goal, Plan};
+
+/// One workload.
+pub(crate) struct Workload {
+    pub(crate) name: &'static str,
+    pub(crate) title: &'static str,
+    /// The figures that its tables show beside the usual ones.
+    pub(crate) run: fn(&Bench<'_>) -> Vec<CaseResult>,
+    pub(crate) goals: fn() -> Vec<Goal>,
+}
+
+/// What a workload is run with.
+pub(crate) struct Bench<'a> {
+    pub(crate) plan: Plan,
+    /// Only cases whose name contains this.
+    pub(crate) only_case: Option<&'a str>,
+}
+
+impl Bench<'_> {
+    /// Whether to run a case of this name.
+    pub(crate) fn wants(&self, case: &str) -> bool {
+        self.only_case.is_none_or(|part| case.contains(part))
+    }
+
+    /// Runs a case, and tells how it went on.
+    pub(crate) fn measure(&self, case: crate::harness::Case<'_>) -> CaseResult {
+        let result = case.measure(&self.plan);
+        eprintln!("  {} {} done", result.workload, result.case);
+        result
+    }
+}
+
+/// All of them, in order.
+pub(crate) fn all() -> Vec<Workload> {
+    vec![p01_stream::WORKLOAD, p04_call::WORKLOAD, p05_in_flight::WORKLOAD]
+}
