@@ -34,10 +34,16 @@ struct Arguments {
     /// Where to write latest.json, latest.md and the charts.
     #[arg(long)]
     out: Option<PathBuf>,
+    /// The work of a child process, see P6.
+    #[arg(long, hide = true)]
+    burst: Option<String>,
 }
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    if let Some(order) = arguments.burst {
+        return workloads::p06_burst::child(&order);
+    }
     let plan = Plan {
         rounds: arguments.rounds.unwrap_or(if arguments.quick { 3 } else { 7 }).max(1),
         slice: Duration::from_millis(arguments.slice.unwrap_or(if arguments.quick {

@@ -4,3 +4,4 @@ pub(crate) mod callers;
 pub(crate) mod channels;
 pub(crate) mod event_loop;
 pub(crate) mod frames;
+pub(crate) mod pending;

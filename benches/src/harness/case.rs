@@ -51,12 +51,18 @@ pub(crate) struct Case<'a> {
 impl<'a> Case<'a> {
     pub(crate) fn new(workload: &'static str, name: impl Into<String>) -> Self {
         let (name, contestants) = (name.into(), Vec::new());
-        Case { workload, name, ops: (64, 20_000_000, 1), rounds: None, slice: 1, contestants }
+        Case { workload, name, ops: (200, 20_000_000, 1), rounds: None, slice: 1, contestants }
     }
 
     /// Every round does `count` operations, whatever they take.
     pub(crate) fn fixed(mut self, count: u64) -> Self {
         self.ops = (count, count, 1);
+        self
+    }
+
+    /// Rounds do at least `count` operations, for workloads that take long to start up.
+    pub(crate) fn at_least(mut self, count: u64) -> Self {
+        self.ops = (count, self.ops.1.max(count), self.ops.2);
         self
     }
 

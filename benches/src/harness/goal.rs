@@ -45,7 +45,9 @@ impl Goal {
     /// `None` when the case was not run.
     pub(crate) fn judge(&self, results: &[CaseResult]) -> Option<Verdict> {
         let case = find(results, self.workload, self.case)?;
-        let ours = figure(row(case, self.ours)?, self.figure)?;
+        // A contestant that isn't there has not met its goal.
+        let ours =
+            row(case, self.ours).and_then(|row| figure(row, self.figure)).unwrap_or(f64::NAN);
         let (versus, other) = match self.versus {
             Versus::Number(number) => ("the bound".to_owned(), number),
             Versus::Contestant(name) => (name.to_owned(), figure(row(case, name)?, self.figure)?),

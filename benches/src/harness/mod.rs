@@ -10,5 +10,5 @@ mod report;
 
 pub(crate) use case::{Case, CaseResult, Plan, Role};
 pub(crate) use goal::{Goal, Versus};
-pub(crate) use meter::{Latency, Meter, Round, latency_histogram};
+pub(crate) use meter::{Latency, Meter, Round, latency_histogram, thread_cpu};
 pub(crate) use report::Report;

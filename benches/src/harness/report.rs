@@ -67,7 +67,11 @@ impl Report {
             )?;
             for it in &self.verdicts {
                 let (ours, other) = (number(it.ours), number(it.other));
-                let met = if it.met { "met" } else { "**not met**" };
+                let met = match it.met {
+                    true => "met",
+                    false if it.ours.is_nan() => "**not there**",
+                    false => "**not met**",
+                };
                 writeln!(
                     out,
                     "| {} | {} | {ours} | {other} ({}) | {:.2} | {met} |",
@@ -218,6 +222,7 @@ fn table(out: &mut String, case: &CaseResult) -> std::fmt::Result {
 /// Three digits where they matter.
 pub(super) fn number(value: f64) -> String {
     match value.abs() {
+        it if it.is_nan() => "–".to_owned(),
         it if it >= 100.0 => format!("{value:.0}"),
         it if it >= 10.0 => format!("{value:.1}"),
         0.0 => "0".to_owned(),

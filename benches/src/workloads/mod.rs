@@ -1,8 +1,12 @@
 //! The workloads, P1 to P11, each in a file of its own.
 
 mod p01_stream;
+mod p02_pressure;
+mod p03_paced;
 mod p04_call;
 mod p05_in_flight;
+pub(crate) mod p06_burst;
+mod p10_scale;
 
 use crate::harness::{CaseResult, Goal, Plan};
 
@@ -38,5 +42,13 @@ impl Bench<'_> {
 
 /// All of them, in order.
 pub(crate) fn all() -> Vec<Workload> {
-    vec![p01_stream::WORKLOAD, p04_call::WORKLOAD, p05_in_flight::WORKLOAD]
+    vec![
+        p01_stream::WORKLOAD,
+        p02_pressure::WORKLOAD,
+        p03_paced::WORKLOAD,
+        p04_call::WORKLOAD,
+        p05_in_flight::WORKLOAD,
+        p06_burst::WORKLOAD,
+        p10_scale::WORKLOAD,
+    ]
 }

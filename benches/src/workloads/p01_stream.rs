@@ -64,7 +64,9 @@ pub(super) struct Stream<'a> {
 impl<'a> Stream<'a> {
     /// A case with everyone who can take part.
     pub(super) fn case(self, workload: &'static str, name: impl Into<String>) -> Case<'a> {
-        let mut case = Case::new(workload, name).in_steps(self.producers);
+        let mut case = Case::new(workload, name)
+            .at_least(if self.capacity < 64 { 2_000 } else { 50_000 })
+            .in_steps(self.producers);
 
         case.add(Role::Ours, "callbridge", move |ops| self.round::<channels::Ours>(ops));
         case.add(Role::Ours, "callbridge recv_many", move |ops| {

@@ -97,36 +97,41 @@ fn goals() -> Vec<Goal> {
 fn round<C: Caller>(on: &Loop, kind: Kind, ops: u64) -> Round {
     let caller = C::new(on);
     match kind {
-        Kind::Ready => pipeline(&caller, ops, |n| async move { n }),
+        Kind::Ready => pipeline(&caller, IN_FLIGHT, ops, |n| async move { n }),
         Kind::Waiting => {
             let waits = |n| async move {
                 tokio::task::yield_now().await;
                 n
             };
-            pipeline(&caller, ops, waits)
+            pipeline(&caller, IN_FLIGHT, ops, waits)
         }
         Kind::Computing => {
             let computes = |n| async move {
                 compute(Duration::from_micros(100));
                 n
             };
-            pipeline(&caller, ops, computes)
+            pipeline(&caller, IN_FLIGHT, ops, computes)
         }
         Kind::OneSlow => one_slow(&caller, ops),
     }
 }
 
-/// Keeps 64 calls in flight, collects the results in order, and checks their sum.
-fn pipeline<C: Caller, F>(caller: &C, ops: u64, make: impl Fn(u64) -> F) -> Round
+/// Keeps that many calls in flight, collects the results in order, and checks their sum.
+pub(super) fn pipeline<C: Caller, F>(
+    caller: &C,
+    in_flight: usize,
+    ops: u64,
+    make: impl Fn(u64) -> F,
+) -> Round
 where
     F: Future<Output = u64> + Send + 'static,
 {
-    let mut pending = VecDeque::with_capacity(IN_FLIGHT);
+    let mut pending = VecDeque::with_capacity(in_flight);
     let mut sum = 0;
     let meter = Meter::start();
     for n in 0..ops {
-        if pending.len() == IN_FLIGHT {
-            sum += caller.wait(pending.pop_front().expect("64 are pending"));
+        if pending.len() == in_flight {
+            sum += caller.wait(pending.pop_front().expect("some are pending"));
         }
         pending.push_back(caller.submit(make(n)));
     }
