@@ -5,3 +5,6 @@ pub(crate) mod channels;
 pub(crate) mod event_loop;
 pub(crate) mod frames;
 pub(crate) mod pending;
+pub(crate) mod servers;
+pub(crate) mod tcp;
+pub(crate) mod udp;

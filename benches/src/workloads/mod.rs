@@ -6,6 +6,9 @@ mod p03_paced;
 mod p04_call;
 mod p05_in_flight;
 pub(crate) mod p06_burst;
+mod p07_udp;
+mod p08_tcp;
+mod p09_to_thread;
 mod p10_scale;
 
 use crate::harness::{CaseResult, Goal, Plan};
@@ -49,6 +52,9 @@ pub(crate) fn all() -> Vec<Workload> {
         p04_call::WORKLOAD,
         p05_in_flight::WORKLOAD,
         p06_burst::WORKLOAD,
+        p07_udp::WORKLOAD,
+        p08_tcp::WORKLOAD,
+        p09_to_thread::WORKLOAD,
         p10_scale::WORKLOAD,
     ]
 }

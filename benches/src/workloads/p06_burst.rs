@@ -148,8 +148,8 @@ fn measure<C: Caller, const STATE: usize>(calls: u64) -> Told {
         told.live = alloc::live_bytes() - live_before - futures;
     });
     let round = meter.stop(calls);
+    told.left = (settled() - live_before).max(0);
     drop(caller);
-    told.left = (alloc::live_bytes() - live_before).max(0);
     Told {
         cpu_ns: round.cpu.as_nanos() as u64,
         switches: round.switches,
@@ -158,6 +158,20 @@ fn measure<C: Caller, const STATE: usize>(calls: u64) -> Told {
         resolve_ns: took.resolve.as_nanos() as u64,
         ..told
     }
+}
+
+/// Live bytes once the loop has dropped what it still held.
+fn settled() -> i64 {
+    let mut before = i64::MAX;
+    for _ in 0..100 {
+        std::thread::sleep(Duration::from_millis(10));
+        let now = alloc::live_bytes();
+        if now == before {
+            break;
+        }
+        before = now;
+    }
+    before
 }
 
 /// Resident memory in bytes.
