@@ -53,11 +53,12 @@ fn main() -> anyhow::Result<()> {
         })),
         quick: arguments.quick,
     };
-    let wanted = |it: &Workload| {
-        let named = |name: &String| name.eq_ignore_ascii_case(it.name);
+    let chosen = |workload: &str| {
+        let named = |name: &String| name.eq_ignore_ascii_case(workload);
         arguments.only.is_empty() || arguments.only.iter().any(named)
     };
-    let workloads: Vec<Workload> = workloads::all().into_iter().filter(wanted).collect();
+    let mut workloads: Vec<Workload> = workloads::all();
+    workloads.retain(|it| chosen(it.name));
     let bench = Bench { plan, only_case: arguments.case.as_deref() };
 
     let start = Instant::now();
@@ -68,7 +69,8 @@ fn main() -> anyhow::Result<()> {
     }
     let goals: Vec<_> = workloads.iter().flat_map(|it| (it.goals)()).collect();
     let titles = workloads.iter().map(|it| (it.name, it.title)).collect();
-    let report = Report::new(&plan, titles, &goals, cases, None);
+    let python = if chosen("P11") { workloads::python(plan.quick) } else { None };
+    let report = Report::new(&plan, titles, &goals, cases, python);
     print!("{}", report.markdown());
     eprintln!("took {:.0?}", start.elapsed());
 

@@ -113,7 +113,7 @@ impl<'a> Case<'a> {
             alloc::count(true);
             let counted = (contestant.run)(ops);
             alloc::count(false);
-            rows.push(Row::new(contestant, timed, &counted));
+            rows.push(Row::new(contestant, &timed, &counted));
         }
         CaseResult { workload: self.workload.to_owned(), case: self.name, rows }
     }
@@ -170,7 +170,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    fn new(contestant: &Contestant<'_>, rounds: Vec<Round>, counted: &Round) -> Self {
+    fn new(contestant: &Contestant<'_>, rounds: &[Round], counted: &Round) -> Self {
         let per_op = |of: &dyn Fn(&Round) -> f64| -> Vec<f64> {
             rounds.iter().map(|round| of(round) / round.ops.max(1) as f64).collect()
         };
@@ -198,7 +198,7 @@ impl Row {
             allocations: counted.allocations as f64 / counted.ops.max(1) as f64,
             p50: quantile(0.5),
             // Rare by nature, so over all rounds together.
-            p99: merged(&rounds).map(|all| all.value_at_quantile(0.99) as f64),
+            p99: merged(rounds).map(|all| all.value_at_quantile(0.99) as f64),
             extra,
         }
     }

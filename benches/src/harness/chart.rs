@@ -60,10 +60,10 @@ fn paint(
         text.pos(Pos::new(horizontal, VPos::Center))
     };
     area.fill(&WHITE)?;
-    area.draw_text(title, &style(18, HPos::Left), (MARGIN, 24))?;
+    area.draw_text(title, &style(24, HPos::Left), (MARGIN, 24))?;
     let mut y = 52;
     for panel in panels {
-        area.draw_text(panel.title, &style(13, HPos::Left), (MARGIN, y + 8))?;
+        area.draw_text(panel.title, &style(18, HPos::Left), (MARGIN, y + 8))?;
         y += 26;
         let longest = panel.bars.iter().map(|bar| bar.2).fold(f64::MIN_POSITIVE, f64::max);
         let room = f64::from(WIDTH - NAMES - 2 * MARGIN - 64);
@@ -75,10 +75,10 @@ fn paint(
             };
             let end = NAMES + MARGIN + ((value / longest * room) as i32).max(1);
             let middle = y + BAR / 2;
-            area.draw_text(name, &style(12, HPos::Right), (NAMES + MARGIN - 8, middle))?;
+            area.draw_text(name, &style(15, HPos::Right), (NAMES + MARGIN - 8, middle))?;
             let corners = [(NAMES + MARGIN, y + 3), (end, y + BAR - 3)];
             area.draw(&Rectangle::new(corners, colour.filled()))?;
-            area.draw_text(&number(*value), &style(12, HPos::Left), (end + 6, middle))?;
+            area.draw_text(&number(*value), &style(15, HPos::Left), (end + 6, middle))?;
             y += BAR;
         }
         y += 20;

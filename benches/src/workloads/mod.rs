@@ -1,4 +1,4 @@
-//! The workloads, P1 to P11, each in a file of its own.
+//! The workloads, P1 to P10, each in a file of its own; P11 is `python/p11.py`.
 
 mod p01_stream;
 mod p02_pressure;
@@ -12,12 +12,12 @@ mod p09_to_thread;
 mod p10_scale;
 
 use crate::harness::{CaseResult, Goal, Plan};
+use std::process::Command;
 
 /// One workload.
 pub(crate) struct Workload {
     pub(crate) name: &'static str,
     pub(crate) title: &'static str,
-    /// The figures that its tables show beside the usual ones.
     pub(crate) run: fn(&Bench<'_>) -> Vec<CaseResult>,
     pub(crate) goals: fn() -> Vec<Goal>,
 }
@@ -57,4 +57,18 @@ pub(crate) fn all() -> Vec<Workload> {
         p09_to_thread::WORKLOAD,
         p10_scale::WORKLOAD,
     ]
+}
+
+/// P11: what the Python script says, if Python is there.
+pub(crate) fn python(quick: bool) -> Option<serde_json::Value> {
+    eprintln!("P11: Python");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/python/p11.py");
+    let mut command = Command::new("python3");
+    command.arg(script).args(quick.then_some("--quick"));
+    let output = command.output().ok()?;
+    if !output.status.success() {
+        eprintln!("  left out: {}", String::from_utf8_lossy(&output.stderr));
+        return None;
+    }
+    serde_json::from_slice(&output.stdout).ok()
 }
