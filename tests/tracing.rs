@@ -1,0 +1,70 @@
+//! With the `tracing` feature, work runs in its submitter's span, and unread errors are reported.
+
+mod common;
+
+use common::{LONG, Loop};
+use std::sync::{Arc, Mutex, mpsc};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Span, Subscriber, info_span};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+/// Collects the events of the crate.
+#[derive(Clone, Default)]
+struct Events(Arc<Mutex<Vec<String>>>);
+
+impl<S: Subscriber> Layer<S> for Events {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        struct Text(String);
+        impl Visit for Text {
+            fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+                self.0 += &format!("{}={value:?} ", field.name());
+            }
+        }
+        if event.metadata().target() == "callbridge" {
+            let mut text = Text(String::new());
+            event.record(&mut text);
+            self.0.lock().unwrap().push(text.0);
+        }
+    }
+}
+
+fn current() -> Option<&'static str> {
+    Span::current().metadata().map(|span| span.name())
+}
+
+/// One test: the subscriber is the process's.
+#[test]
+fn work_runs_in_its_submitters_span_and_unread_errors_are_reported_once() {
+    let events = Events::default();
+    let subscriber = tracing_subscriber::registry().with(events.clone());
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+
+    for runtime in Loop::both() {
+        let bridge = runtime.bridge();
+        let span = info_span!("caller");
+        let mut call = span.in_scope(|| {
+            bridge.run_coroutine_threadsafe(async {
+                let first = current();
+                tokio::task::yield_now().await;
+                (first, current())
+            })
+        });
+        assert_eq!(call.result(LONG).unwrap(), (Some("caller"), Some("caller")));
+        let mut outside = bridge.run_coroutine_threadsafe(async { current() });
+        assert_eq!(outside.result(LONG).unwrap(), None, "the span doesn't leak to other work");
+    }
+
+    let runtime = Loop::multi(1);
+    let (ended, end) = mpsc::channel();
+    let call = runtime.bridge().run_coroutine_threadsafe(async {
+        tokio::task::yield_now().await;
+        panic!("nobody reads this")
+    });
+    call.add_done_callback(move |_| ended.send(()).unwrap());
+    drop::<callbridge::BlockingFuture<()>>(call);
+    end.recv_timeout(LONG).unwrap();
+    drop(runtime);
+    let events = events.0.lock().unwrap();
+    let unread: Vec<_> = events.iter().filter(|text| text.contains("nobody reads this")).collect();
+    assert_eq!(unread.len(), 1, "{events:?}");
+}
