@@ -369,6 +369,12 @@ impl Bridge {
         close::close_blocking(&self.owner.core, deadline)
     }
 
+    /// Refuses new work and cancels the child tokens, as closing begins; waits for nothing.
+    #[cfg(feature = "runner")]
+    pub(crate) fn begin_close(&self) {
+        self.owner.core.begin_close();
+    }
+
     /// How many calls are submitted and not resolved.
     ///
     /// # Examples

@@ -1,14 +1,16 @@
 //! callbridge joins **foreign threads** and **a tokio event loop**, both ways.
 //!
 //! An *event loop* is a tokio runtime reached through its [`Handle`](tokio::runtime::Handle), of
-//! either flavour; the crate owns none and keeps none alive. A *foreign thread* is any thread that
-//! isn't driving the loop: one that a library owns, blocks and calls back from.
+//! either flavour; the crate keeps none alive, and owns none but a `ThreadRunner`'s. A *foreign
+//! thread* is any thread that isn't driving the loop: one that a library owns, blocks and calls back
+//! from.
 //!
 //! | you have | you write | you get |
 //! |---|---|---|
 //! | a library that calls back from its own threads | [`channel()`] and a [`Sender`] in the callback | a [`FrameStream`] |
 //! | a thread that owns a blocking socket | a [`Listener`] over a source | frames as a stream, or an async handler whose answer the thread waits for |
 //! | a foreign thread that needs an answer from async code | [`Bridge::run_coroutine_threadsafe`] | a [`BlockingFuture`], `.result(timeout)` |
+//! | a sync program that needs an async library | `ThreadRunner` | an event loop of your own: `run`, `enter_context`, `wrap_iter` |
 //!
 //! # Backpressure
 //!
@@ -33,6 +35,7 @@
 //!
 //! | feature | what it adds |
 //! |---|---|
+//! | `runner` (on by default) | `ThreadRunner`, which owns a runtime: tokio's multi-thread scheduler |
 //! | `tracing` | submitted work runs in the caller's span; errors that nobody reads become events |
 //!
 //! # Examples
@@ -69,6 +72,8 @@ mod bridge;
 pub mod channel;
 mod future;
 pub mod listener;
+#[cfg(feature = "runner")]
+mod runner;
 mod sync;
 
 pub use bridge::{
@@ -82,9 +87,14 @@ pub use channel::{
 };
 pub use future::{
     AsCompleted, AsCompletedTimeout, BlockingFuture, Canceller, FutureState, Panic, ResultError,
-    ReturnWhen, WaitError, as_completed, wait,
+    ReturnWhen, StartError, WaitError, as_completed, wait,
 };
 pub use listener::{FrameSource, Listener};
+#[cfg(feature = "runner")]
+pub use runner::{
+    AsyncContext, EnterError, ExitError, Guard, Lease, Outcome, RunnerCloseReport, ScopeError,
+    StartTaskError, Started, ThreadRunner, ThreadRunnerBuilder, WrapIter,
+};
 
 /// The programs of the README are run as doctests.
 #[cfg(doctest)]

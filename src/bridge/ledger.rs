@@ -211,7 +211,9 @@ impl Ledger {
             None => &self.exit.finished,
             Some(Failure::Cancelled) => &self.exit.cancelled,
             Some(Failure::Panicked(_)) => &self.exit.panicked,
-            Some(Failure::LoopClosed | Failure::WouldDeadlock) => &self.exit.loop_closed,
+            Some(Failure::LoopClosed | Failure::StartFailed(_) | Failure::WouldDeadlock) => {
+                &self.exit.loop_closed
+            }
         };
         column.fetch_add(1, Release);
         fence(SeqCst);

@@ -214,6 +214,9 @@ impl<T> BlockingFuture<T> {
             Outcome::Ready(Err(Failure::Panicked(payload))) => {
                 Err(ResultError::Panicked(Panic::new(payload)))
             }
+            Outcome::Ready(Err(Failure::StartFailed(error))) => {
+                Err(ResultError::StartFailed(error))
+            }
             _ => Err(match state {
                 FutureState::Cancelled => ResultError::Cancelled,
                 FutureState::LoopClosed => ResultError::LoopClosed,

@@ -17,6 +17,7 @@
 //! [`BlockingFuture`]: super::BlockingFuture
 
 use super::error::FutureState;
+use super::start_error::StartError;
 use crate::sync::prim::atomic::{AtomicBool, Ordering};
 use crate::sync::prim::{Mutex, lock};
 use crate::sync::{contain, discard, report};
@@ -52,6 +53,7 @@ pub(crate) enum Failure {
     Cancelled,
     Panicked(Box<dyn Any + Send>),
     LoopClosed,
+    StartFailed(StartError),
     WouldDeadlock,
 }
 
@@ -60,7 +62,7 @@ impl Failure {
         match self {
             Failure::Cancelled => FutureState::Cancelled,
             Failure::Panicked(_) => FutureState::Panicked,
-            Failure::LoopClosed => FutureState::LoopClosed,
+            Failure::LoopClosed | Failure::StartFailed(_) => FutureState::LoopClosed,
             Failure::WouldDeadlock => FutureState::WouldDeadlock,
         }
     }

@@ -1,3 +1,4 @@
+use super::start_error::StartError;
 use crate::sync::{discard, panic_message, prim::Mutex};
 use std::any::Any;
 use std::fmt;
@@ -99,6 +100,9 @@ pub enum ResultError {
     /// The loop went away, or its bridge was closed, before the work was done.
     #[error("the event loop is gone or its bridge is closed: submit to a loop that is running")]
     LoopClosed,
+    /// The loop could not be started; the reason is inside.
+    #[error("{0}")]
+    StartFailed(StartError),
     /// Waiting here would stop an event loop; await the future instead, or wait on another thread.
     #[error("waiting here would block an event loop: await the future instead")]
     WouldDeadlock,
@@ -116,6 +120,7 @@ impl fmt::Debug for ResultError {
             ResultError::Cancelled => f.write_str("Cancelled"),
             ResultError::Panicked(panic) => f.debug_tuple("Panicked").field(panic).finish(),
             ResultError::LoopClosed => f.write_str("LoopClosed"),
+            ResultError::StartFailed(error) => f.debug_tuple("StartFailed").field(error).finish(),
             ResultError::WouldDeadlock => f.write_str("WouldDeadlock"),
             ResultError::AlreadyTaken => f.write_str("AlreadyTaken"),
         }

@@ -1,0 +1,244 @@
+use super::ThreadRunner;
+use super::core::Core;
+use crate::bridge::Bridge;
+use crate::future::{ResultError, StartError};
+use crate::sync::{Deadline, discard, panic_message};
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::runtime::{Builder, Runtime};
+
+type Factory = Box<dyn FnOnce() -> io::Result<Runtime> + Send>;
+
+/// What the loop is made of.
+pub(super) struct Settings {
+    workers: usize,
+    pub(super) stack_size: Option<usize>,
+    pub(super) max_in_flight: usize,
+    factory: Option<Factory>,
+}
+
+impl Settings {
+    /// Builds the runtime; on the loop thread.
+    pub(super) fn into_runtime(self, name: &str) -> Result<Runtime, StartError> {
+        let Settings { workers, stack_size, factory, .. } = self;
+        let factory = factory.unwrap_or_else(|| {
+            let name = name.to_owned();
+            Box::new(move || own_runtime(workers, stack_size, &name))
+        });
+        match catch_unwind(AssertUnwindSafe(factory)) {
+            Ok(Ok(runtime)) => Ok(runtime),
+            Ok(Err(error)) => Err(StartError::new(error)),
+            Err(payload) => {
+                let message = format!("it panicked: {}", panic_message(payload.as_ref()));
+                discard(payload);
+                Err(StartError::new(message))
+            }
+        }
+    }
+}
+
+fn own_runtime(workers: usize, stack_size: Option<usize>, name: &str) -> io::Result<Runtime> {
+    let mut builder = match workers {
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    if workers > 1 {
+        builder.worker_threads(workers);
+    }
+    if let Some(bytes) = stack_size {
+        builder.thread_stack_size(bytes);
+    }
+    builder.enable_all().thread_name(name).build()
+}
+
+/// Settings of a [`ThreadRunner`]; see [`ThreadRunner::builder`].
+///
+/// # Examples
+///
+/// See [`ThreadRunner::builder`].
+#[must_use = "build() makes the runner"]
+pub struct ThreadRunnerBuilder {
+    settings: Settings,
+    name: Option<String>,
+    eager: bool,
+}
+
+impl ThreadRunnerBuilder {
+    pub(super) fn new() -> Self {
+        let settings = Settings {
+            workers: 1,
+            stack_size: None,
+            max_in_flight: Bridge::DEFAULT_MAX_IN_FLIGHT,
+            factory: None,
+        };
+        ThreadRunnerBuilder { settings, name: None, eager: false }
+    }
+
+    /// How many threads poll tasks, from 1 up; 1 unless told.
+    ///
+    /// 1 makes a current-thread runtime, driven by the one background thread: all async code of
+    /// the runner runs on it, as in asyncio. From 2 on it is a multi-thread runtime with that many
+    /// workers, beside the background thread, which then only waits for the end.
+    ///
+    /// # Panics
+    ///
+    /// If `threads` is 0.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tokio::runtime::RuntimeFlavor;
+    ///
+    /// let runner = callbridge::ThreadRunner::builder().worker_threads(2).build()?;
+    /// let flavor = runner.run(async { tokio::runtime::Handle::current().runtime_flavor() })?;
+    /// assert_eq!(flavor, RuntimeFlavor::MultiThread);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn worker_threads(mut self, threads: usize) -> Self {
+        assert!(threads > 0, "worker_threads(0) could run nothing: ask for at least 1");
+        self.settings.workers = threads;
+        self
+    }
+
+    /// The name of the background thread and of the runtime's own threads; "runner-N", with a new
+    /// N for each runner, unless told.
+    ///
+    /// The system may show only its beginning (15 bytes on Linux).
+    ///
+    /// # Panics
+    ///
+    /// If `name` contains a NUL byte.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let runner = callbridge::ThreadRunner::builder().thread_name("weather").build()?;
+    /// let name = runner.run(async { std::thread::current().name().map(str::to_owned) })?;
+    /// assert_eq!(name.as_deref(), Some("weather"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn thread_name(mut self, name: impl Into<String>) -> Self {
+        let name = name.into();
+        assert!(!name.contains('\0'), "a thread name can't hold a NUL byte: leave it out");
+        self.name = Some(name);
+        self
+    }
+
+    /// The stack size of the background thread and of the runtime's own threads, in bytes; the
+    /// system's choice unless told.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let runner = callbridge::ThreadRunner::builder().thread_stack_size(4 << 20).build()?;
+    /// assert_eq!(runner.run(async { 1 })?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn thread_stack_size(mut self, bytes: usize) -> Self {
+        self.settings.stack_size = Some(bytes);
+        self
+    }
+
+    /// How many calls may be in flight, from 1 up; [`Bridge::DEFAULT_MAX_IN_FLIGHT`] unless told.
+    ///
+    /// Iterators of [`wrap_iter`](ThreadRunner::wrap_iter) count as a call each; contexts don't.
+    ///
+    /// # Panics
+    ///
+    /// If `calls` is 0.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let runner = callbridge::ThreadRunner::builder().max_in_flight(8).build()?;
+    /// assert_eq!(runner.bridge()?.max_in_flight(), Some(8));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn max_in_flight(mut self, calls: usize) -> Self {
+        assert!(calls > 0, "max_in_flight(0) would refuse every call: allow at least 1");
+        self.settings.max_in_flight = calls;
+        self
+    }
+
+    /// Builds the runtime by `factory` instead; it is called once, on the background thread.
+    ///
+    /// Either flavour will do: a current-thread runtime is driven by the background thread. The
+    /// number of worker threads is the factory's affair then. Its error, or its panic, reaches
+    /// every caller that waits for the start. Python: `loop_factory` of `asyncio.Runner`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let runner = callbridge::ThreadRunner::builder()
+    ///     .loop_factory(|| tokio::runtime::Builder::new_current_thread().enable_all().build())
+    ///     .build()?;
+    /// assert_eq!(runner.run(async { 1 })?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn loop_factory(
+        mut self,
+        factory: impl FnOnce() -> io::Result<Runtime> + Send + 'static,
+    ) -> Self {
+        self.settings.factory = Some(Box::new(factory));
+        self
+    }
+
+    /// Starts the loop in [`build`](Self::build) instead of on first use.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let runner = callbridge::ThreadRunner::builder().eager().build()?;
+    /// assert!(runner.is_started());
+    /// # Ok::<(), callbridge::StartError>(())
+    /// ```
+    pub fn eager(mut self) -> Self {
+        self.eager = true;
+        self
+    }
+
+    /// The runner.
+    ///
+    /// # Blocking
+    ///
+    /// An [`eager`](Self::eager) one waits until its loop runs: well under a millisecond, or as
+    /// long as the factory takes. A lazy one doesn't wait.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] when an eager start fails. A lazy runner is always built.
+    ///
+    /// # Examples
+    ///
+    /// See [`ThreadRunner::builder`].
+    pub fn build(self) -> Result<ThreadRunner, StartError> {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let ThreadRunnerBuilder { settings, name, eager } = self;
+        let name =
+            name.unwrap_or_else(|| format!("runner-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        let runner = ThreadRunner { core: Core::new(name, settings) };
+        if eager {
+            runner.core.ready(Deadline::Never).map_err(|error| match error {
+                ResultError::StartFailed(error) => error,
+                other => StartError::new(other),
+            })?;
+        }
+        Ok(runner)
+    }
+}
+
+impl fmt::Debug for ThreadRunnerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ThreadRunnerBuilder")
+            .field("name", &self.name)
+            .field("worker_threads", &self.settings.workers)
+            .field("max_in_flight", &self.settings.max_in_flight)
+            .field("eager", &self.eager)
+            .finish_non_exhaustive()
+    }
+}

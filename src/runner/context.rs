@@ -1,0 +1,260 @@
+//! Async contexts that a sync program enters and exits.
+
+use super::core::{Core, Nowhere};
+use super::guard::Guard;
+use super::registry::Entry;
+use crate::future::{BlockingFuture, Origin, Promise, ResultError, promise};
+use crate::sync::Deadline;
+use crate::sync::context::drives_a_loop;
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::panic::Location;
+use std::sync::Arc;
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Something with an async beginning and an async end, for
+/// [`ThreadRunner::wrap_context`](crate::ThreadRunner::wrap_context).
+///
+/// Both run in one task on the loop, so what is bound to a task (a span, a task-local, a lock guard
+/// kept in `self`) works across them.
+///
+/// Python: an asynchronous context manager, `__aenter__` and `__aexit__`.
+///
+/// # Examples
+///
+/// See [`ThreadRunner::wrap_context`](crate::ThreadRunner::wrap_context).
+pub trait AsyncContext: Send + 'static {
+    /// What the body works with.
+    type Value: Send + Sync + 'static;
+    /// Why entering or exiting failed.
+    type Error: Into<Box<dyn Error + Send + Sync>> + Send + 'static;
+
+    /// Begins; runs on the loop. After an error, [`exit`](Self::exit) is not called.
+    fn enter(&mut self) -> impl Future<Output = Result<Self::Value, Self::Error>> + Send;
+
+    /// Ends; runs on the loop, in the task that entered.
+    fn exit(self, outcome: Outcome) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}
+
+/// How the body of a context ended; given to the context's exit.
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::Outcome;
+///
+/// assert!(Outcome::Ok.is_ok());
+/// assert_eq!(Outcome::error("no such station").to_string(), "no such station");
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The body ended well.
+    Ok,
+    /// The body failed.
+    Error(Arc<dyn Error + Send + Sync>),
+    /// The body panicked.
+    Panicked,
+}
+
+impl Outcome {
+    /// The outcome of a body that failed with `error`.
+    ///
+    /// # Examples
+    ///
+    /// See [`Outcome`].
+    pub fn error(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Outcome::Error(Arc::from(error.into()))
+    }
+
+    /// Whether the body ended well.
+    ///
+    /// # Examples
+    ///
+    /// See [`Outcome`].
+    pub fn is_ok(&self) -> bool {
+        matches!(self, Outcome::Ok)
+    }
+
+    /// As far as a destructor can tell.
+    pub(super) fn of_drop() -> Self {
+        if std::thread::panicking() { Outcome::Panicked } else { Outcome::Ok }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Ok => f.write_str("ok"),
+            Outcome::Error(error) => error.fmt(f),
+            Outcome::Panicked => f.write_str("the body panicked"),
+        }
+    }
+}
+
+/// A context could not be entered.
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::{EnterError, ThreadRunner};
+///
+/// let runner = ThreadRunner::new();
+/// let refused = runner.enter_context(
+///     || async { Err::<(), _>("wrong password") },
+///     |_value, _outcome| async { Ok::<(), String>(()) },
+/// );
+/// assert!(matches!(refused, Err(EnterError::Open("wrong password"))));
+/// ```
+#[derive(thiserror::Error)]
+#[non_exhaustive]
+pub enum EnterError<E> {
+    /// The context's own beginning failed.
+    #[error("the context could not be entered: {0}")]
+    Open(E),
+    /// The beginning panicked, or the loop could not run it.
+    #[error("the context could not be entered: {0}")]
+    Loop(#[source] ResultError),
+}
+
+impl<E> fmt::Debug for EnterError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EnterError::Open(_) => f.write_str("Open(..)"),
+            EnterError::Loop(error) => f.debug_tuple("Loop").field(error).finish(),
+        }
+    }
+}
+
+/// A context's exit failed, panicked, or did not end.
+///
+/// The reason is the error's [`source`](Error::source): the error that the exit returned, or a
+/// [`ResultError`].
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::{Outcome, ThreadRunner};
+///
+/// let runner = ThreadRunner::new();
+/// let session = runner.enter_context(
+///     || async { Ok::<_, String>("session") },
+///     |_session, _outcome| async { Err("the peer hung up") },
+/// )?;
+/// let error = session.exit(Outcome::Ok).unwrap_err();
+/// assert!(error.to_string().ends_with("did not exit well: the peer hung up"));
+/// # Ok::<(), callbridge::EnterError<String>>(())
+/// ```
+pub struct ExitError {
+    location: &'static Location<'static>,
+    reason: BoxError,
+}
+
+impl ExitError {
+    pub(super) fn new(location: &'static Location<'static>, reason: BoxError) -> Self {
+        ExitError { location, reason }
+    }
+
+    /// Where the context was entered.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use callbridge::{Outcome, ThreadRunner};
+    /// # let runner = ThreadRunner::new();
+    /// let guard = runner
+    ///     .enter_context(|| async { Ok::<_, String>(()) }, |_, _| async { Err("late") })
+    ///     .unwrap();
+    /// assert!(guard.exit(Outcome::Ok).unwrap_err().location().line() > 0);
+    /// ```
+    pub fn location(&self) -> &'static Location<'static> {
+        self.location
+    }
+}
+
+impl fmt::Debug for ExitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExitError")
+            .field("location", &self.location)
+            .field("reason", &self.reason)
+            .finish()
+    }
+}
+
+impl fmt::Display for ExitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the context entered at {} did not exit well: {}", self.location, self.reason)
+    }
+}
+
+impl Error for ExitError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(self.reason.as_ref())
+    }
+}
+
+/// The task's side of a context: what it owes to the guard, and what it gets from it.
+pub(super) struct Stage<T, E> {
+    opened: Promise<Result<Arc<T>, E>>,
+    ended: BlockingFuture<Outcome>,
+}
+
+impl<T, E> Stage<T, E> {
+    /// Hands the beginning over; if it went well, waits for the end.
+    pub(super) async fn body(self, opened: Result<T, E>) -> Option<(Arc<T>, Outcome)> {
+        let value = match opened {
+            Ok(value) => Arc::new(value),
+            Err(error) => {
+                self.opened.resolve(Ok(Err(error)));
+                return None;
+            }
+        };
+        self.opened.resolve(Ok(Ok(Arc::clone(&value))));
+        // Nobody left to say how it went: it is over.
+        let outcome = self.ended.await.unwrap_or(Outcome::Ok);
+        Some((value, outcome))
+    }
+}
+
+/// Runs `task` on the loop and waits until it has entered.
+#[track_caller]
+pub(super) fn enter<T, E, F>(
+    core: &Arc<Core>,
+    task: impl FnOnce(Stage<T, E>) -> F,
+) -> Result<Guard<T>, EnterError<E>>
+where
+    T: Send + Sync + 'static,
+    E: Send + 'static,
+    F: Future<Output = Result<(), BoxError>> + Send + 'static,
+{
+    if drives_a_loop() {
+        return Err(EnterError::Loop(ResultError::WouldDeadlock));
+    }
+    let live = core.ready(Deadline::Never).map_err(EnterError::Loop)?;
+    let nowhere = Arc::new(Nowhere) as Arc<dyn Origin>;
+    let (opened, mut opening) = promise(Arc::clone(&nowhere));
+    let (end, ended) = promise(nowhere);
+    let call = live.house.run_coroutine_threadsafe(task(Stage { opened, ended }));
+    let entry = Entry::new(Location::caller(), end, call);
+    let id = match core.contexts.register(entry) {
+        Ok(id) => id,
+        Err(mut late) => {
+            late.signal(Outcome::Ok);
+            return Err(EnterError::Loop(ResultError::LoopClosed));
+        }
+    };
+    match opening.result(None) {
+        Ok(Ok(value)) => Ok(Guard::new(value, Arc::clone(core), id)),
+        Ok(Err(error)) => {
+            drop(core.contexts.take(id));
+            Err(EnterError::Open(error))
+        }
+        // The task ended before it entered: its own result says why, unless a closer has it.
+        Err(_) => Err(EnterError::Loop(match core.contexts.take(id) {
+            Some(entry) => entry.into_failure(),
+            None => ResultError::LoopClosed,
+        })),
+    }
+}

@@ -1,0 +1,675 @@
+//! An event loop for a program that has none: a background thread that owns a runtime.
+
+mod builder;
+mod close;
+mod context;
+mod core;
+mod guard;
+mod iter;
+mod registry;
+mod shared;
+mod start_task;
+
+pub use builder::ThreadRunnerBuilder;
+pub use close::RunnerCloseReport;
+pub use context::{AsyncContext, EnterError, ExitError, Outcome};
+pub use guard::{Guard, ScopeError};
+pub use iter::WrapIter;
+pub use shared::Lease;
+pub use start_task::{StartTaskError, Started};
+
+use self::close::Patience;
+use self::core::Core;
+use crate::bridge::{Bridge, SubmitTimeoutError};
+use crate::future::{BlockingFuture, Failure, FutureState, ResultError, resolved};
+use crate::sync::context::drives_a_loop;
+use crate::sync::{Deadline, discard, report, with_parker};
+use futures_core::Stream;
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// How long the drop of a runner waits.
+const DROP_WAIT: Duration = Duration::from_secs(1);
+
+/// An event loop on a background thread, for a program that is not async.
+///
+/// A sync program (a command, a desktop program, a thread pool) that needs one async library keeps
+/// a runner: a loop that lives on between calls, and with it what the library keeps on a loop, such
+/// as sessions and connection pools. All methods take `&self` and can be used by any number of
+/// threads at once; an `Arc` or a scope shares it.
+///
+/// The loop starts with the first use; however many threads race for that, one loop starts. It ends
+/// with [`close`](Self::close), and stays ended. By default it is a current-thread runtime, driven
+/// by the background thread, with everything that this build of tokio has switched on;
+/// [`builder`](Self::builder) has the choices.
+///
+/// Dropping the runner closes it: contexts are exited, and calls in flight are cancelled without
+/// being waited for. That takes at most about 1.5 s; on a thread that drives an event loop the drop
+/// doesn't wait, and a thread of its own does the closing.
+///
+/// Python: `asyncio.Runner` on a thread, `anyio.from_thread.start_blocking_portal`, and
+/// `ThreadRunner` of asyncio-thread-runner.
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::ThreadRunner;
+/// use std::time::Duration;
+///
+/// let runner = ThreadRunner::new();
+/// let answer = runner.run(async {
+///     tokio::time::sleep(Duration::from_millis(1)).await;
+///     6 * 7
+/// })?;
+/// assert_eq!(answer, 42);
+/// assert!(runner.close(Duration::from_secs(5)).is_clean());
+/// # Ok::<(), callbridge::ResultError>(())
+/// ```
+pub struct ThreadRunner {
+    core: Arc<Core>,
+}
+
+impl ThreadRunner {
+    /// How many items [`wrap_iter`](Self::wrap_iter) reads ahead at most: 1 024.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(callbridge::ThreadRunner::DEFAULT_PREFETCH, 1_024);
+    /// ```
+    pub const DEFAULT_PREFETCH: usize = 1_024;
+
+    /// A runner with the default settings, whose loop starts with the first use.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let runner = callbridge::ThreadRunner::new();
+    /// assert!(!runner.is_started());
+    /// assert_eq!(runner.run(async { 1 })?, 1);
+    /// # Ok::<(), callbridge::ResultError>(())
+    /// ```
+    pub fn new() -> Self {
+        Self::builder().build().expect("a lazy runner starts nothing that could fail")
+    }
+
+    /// A runner with settings of your own.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::ThreadRunner;
+    ///
+    /// let runner = ThreadRunner::builder()
+    ///     .worker_threads(2)
+    ///     .thread_name("weather")
+    ///     .max_in_flight(100)
+    ///     .eager()
+    ///     .build()?;
+    /// assert_eq!(runner.name(), "weather");
+    /// # Ok::<(), callbridge::StartError>(())
+    /// ```
+    pub fn builder() -> ThreadRunnerBuilder {
+        ThreadRunnerBuilder::new()
+    }
+
+    /// A share of one runner for the whole process, for libraries that shouldn't start a loop each.
+    ///
+    /// The first lease makes the runner, its first use starts the loop, and the drop of the last
+    /// lease closes it as a runner's drop does. A lease taken later makes a new one, which may
+    /// start while the old one is still ending; so does a lease taken after somebody has closed the
+    /// shared runner.
+    ///
+    /// Python: `anyio.from_thread.BlockingPortalProvider`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::ThreadRunner;
+    ///
+    /// let one = ThreadRunner::shared();
+    /// let other = ThreadRunner::shared();
+    /// let id = || async { std::thread::current().id() };
+    /// assert_eq!(one.run(id())?, other.run(id())?);
+    /// # Ok::<(), callbridge::ResultError>(())
+    /// ```
+    pub fn shared() -> Lease {
+        Lease::take()
+    }
+
+    /// Runs `future` on the loop and waits for its value.
+    ///
+    /// Python: `Runner.run`, `portal.call`.
+    ///
+    /// # Blocking
+    ///
+    /// Until the future has ended; before that, while the limit of calls in flight is reached.
+    /// [`run_timeout`](Self::run_timeout) has a limit, [`spawn`](Self::spawn) doesn't wait.
+    ///
+    /// # Errors
+    ///
+    /// See [`ResultError`]. On a thread that drives an event loop, the runner's own or another, the
+    /// future is not run and the error is [`WouldDeadlock`](ResultError::WouldDeadlock).
+    ///
+    /// # Examples
+    ///
+    /// See [`ThreadRunner`].
+    #[track_caller]
+    pub fn run<F>(&self, future: F) -> Result<F::Output, ResultError>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        if drives_a_loop() {
+            return Err(ResultError::WouldDeadlock);
+        }
+        self.spawn(future).result(None)
+    }
+
+    /// As [`run`](Self::run), but at most for `timeout`; work that isn't done then is cancelled.
+    ///
+    /// The limit holds for everything: the start of the loop, the wait for a free place, the work.
+    /// To wait again instead of cancelling, keep what [`spawn`](Self::spawn) returns.
+    ///
+    /// # Blocking
+    ///
+    /// At most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run), and [`TimedOut`](ResultError::TimedOut): the future never ran or is
+    /// dropped at its next await.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::ResultError;
+    /// use std::time::Duration;
+    ///
+    /// let runner = callbridge::ThreadRunner::new();
+    /// let late = runner.run_timeout(std::future::pending::<()>(), Duration::from_millis(5));
+    /// assert!(matches!(late, Err(ResultError::TimedOut { .. })));
+    /// ```
+    #[track_caller]
+    pub fn run_timeout<F>(&self, future: F, timeout: Duration) -> Result<F::Output, ResultError>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        if drives_a_loop() {
+            return Err(ResultError::WouldDeadlock);
+        }
+        let deadline = Deadline::after(Some(timeout));
+        let left = || deadline.remaining().unwrap_or(Duration::MAX);
+        let live = self.core.ready(deadline)?;
+        match live.bridge.run_coroutine_threadsafe_timeout(future, left()) {
+            Ok(call) => call.cancel_on_drop().result(left()),
+            Err(SubmitTimeoutError::TimedOut(_)) => {
+                Err(ResultError::TimedOut { state: FutureState::NotStarted })
+            }
+            Err(SubmitTimeoutError::WouldDeadlock(_)) => Err(ResultError::WouldDeadlock),
+            Err(SubmitTimeoutError::Closed(_)) => Err(ResultError::LoopClosed),
+        }
+    }
+
+    /// Runs `future` on the loop and returns what to wait on for its value.
+    ///
+    /// It can be used in async code, too, and awaited there. Refused work comes back as a future
+    /// that is already done, with the reason. Python: `portal.start_task_soon`.
+    ///
+    /// # Blocking
+    ///
+    /// Until the loop has started, well under a millisecond, and while the limit of calls in flight
+    /// is reached; on a thread that drives an event loop that limit refuses instead.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let runner = callbridge::ThreadRunner::new();
+    /// let mut call = runner.spawn(async { 6 * 7 });
+    /// assert_eq!(call.result(Duration::from_secs(5))?, 42);
+    /// # Ok::<(), callbridge::ResultError>(())
+    /// ```
+    #[track_caller]
+    pub fn spawn<F>(&self, future: F) -> BlockingFuture<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        submit(&self.core, future)
+    }
+
+    /// Starts `task` and waits until it says that it is ready; returns what it said, and its future.
+    ///
+    /// For servers and listeners that are of use only once they are up: the task calls
+    /// [`started.set(value)`](Started::set), say with the port it was given, and goes on.
+    ///
+    /// Python: `portal.start_task`.
+    ///
+    /// # Blocking
+    ///
+    /// Until the task is ready, or has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`StartTaskError`]: the task ended before it was ready, or could not run. What goes wrong
+    /// afterwards is the returned future's affair.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::{Started, ThreadRunner};
+    /// use std::net::SocketAddr;
+    ///
+    /// let runner = ThreadRunner::new();
+    /// let (address, server) = runner.start_task(|started: Started<SocketAddr>| async move {
+    ///     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    ///     started.set(listener.local_addr()?);
+    ///     listener.accept().await.map(drop)
+    /// })?;
+    /// std::net::TcpStream::connect(address)?;
+    /// # let mut server = server;
+    /// server.result(None)??;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn start_task<V, F>(
+        &self,
+        task: impl FnOnce(Started<V>) -> F,
+    ) -> Result<(V, BlockingFuture<F::Output>), StartTaskError<F::Output>>
+    where
+        V: Send + 'static,
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        start_task::start_task(&self.core, task)
+    }
+
+    /// Polls `future` on the calling thread, with the loop's timers and sockets at hand.
+    ///
+    /// For futures that borrow, or aren't `Send`, which [`run`](Self::run) can't take. `future` can
+    /// be a `&mut` to one that is `Unpin`, to go on with it later. It isn't a call in flight: a
+    /// close doesn't wait for it, and its wait ends with the loop.
+    ///
+    /// # Blocking
+    ///
+    /// Until the future is done. Code inside may block: it is this thread's own time.
+    ///
+    /// # Errors
+    ///
+    /// [`WouldDeadlock`](ResultError::WouldDeadlock) on a thread that drives an event loop,
+    /// [`LoopClosed`](ResultError::LoopClosed) when the loop is gone or goes away,
+    /// [`StartFailed`](ResultError::StartFailed) when it can't be started.
+    ///
+    /// # Panics
+    ///
+    /// If the future does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let runner = callbridge::ThreadRunner::new();
+    /// let mut steps = Vec::new();
+    /// runner.block_on(async {
+    ///     steps.push("before");
+    ///     tokio::time::sleep(Duration::from_millis(1)).await;
+    ///     steps.push("after");
+    /// })?;
+    /// assert_eq!(steps, ["before", "after"]);
+    /// # Ok::<(), callbridge::ResultError>(())
+    /// ```
+    pub fn block_on<F: Future>(&self, future: F) -> Result<F::Output, ResultError> {
+        if drives_a_loop() {
+            return Err(ResultError::WouldDeadlock);
+        }
+        let live = self.core.ready(Deadline::Never)?;
+        let _context = live.bridge.handle().enter();
+        let mut future = pin!(future);
+        let mut gone = pin!(live.gone.cancelled());
+        with_parker(|parker| {
+            let mut cx = Context::from_waker(parker.waker());
+            loop {
+                if gone.as_mut().poll(&mut cx).is_ready() {
+                    return Err(ResultError::LoopClosed);
+                }
+                match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut cx))) {
+                    Ok(Poll::Ready(value)) => return Ok(value),
+                    Ok(Poll::Pending) => drop(parker.park(Deadline::Never)),
+                    // tokio's timers panic when their loop goes away.
+                    Err(payload) if live.gone.is_cancelled() => {
+                        report("a future polled while its loop went away", payload.as_ref());
+                        discard(payload);
+                        return Err(ResultError::LoopClosed);
+                    }
+                    Err(payload) => resume_unwind(payload),
+                }
+            }
+        })
+    }
+
+    /// Reads `stream` on the loop, and gives its items to the calling thread.
+    ///
+    /// The stream is read ahead, at most [`DEFAULT_PREFETCH`](Self::DEFAULT_PREFETCH) items, and
+    /// handed over in batches, so an item costs tens of nanoseconds and not a round trip. See
+    /// [`WrapIter`] for how it ends. Python: `ThreadRunner.wrap_iter`.
+    ///
+    /// # Blocking
+    ///
+    /// The iterator blocks while there is no item. On a thread that drives an event loop it gives
+    /// [`WouldDeadlock`](ResultError::WouldDeadlock) instead, and ends.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let runner = callbridge::ThreadRunner::new();
+    /// let (sender, frames) = callbridge::channel(4);
+    /// let source = std::thread::spawn(move || (0..100).try_for_each(|n| sender.send(n).map(drop)));
+    /// let sum: i32 = runner.wrap_iter(frames).sum::<Result<_, _>>()?;
+    /// assert_eq!(sum, 4950);
+    /// # source.join().unwrap().unwrap();
+    /// # Ok::<(), callbridge::ResultError>(())
+    /// ```
+    #[track_caller]
+    pub fn wrap_iter<S>(&self, stream: S) -> WrapIter<S::Item>
+    where
+        S: Stream + Send + 'static,
+        S::Item: Send + 'static,
+    {
+        self.wrap_iter_prefetch(stream, Self::DEFAULT_PREFETCH)
+    }
+
+    /// As [`wrap_iter`](Self::wrap_iter), reading ahead at most `prefetch` items.
+    ///
+    /// Less than 3 counts as 3: one item read, one on its way, one in hand.
+    ///
+    /// # Blocking
+    ///
+    /// As [`wrap_iter`](Self::wrap_iter).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let runner = callbridge::ThreadRunner::new();
+    /// let (sender, frames) = callbridge::channel(4);
+    /// sender.send("a page of a megabyte")?;
+    /// drop(sender);
+    /// assert_eq!(runner.wrap_iter_prefetch(frames, 3).count(), 1);
+    /// # Ok::<(), callbridge::SendError<&str>>(())
+    /// ```
+    #[track_caller]
+    pub fn wrap_iter_prefetch<S>(&self, stream: S, prefetch: usize) -> WrapIter<S::Item>
+    where
+        S: Stream + Send + 'static,
+        S::Item: Send + 'static,
+    {
+        WrapIter::new(&self.core, stream, prefetch)
+    }
+
+    /// Enters an async context made of two functions, and returns the guard that exits it.
+    ///
+    /// `open` makes the value; `close` gets it back with how the body ended. Both run on the loop,
+    /// in one task. The guard exits the context when it is [told](Guard::exit) or dropped;
+    /// [`leave_open`](Guard::leave_open) leaves that to the runner's [`close`](Self::close). A
+    /// context isn't a call in flight.
+    ///
+    /// Python: `ThreadRunner.enter_context`, which always leaves the exit to the close.
+    ///
+    /// # Blocking
+    ///
+    /// Until `open` has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`EnterError`]: `open` failed or panicked, or the loop could not run it.
+    ///
+    /// # Examples
+    ///
+    /// See [`Guard`].
+    #[track_caller]
+    pub fn enter_context<T, E, E2, Open, Close>(
+        &self,
+        open: impl FnOnce() -> Open + Send + 'static,
+        close: impl FnOnce(Arc<T>, Outcome) -> Close + Send + 'static,
+    ) -> Result<Guard<T>, EnterError<E>>
+    where
+        T: Send + Sync + 'static,
+        E: Send + 'static,
+        E2: Into<Box<dyn Error + Send + Sync>>,
+        Open: Future<Output = Result<T, E>> + Send,
+        Close: Future<Output = Result<(), E2>> + Send,
+    {
+        context::enter(&self.core, |stage| async move {
+            let opened = open().await;
+            match stage.body(opened).await {
+                Some((value, outcome)) => close(value, outcome).await.map_err(Into::into),
+                None => Ok(()),
+            }
+        })
+    }
+
+    /// Enters `context`, and returns the guard that exits it.
+    ///
+    /// As [`enter_context`](Self::enter_context), for contexts that are a type of their own.
+    /// Python: `ThreadRunner.wrap_context`, `portal.wrap_async_context_manager`.
+    ///
+    /// # Blocking
+    ///
+    /// Until the context is entered.
+    ///
+    /// # Errors
+    ///
+    /// As [`enter_context`](Self::enter_context).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::{AsyncContext, Outcome, ThreadRunner};
+    ///
+    /// struct Login(Option<&'static str>);
+    ///
+    /// impl AsyncContext for Login {
+    ///     type Value = &'static str;
+    ///     type Error = &'static str;
+    ///
+    ///     async fn enter(&mut self) -> Result<&'static str, &'static str> {
+    ///         self.0.ok_or("no user name")
+    ///     }
+    ///
+    ///     async fn exit(self, outcome: Outcome) -> Result<(), &'static str> {
+    ///         if outcome.is_ok() { Ok(()) } else { Err("logged out in anger") }
+    ///     }
+    /// }
+    ///
+    /// let runner = ThreadRunner::new();
+    /// let length = runner
+    ///     .wrap_context(Login(Some("ada")))?
+    ///     .scope(|user| Ok::<_, String>(user.len()));
+    /// assert_eq!(length.unwrap(), 3);
+    /// assert!(runner.wrap_context(Login(None)).is_err());
+    /// # Ok::<(), callbridge::EnterError<&str>>(())
+    /// ```
+    #[track_caller]
+    pub fn wrap_context<C: AsyncContext>(
+        &self,
+        context: C,
+    ) -> Result<Guard<C::Value>, EnterError<C::Error>> {
+        context::enter(&self.core, |stage| async move {
+            let mut context = context;
+            let opened = context.enter().await;
+            match stage.body(opened).await {
+                Some((_value, outcome)) => context.exit(outcome).await.map_err(Into::into),
+                None => Ok(()),
+            }
+        })
+    }
+
+    /// The bridge to the loop, started if need be: a clone to hand to callbacks and libraries.
+    ///
+    /// # Blocking
+    ///
+    /// Until the loop has started.
+    ///
+    /// # Errors
+    ///
+    /// [`StartFailed`](ResultError::StartFailed), or [`LoopClosed`](ResultError::LoopClosed) when
+    /// the runner was closed before it ever started.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let runner = callbridge::ThreadRunner::new();
+    /// let bridge = runner.bridge()?;
+    /// let mut answer = bridge.run_coroutine_threadsafe(async { 1 });
+    /// assert_eq!(answer.result(None)?, 1);
+    /// # Ok::<(), callbridge::ResultError>(())
+    /// ```
+    pub fn bridge(&self) -> Result<Bridge, ResultError> {
+        self.core.ready(Deadline::Never).map(|live| live.bridge.clone())
+    }
+
+    /// The name of the background thread.
+    ///
+    /// # Examples
+    ///
+    /// See [`builder`](Self::builder).
+    pub fn name(&self) -> &str {
+        &self.core.name
+    }
+
+    /// Whether the loop was started; it may have ended since.
+    ///
+    /// # Examples
+    ///
+    /// See [`new`](Self::new).
+    pub fn is_started(&self) -> bool {
+        self.core.live().is_some()
+    }
+
+    /// Whether the runner was closed, or is closing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let runner = callbridge::ThreadRunner::new();
+    /// assert!(runner.close(Duration::from_secs(5)).is_clean());
+    /// assert!(runner.is_closed());
+    /// assert!(runner.run(async {}).is_err(), "it can't be opened again");
+    /// ```
+    pub fn is_closed(&self) -> bool {
+        self.core.is_closed()
+    }
+
+    /// Ends the loop: exits the contexts, drains, cancels, and joins the background thread.
+    ///
+    /// New work is refused from the start, and tokens from
+    /// [`child_token`](Bridge::child_token) are cancelled. Then contexts are exited, the last one
+    /// entered first, each with [`Outcome::Ok`] and after the other; then calls in flight can end
+    /// by themselves until the deadline, and what is left is cancelled; then the runtime is shut
+    /// down, its tasks dropped, and blocking jobs of its own pool waited for until the deadline. A
+    /// poll, or a destructor, that blocks can hold up none of this beyond the deadline: the report
+    /// names it, and its thread is left behind. Closing twice is fine: the second caller waits as
+    /// well.
+    ///
+    /// Python: `Runner.close`, the end of `with start_blocking_portal()`.
+    ///
+    /// # Blocking
+    ///
+    /// At most `deadline` and half a second. On a thread that drives an event loop it doesn't wait:
+    /// a thread of its own does the closing, and the report says `would_deadlock`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let runner = callbridge::ThreadRunner::new();
+    /// let mut never = runner.spawn(std::future::pending::<()>());
+    /// let report = runner.close(Duration::from_millis(5));
+    /// assert_eq!(report.calls.as_ref().map(|calls| calls.cancelled), Some(1));
+    /// assert!(report.joined);
+    /// assert!(never.result(None).is_err());
+    /// ```
+    pub fn close(&self, deadline: Duration) -> RunnerCloseReport {
+        self.close_with(Outcome::Ok, deadline)
+    }
+
+    /// As [`close`](Self::close), with the outcome that the contexts are told.
+    ///
+    /// # Blocking
+    ///
+    /// As [`close`](Self::close).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::{Outcome, ThreadRunner};
+    /// use std::time::Duration;
+    ///
+    /// let runner = ThreadRunner::new();
+    /// let _session = runner
+    ///     .enter_context(
+    ///         || async { Ok::<_, String>(()) },
+    ///         |_, outcome| async move { Err(format!("told: {outcome}")) },
+    ///     )?
+    ///     .leave_open();
+    /// let report = runner.close_with(Outcome::error("disk full"), Duration::from_secs(5));
+    /// assert!(report.exit_errors[0].to_string().ends_with("told: disk full"));
+    /// # Ok::<(), callbridge::EnterError<String>>(())
+    /// ```
+    pub fn close_with(&self, outcome: Outcome, deadline: Duration) -> RunnerCloseReport {
+        let whole = Deadline::after(Some(deadline));
+        self.core.close(outcome, Patience { drain: whole, whole })
+    }
+}
+
+impl Default for ThreadRunner {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for ThreadRunner {
+    fn drop(&mut self) {
+        let patience = Patience {
+            drain: Deadline::after(Some(Duration::ZERO)),
+            whole: Deadline::after(Some(DROP_WAIT)),
+        };
+        drop(self.core.close(Outcome::of_drop(), patience));
+    }
+}
+
+impl fmt::Debug for ThreadRunner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ThreadRunner")
+            .field("name", &self.name())
+            .field("started", &self.is_started())
+            .field("closed", &self.is_closed())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Submits to the loop, started if need be; what is refused says why.
+#[track_caller]
+fn submit<F>(core: &Arc<Core>, future: F) -> BlockingFuture<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    match core.ready(Deadline::Never) {
+        Ok(live) => live.bridge.run_coroutine_threadsafe(future),
+        Err(ResultError::StartFailed(error)) => resolved(Failure::StartFailed(error)),
+        Err(ResultError::WouldDeadlock) => resolved(Failure::WouldDeadlock),
+        Err(_) => resolved(Failure::LoopClosed),
+    }
+}

@@ -1,0 +1,100 @@
+use super::core::{Core, Nowhere};
+use crate::future::{BlockingFuture, Origin, Promise, ResultError, promise};
+use crate::sync::context::drives_a_loop;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+/// What a task says once it is ready; see [`ThreadRunner::start_task`](crate::ThreadRunner::start_task).
+///
+/// # Examples
+///
+/// See [`ThreadRunner::start_task`](crate::ThreadRunner::start_task).
+#[must_use = "dropping it makes the start fail"]
+pub struct Started<V> {
+    promise: Promise<V>,
+}
+
+impl<V> Started<V> {
+    /// Says that the task is ready, and gives the waiting caller `value`.
+    ///
+    /// # Examples
+    ///
+    /// See [`ThreadRunner::start_task`](crate::ThreadRunner::start_task).
+    pub fn set(self, value: V) {
+        self.promise.resolve(Ok(value));
+    }
+}
+
+impl<V> fmt::Debug for Started<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Started").finish_non_exhaustive()
+    }
+}
+
+/// A task did not become ready.
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::{StartTaskError, Started, ThreadRunner};
+///
+/// let runner = ThreadRunner::new();
+/// let refused = runner.start_task(|_started: Started<u16>| async { Err::<(), _>("port taken") });
+/// match refused {
+///     Err(StartTaskError::Ended(output)) => assert_eq!(output, Err("port taken")),
+///     other => panic!("{other:?}"),
+/// }
+/// ```
+#[derive(thiserror::Error)]
+#[non_exhaustive]
+pub enum StartTaskError<T> {
+    /// The task ended without saying that it is ready; its output is inside.
+    #[error("the task ended before it was ready: look at its output")]
+    Ended(T),
+    /// The task dropped its [`Started`] and went on; it was cancelled.
+    #[error("the task dropped `started` before it was ready: let it call `set` first")]
+    Dropped,
+    /// The task panicked, or the loop could not run it.
+    #[error("the task did not become ready: {0}")]
+    Loop(#[source] ResultError),
+}
+
+impl<T> fmt::Debug for StartTaskError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartTaskError::Ended(_) => f.write_str("Ended(..)"),
+            StartTaskError::Dropped => f.write_str("Dropped"),
+            StartTaskError::Loop(error) => f.debug_tuple("Loop").field(error).finish(),
+        }
+    }
+}
+
+#[track_caller]
+pub(super) fn start_task<V, F>(
+    core: &Arc<Core>,
+    task: impl FnOnce(Started<V>) -> F,
+) -> Result<(V, BlockingFuture<F::Output>), StartTaskError<F::Output>>
+where
+    V: Send + 'static,
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    if drives_a_loop() {
+        return Err(StartTaskError::Loop(ResultError::WouldDeadlock));
+    }
+    let (promise, mut ready) = promise(Arc::new(Nowhere) as Arc<dyn Origin>);
+    let mut call = super::submit(core, task(Started { promise }));
+    match ready.result(None) {
+        Ok(value) => Ok((value, call)),
+        Err(_) => {
+            // Most often it is about to end; a task that isn't would never be ready.
+            call.cancel();
+            Err(match call.result(None) {
+                Ok(output) => StartTaskError::Ended(output),
+                Err(ResultError::Cancelled) => StartTaskError::Dropped,
+                Err(error) => StartTaskError::Loop(error),
+            })
+        }
+    }
+}
