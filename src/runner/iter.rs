@@ -17,6 +17,9 @@ use tokio::task::coop::consume_budget;
 /// How long the drop of an iterator waits for the stream to be dropped on the loop.
 const DROP_WAIT: Duration = Duration::from_secs(1);
 
+/// The most items taken in one turn, so that a stream that never waits lets others have theirs.
+const MAX_BATCH: usize = 512;
+
 /// A stream on the loop, as a blocking iterator.
 ///
 /// Made by [`ThreadRunner::wrap_iter`](crate::ThreadRunner::wrap_iter). The stream is polled on the
@@ -56,7 +59,7 @@ impl<T: Send + 'static> WrapIter<T> {
             .weigh(|batch: &Vec<T>| batch.len(), share)
             .build()
             .expect("a share of at least 1 is a capacity");
-        let reading = read(stream, sender, share);
+        let reading = read(stream, sender, share.min(MAX_BATCH));
         let reader = super::submit(core, reading);
         WrapIter { batch: Vec::new().into_iter(), batches, reader, over: false }
     }
@@ -165,12 +168,12 @@ enum Round {
     Panicked(Box<dyn Any + Send>),
 }
 
-async fn read<S: Stream>(stream: S, sender: Sender<Vec<S::Item>>, share: usize) {
+async fn read<S: Stream>(stream: S, sender: Sender<Vec<S::Item>>, most: usize) {
     let mut stream = pin!(stream);
     let mut likely = 0;
     loop {
         let mut batch = Vec::with_capacity(likely);
-        let round = poll_fn(|cx| fill(stream.as_mut(), cx, &mut batch, share)).await;
+        let round = poll_fn(|cx| fill(stream.as_mut(), cx, &mut batch, most)).await;
         likely = batch.len();
         if !batch.is_empty() && sender.send_async(batch).await.is_err() {
             return;
@@ -188,14 +191,14 @@ fn fill<S: Stream>(
     mut stream: Pin<&mut S>,
     cx: &mut Context<'_>,
     batch: &mut Vec<S::Item>,
-    share: usize,
+    most: usize,
 ) -> Poll<Round> {
     let filled = catch_unwind(AssertUnwindSafe(|| {
         loop {
             match stream.as_mut().poll_next(cx) {
                 Poll::Ready(Some(item)) => {
                     batch.push(item);
-                    if batch.len() == share {
+                    if batch.len() == most {
                         return Poll::Ready(Round::More);
                     }
                 }

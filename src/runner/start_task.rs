@@ -40,9 +40,13 @@ impl<V> fmt::Debug for Started<V> {
 /// use callbridge::{StartTaskError, Started, ThreadRunner};
 ///
 /// let runner = ThreadRunner::new();
-/// let refused = runner.start_task(|_started: Started<u16>| async { Err::<(), _>("port taken") });
+/// let refused = runner.start_task(|started: Started<u16>| async move {
+///     let port: u16 = "http".parse().map_err(|_| "not a port")?;
+///     started.set(port);
+///     Ok::<(), _>(())
+/// });
 /// match refused {
-///     Err(StartTaskError::Ended(output)) => assert_eq!(output, Err("port taken")),
+///     Err(StartTaskError::Ended(output)) => assert_eq!(output, Err("not a port")),
 ///     other => panic!("{other:?}"),
 /// }
 /// ```
@@ -52,7 +56,8 @@ pub enum StartTaskError<T> {
     /// The task ended without saying that it is ready; its output is inside.
     #[error("the task ended before it was ready: look at its output")]
     Ended(T),
-    /// The task dropped its [`Started`] and went on; it was cancelled.
+    /// The task dropped its [`Started`] and went on, or never moved it into its future; it was
+    /// cancelled.
     #[error("the task dropped `started` before it was ready: let it call `set` first")]
     Dropped,
     /// The task panicked, or the loop could not run it.

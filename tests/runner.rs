@@ -1,0 +1,993 @@
+//! `ThreadRunner`: the start, running, readiness, closing, leases. Contexts and iterators have
+//! files of their own.
+#![cfg(feature = "runner")]
+
+mod common;
+
+use callbridge::{
+    FutureState, ResultError, ReturnWhen, RunnerCloseReport, StartTaskError, Started, ThreadRunner,
+    wait,
+};
+use common::{Census, LONG, Loop, SHORT};
+use std::future::pending;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+use tokio::runtime::{Builder, Handle, RuntimeFlavor};
+use tokio::sync::oneshot;
+
+/// Waits for what another thread is about to make true.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        thread::yield_now();
+    }
+}
+
+/// Runners of either flavour.
+fn both() -> [ThreadRunner; 2] {
+    [1, 2].map(|workers| ThreadRunner::builder().worker_threads(workers).build().unwrap())
+}
+
+async fn here() -> thread::ThreadId {
+    thread::current().id()
+}
+
+fn assert_clean(report: &RunnerCloseReport) {
+    assert!(report.is_clean(), "{report}");
+}
+
+// The start.
+
+#[test]
+fn nothing_is_started_before_the_first_use() {
+    let runner = ThreadRunner::new();
+    assert!(!runner.is_started());
+    assert_eq!(runner.run(async { 1 }).unwrap(), 1);
+    assert!(runner.is_started());
+}
+
+#[test]
+fn an_eager_runner_is_started_by_its_builder() {
+    assert!(ThreadRunner::builder().eager().build().unwrap().is_started());
+}
+
+/// The lazy start of an ancestor left three of four racing first callers hanging.
+#[test]
+fn racing_first_users_start_exactly_one_loop() {
+    for _ in 0..50 {
+        let started = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&started);
+        let runner = ThreadRunner::builder()
+            .loop_factory(move || {
+                counter.fetch_add(1, Ordering::SeqCst);
+                Builder::new_current_thread().build()
+            })
+            .build()
+            .unwrap();
+        let line = Barrier::new(8);
+        let mut threads: Vec<_> = thread::scope(|scope| {
+            let user = || {
+                line.wait();
+                runner.run_timeout(here(), LONG).unwrap()
+            };
+            let users: Vec<_> = (0..8).map(|_| scope.spawn(user)).collect();
+            users.into_iter().map(|user| user.join().unwrap()).collect()
+        });
+        threads.dedup();
+        assert_eq!((threads.len(), started.load(Ordering::SeqCst)), (1, 1));
+    }
+}
+
+/// A22: a start that fails is an error of every caller that waited for it, and of later ones.
+#[test]
+fn a_failing_start_reaches_every_waiting_caller() {
+    let (fail, failing) = mpsc::channel::<()>();
+    let runner = ThreadRunner::builder()
+        .loop_factory(move || {
+            let _ = failing.recv_timeout(LONG);
+            Err(io::Error::other("no more descriptors"))
+        })
+        .build()
+        .unwrap();
+    let line = &Barrier::new(5);
+    let told: Vec<_> = thread::scope(|scope| {
+        let runner = &runner;
+        let users: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(move || {
+                    line.wait();
+                    runner.run(async {}).unwrap_err().to_string()
+                })
+            })
+            .collect();
+        line.wait();
+        drop(fail);
+        users.into_iter().map(|user| user.join().unwrap()).collect()
+    });
+    let text = "the event loop could not be started: no more descriptors";
+    assert_eq!(told, [text; 4]);
+    assert!(matches!(runner.spawn(async {}).result(LONG), Err(ResultError::StartFailed(_))));
+    assert!(matches!(runner.block_on(async {}), Err(ResultError::StartFailed(_))));
+    assert!(matches!(runner.bridge(), Err(ResultError::StartFailed(_))));
+    assert_clean(&runner.close(LONG));
+}
+
+/// A22: the builder of an eager runner says why there is none.
+#[test]
+fn a_failing_eager_start_is_the_builders_error() {
+    let error = ThreadRunner::builder()
+        .loop_factory(|| panic!("bad configuration"))
+        .eager()
+        .build()
+        .unwrap_err();
+    assert!(error.to_string().ends_with("it panicked: bad configuration"), "{error}");
+}
+
+#[test]
+fn a_thread_that_cannot_be_started_is_an_error_value() {
+    let builder = || ThreadRunner::builder().thread_stack_size(1 << 60);
+    assert!(builder().eager().build().is_err());
+    let lazy = builder().build().unwrap();
+    assert!(matches!(lazy.run(async {}), Err(ResultError::StartFailed(_))));
+}
+
+/// The factory runs on the loop's thread, which can't wait for itself.
+#[test]
+fn a_factory_that_uses_its_own_runner_is_refused() {
+    let (give, given) = mpsc::channel::<Arc<ThreadRunner>>();
+    let (said, heard) = mpsc::channel();
+    let runner = ThreadRunner::builder()
+        .loop_factory(move || {
+            let runner = given.recv_timeout(LONG).unwrap();
+            said.send(matches!(runner.run(async {}), Err(ResultError::WouldDeadlock))).unwrap();
+            Builder::new_current_thread().build()
+        })
+        .build()
+        .unwrap();
+    let runner = Arc::new(runner);
+    give.send(Arc::clone(&runner)).unwrap();
+    runner.run_timeout(async {}, LONG).unwrap();
+    assert!(heard.recv_timeout(LONG).unwrap());
+}
+
+#[test]
+fn a_slow_start_is_within_the_timeout_of_run_timeout() {
+    let (go, going) = mpsc::channel::<()>();
+    let runner = ThreadRunner::builder()
+        .loop_factory(move || {
+            let _ = going.recv_timeout(LONG);
+            Builder::new_current_thread().build()
+        })
+        .build()
+        .unwrap();
+    let late = runner.run_timeout(async {}, SHORT);
+    assert!(matches!(late, Err(ResultError::TimedOut { state: FutureState::NotStarted })));
+    drop(go);
+    runner.run_timeout(async {}, LONG).unwrap();
+}
+
+#[test]
+fn a_close_during_the_start_does_not_wait_beyond_its_deadline() {
+    let (go, going) = mpsc::channel::<()>();
+    let runner = ThreadRunner::builder()
+        .loop_factory(move || {
+            let _ = going.recv_timeout(LONG);
+            Builder::new_current_thread().build()
+        })
+        .build()
+        .unwrap();
+    thread::scope(|scope| {
+        let user = scope.spawn(|| runner.run(async {}));
+        let report = loop {
+            // Until the user has begun the start, there is nothing to close.
+            if !matches!(runner.run_timeout(async {}, SHORT), Err(ResultError::TimedOut { .. })) {
+                unreachable!("the start waits for `go`");
+            }
+            break runner.close(SHORT);
+        };
+        assert!(!report.joined, "{report}");
+        drop(go);
+        assert!(matches!(user.join().unwrap(), Err(ResultError::LoopClosed)));
+    });
+    assert!(runner.close(LONG).joined);
+}
+
+/// C102: the supplied loop is the one that is used.
+#[test]
+fn the_factorys_runtime_is_used() {
+    for build in [Builder::new_current_thread as fn() -> Builder, Builder::new_multi_thread] {
+        let (said, heard) = mpsc::channel();
+        let runner = ThreadRunner::builder()
+            .loop_factory(move || {
+                let runtime = build().worker_threads(2).build()?;
+                said.send(runtime.handle().id()).unwrap();
+                Ok(runtime)
+            })
+            .build()
+            .unwrap();
+        let used = runner.run(async { Handle::current().id() }).unwrap();
+        assert_eq!(used, heard.recv_timeout(LONG).unwrap());
+    }
+}
+
+#[test]
+fn one_worker_is_a_current_thread_loop_and_more_are_a_multi_thread_one() {
+    let flavors = both().map(|r| r.run(async { Handle::current().runtime_flavor() }).unwrap());
+    assert_eq!(flavors, [RuntimeFlavor::CurrentThread, RuntimeFlavor::MultiThread]);
+}
+
+/// A21: a given name is the thread's; names that aren't given differ.
+#[test]
+fn the_loop_thread_is_named() {
+    let name = |runner: &ThreadRunner| {
+        runner.run(async { thread::current().name().unwrap().to_owned() }).unwrap()
+    };
+    let named = ThreadRunner::builder().thread_name("weather").build().unwrap();
+    assert_eq!(name(&named), "weather");
+    let others = [ThreadRunner::new(), ThreadRunner::new()];
+    assert_eq!(name(&others[0]), others[0].name());
+    assert_ne!(name(&others[0]), name(&others[1]));
+}
+
+// Running.
+
+/// C97, A15: the value comes out; so does an error, as the value that it is.
+#[test]
+fn run_returns_the_value_or_the_error() {
+    for runner in both() {
+        assert_eq!(runner.run(async { 7 }).unwrap(), 7);
+        let failed = runner.run(async { Err::<(), _>("no such station") }).unwrap();
+        assert_eq!(failed, Err("no such station"));
+    }
+}
+
+/// C97, A38: a panic reaches the caller, and the runner lives on and closes.
+#[test]
+fn a_panic_reaches_the_caller_and_nobody_else() {
+    for runner in both() {
+        let bystander = runner.spawn(pending::<()>());
+        match runner.run(async { panic!("boom") }) {
+            Err(ResultError::Panicked(panic)) => assert_eq!(panic.message(), "boom"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(runner.run(async { 1 }).unwrap(), 1);
+        assert!(!bystander.is_done());
+        assert!(runner.close(SHORT).joined);
+    }
+}
+
+/// A20, A6, G5: the work runs on another thread, with timers, tasks and blocking jobs inside.
+#[test]
+fn work_runs_on_the_loops_own_thread() {
+    for runner in both() {
+        assert_ne!(runner.run(here()).unwrap(), thread::current().id());
+        let sum = runner.run(async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let one = tokio::spawn(async { 1 }).await.unwrap();
+            let two = tokio::task::spawn_blocking(|| 2).await.unwrap();
+            one + two
+        });
+        assert_eq!(sum.unwrap(), 3);
+    }
+}
+
+/// C106: what lives on the loop lives on between runs.
+#[test]
+fn state_persists_between_runs() {
+    for runner in both() {
+        let (ask, mut asked) = tokio::sync::mpsc::channel::<oneshot::Sender<u32>>(1);
+        runner
+            .run(async move {
+                tokio::spawn(async move {
+                    let mut count = 0;
+                    while let Some(reply) = asked.recv().await {
+                        count += 1;
+                        let _ = reply.send(count);
+                    }
+                });
+            })
+            .unwrap();
+        for expected in 1..=3 {
+            let ask = ask.clone();
+            let count = runner.run_timeout(
+                async move {
+                    let (reply, answer) = oneshot::channel();
+                    ask.send(reply).await.unwrap();
+                    answer.await.unwrap()
+                },
+                LONG,
+            );
+            assert_eq!(count.unwrap(), expected);
+        }
+    }
+}
+
+/// A8, G7: any number of plain threads can use it at once.
+#[test]
+fn threads_share_a_runner() {
+    for runner in both() {
+        thread::scope(|scope| {
+            for n in 0..8 {
+                let runner = &runner;
+                scope.spawn(move || {
+                    for i in 0..100 {
+                        assert_eq!(runner.run(async move { n * i }).unwrap(), n * i);
+                    }
+                });
+            }
+        });
+    }
+}
+
+/// A10: an error crosses back from the loop, through a blocking job, to the task that awaits it.
+#[test]
+fn an_error_crosses_loop_thread_and_loop() {
+    let outer = Loop::multi(2);
+    let mut call = outer.bridge().run_coroutine_threadsafe(async {
+        tokio::task::spawn_blocking(|| {
+            let runner = ThreadRunner::new();
+            runner.run(async { Err::<(), _>(io::ErrorKind::BrokenPipe) }).unwrap()
+        })
+        .await
+        .unwrap()
+    });
+    assert_eq!(call.result(LONG).unwrap(), Err(io::ErrorKind::BrokenPipe));
+}
+
+/// C99, A19, G6: blocking on a loop's thread is refused, and the future never runs.
+#[test]
+fn blocking_on_its_own_loop_is_refused() {
+    for runner in both() {
+        let runner = Arc::new(runner);
+        let inner = Arc::clone(&runner);
+        runner
+            .run_timeout(
+                async move {
+                    let never = || async { unreachable!("refused before it runs") };
+                    let runs = [
+                        inner.run(never()).err(),
+                        inner.run_timeout(never(), LONG).err(),
+                        inner.block_on(never()).err(),
+                    ];
+                    assert!(runs.iter().all(|e| matches!(e, Some(ResultError::WouldDeadlock))));
+                    let started = inner.start_task(|_: Started<()>| async {});
+                    assert!(matches!(
+                        started,
+                        Err(StartTaskError::Loop(ResultError::WouldDeadlock))
+                    ));
+                    assert_eq!(inner.spawn(async { 1 }).await.unwrap(), 1);
+                },
+                LONG,
+            )
+            .unwrap();
+    }
+}
+
+/// C99, A39: inside another loop, blocking is refused too; starting it there and awaiting isn't.
+#[test]
+fn another_loop_can_start_it_and_await() {
+    let outer = Loop::current();
+    let mut call = outer.bridge().run_coroutine_threadsafe(async {
+        let runner = Arc::new(ThreadRunner::new());
+        assert!(matches!(runner.run(async {}), Err(ResultError::WouldDeadlock)));
+        let thread = runner.spawn(here()).await.unwrap();
+        let shared = Arc::clone(&runner);
+        let again = tokio::task::spawn_blocking(move || shared.run(here()).unwrap()).await.unwrap();
+        assert_eq!(thread, again);
+        assert_ne!(thread, thread::current().id());
+    });
+    call.result(LONG).unwrap();
+}
+
+/// G3, G4: below a blocking job, the inner async part runs on the original loop.
+#[test]
+fn nested_calls_come_back_to_the_same_loop() {
+    let runner = Arc::new(ThreadRunner::new());
+    let inner = Arc::clone(&runner);
+    let (outer_thread, inner_thread) = runner
+        .run_timeout(
+            async move {
+                let job = tokio::task::spawn_blocking(move || inner.run(here()).unwrap());
+                (here().await, job.await.unwrap())
+            },
+            LONG,
+        )
+        .unwrap();
+    assert_eq!(outer_thread, inner_thread);
+}
+
+#[test]
+fn run_timeout_cancels_what_is_late() {
+    for runner in both() {
+        let census = Census::default();
+        let alive = census.guard();
+        let late = runner.run_timeout(
+            async move {
+                let _alive = alive;
+                pending::<()>().await;
+            },
+            SHORT,
+        );
+        assert!(matches!(late, Err(ResultError::TimedOut { .. })));
+        eventually("the late work is dropped", || census.alive() == 0);
+    }
+}
+
+#[test]
+fn run_timeout_covers_the_wait_for_a_free_place() {
+    let runner = ThreadRunner::builder().max_in_flight(1).build().unwrap();
+    let first = runner.spawn(pending::<()>());
+    let second = runner.run_timeout(async {}, SHORT);
+    assert!(matches!(second, Err(ResultError::TimedOut { .. })));
+    drop(first.cancel_on_drop());
+    runner.run_timeout(async {}, LONG).unwrap();
+}
+
+/// A24: spawned calls interleave.
+#[test]
+fn spawned_calls_interleave() {
+    for runner in both() {
+        let (ping, pinged) = oneshot::channel();
+        let (pong, ponged) = oneshot::channel();
+        let mut first = runner.spawn(async move {
+            ping.send(()).unwrap();
+            ponged.await.unwrap()
+        });
+        let mut second = runner.spawn(async move {
+            pinged.await.unwrap();
+            pong.send(5).unwrap();
+        });
+        second.result(LONG).unwrap();
+        assert_eq!(first.result(LONG).unwrap(), 5);
+    }
+}
+
+/// A25, A37: cancelled later, it is cancelled after the close, and nothing else is to be told.
+#[test]
+fn a_running_call_can_be_cancelled() {
+    for runner in both() {
+        let (began, begun) = mpsc::channel();
+        let mut call = runner.spawn(async move {
+            began.send(()).unwrap();
+            pending::<()>().await;
+        });
+        begun.recv_timeout(LONG).unwrap();
+        call.cancel();
+        assert_clean(&runner.close(LONG));
+        assert!(matches!(call.result(LONG), Err(ResultError::Cancelled)));
+    }
+}
+
+/// A26: cancelled straight after the submission, it ends all the same.
+#[test]
+fn a_call_can_be_cancelled_at_once() {
+    for runner in both() {
+        for _ in 0..200 {
+            let mut call = runner.spawn(pending::<()>());
+            assert!(call.cancel());
+            assert!(matches!(call.result(LONG), Err(ResultError::Cancelled)));
+        }
+    }
+}
+
+/// A27: a cancel works while a close is waiting for the call.
+#[test]
+fn a_call_can_be_cancelled_while_the_runner_closes() {
+    for runner in both() {
+        let token = runner.bridge().unwrap().child_token();
+        let mut call = runner.spawn(pending::<()>());
+        thread::scope(|scope| {
+            let closing = scope.spawn(|| runner.close(LONG));
+            eventually("the close has begun", || token.is_cancelled());
+            call.cancel();
+            assert_clean(&closing.join().unwrap());
+        });
+        assert!(matches!(call.result(LONG), Err(ResultError::Cancelled)));
+    }
+}
+
+#[test]
+fn block_on_polls_borrowed_futures_on_the_caller() {
+    for runner in both() {
+        let caller = thread::current().id();
+        let mut seen = Vec::new();
+        let not_send = std::rc::Rc::new(3);
+        let value = runner.block_on(async {
+            seen.push(here().await);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::spawn(async {}).await.unwrap();
+            seen.push(here().await);
+            *not_send
+        });
+        assert_eq!((value.unwrap(), seen), (3, vec![caller; 2]));
+    }
+}
+
+#[test]
+fn block_on_goes_on_with_a_future_that_it_left() {
+    let runner = ThreadRunner::new();
+    let (send, mut receive) = oneshot::channel();
+    let early = async { tokio::time::timeout(SHORT, &mut receive).await };
+    assert!(runner.block_on(early).unwrap().is_err());
+    send.send(9).unwrap();
+    assert_eq!(runner.block_on(&mut receive).unwrap(), Ok(9));
+}
+
+#[test]
+fn block_on_may_block_inside_and_passes_panics_on() {
+    let runner = ThreadRunner::new();
+    assert_eq!(runner.block_on(async { runner.run(async { 4 }).unwrap() }).unwrap(), 4);
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        runner.block_on(async { panic!("mine") })
+    }));
+    assert_eq!(caught.unwrap_err().downcast_ref(), Some(&"mine"));
+}
+
+/// G23: a loop that ends releases who polls beside it.
+#[test]
+fn block_on_ends_with_the_loop() {
+    for runner in both() {
+        let (began, begun) = mpsc::channel();
+        thread::scope(|scope| {
+            let waiting = [
+                scope.spawn(|| {
+                    runner.block_on(async {
+                        began.send(()).unwrap();
+                        pending::<()>().await;
+                    })
+                }),
+                scope.spawn(|| runner.block_on(async { tokio::time::sleep(LONG * 10).await })),
+            ];
+            begun.recv_timeout(LONG).unwrap();
+            assert!(runner.close(LONG).joined);
+            for waiting in waiting {
+                assert!(matches!(waiting.join().unwrap(), Err(ResultError::LoopClosed)));
+            }
+        });
+        assert!(matches!(runner.block_on(async {}), Err(ResultError::LoopClosed)));
+    }
+}
+
+// Readiness.
+
+/// A32: the value that the task reports, or none to speak of, and its future.
+#[test]
+fn start_task_gives_what_the_task_reports() {
+    for runner in both() {
+        let ((), mut quiet) = runner
+            .start_task(|started: Started<()>| async move {
+                started.set(());
+                5
+            })
+            .unwrap();
+        assert_eq!(quiet.result(LONG).unwrap(), 5);
+        let (go, going) = oneshot::channel();
+        let (port, mut server) = runner
+            .start_task(|started| async move {
+                started.set(8080);
+                going.await.unwrap()
+            })
+            .unwrap();
+        assert_eq!(port, 8080);
+        assert!(!server.is_done());
+        go.send("done").unwrap();
+        assert_eq!(server.result(LONG).unwrap(), "done");
+    }
+}
+
+/// A33: what goes wrong before is the start's error.
+#[test]
+fn a_panic_before_readiness_is_the_starts_error() {
+    for runner in both() {
+        let crashed = runner.start_task(|started: Started<()>| async move {
+            let _started = started;
+            panic!("port taken")
+        });
+        match crashed {
+            Err(StartTaskError::<()>::Loop(ResultError::Panicked(panic))) => {
+                assert_eq!(panic.message(), "port taken");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// A34: what goes wrong afterwards is the future's.
+#[test]
+fn a_panic_after_readiness_is_the_futures_error() {
+    for runner in both() {
+        let ((), mut call) = runner
+            .start_task(|started| async move {
+                started.set(());
+                tokio::task::yield_now().await;
+                panic!("later");
+            })
+            .unwrap();
+        assert!(matches!(call.result(LONG), Err::<(), _>(ResultError::Panicked(_))));
+    }
+}
+
+/// A35: a task that ends, or goes on, without a word is an error and no hang.
+#[test]
+fn a_task_that_never_reports_is_an_error() {
+    for runner in both() {
+        let ended = runner.start_task(|started: Started<()>| async move {
+            let _started = started;
+            3
+        });
+        assert!(matches!(ended, Err(StartTaskError::Ended(3))));
+        let silent = runner.start_task(|started: Started<()>| async {
+            drop(started);
+            pending::<()>().await;
+        });
+        assert!(matches!(silent, Err(StartTaskError::Dropped)));
+        let forgotten = runner.start_task(|_: Started<()>| pending::<()>());
+        assert!(matches!(forgotten, Err(StartTaskError::Dropped)));
+    }
+}
+
+// Closing.
+
+/// C103, A23, A12: afterwards every entrance refuses, and the loop is gone.
+#[test]
+fn a_closed_runner_refuses() {
+    for runner in both() {
+        let bridge = runner.bridge().unwrap();
+        runner.run(async {}).unwrap();
+        assert_clean(&runner.close(LONG));
+        assert!(runner.is_closed());
+        let refusals = [
+            runner.run(async {}),
+            runner.run_timeout(async {}, LONG),
+            runner.spawn(async {}).result(LONG),
+            runner.block_on(async {}),
+            runner.start_task(|started| async { started.set(()) }).map_or_else(
+                |error| match error {
+                    StartTaskError::Loop(error) => Err(error),
+                    other => panic!("{other:?}"),
+                },
+                |_| Ok(()),
+            ),
+            bridge.run_coroutine_threadsafe(async {}).result(LONG),
+        ];
+        for refusal in refusals {
+            assert!(matches!(refusal, Err(ResultError::LoopClosed)), "{refusal:?}");
+        }
+    }
+}
+
+/// C104, C105: closing twice is fine, used or not, and nothing opens it again.
+#[test]
+fn closing_is_idempotent_and_final() {
+    let unused = ThreadRunner::new();
+    for _ in 0..2 {
+        assert_clean(&unused.close(LONG));
+        assert!(matches!(unused.run(async {}), Err(ResultError::LoopClosed)));
+    }
+    assert!(!unused.is_started(), "a closed runner is not started any more");
+    let used = ThreadRunner::new();
+    used.run(async {}).unwrap();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert_clean(&used.close(LONG)));
+        }
+    });
+    assert_clean(&used.close(Duration::ZERO));
+}
+
+/// A18: a close that has time lets both blocked callers finish.
+#[test]
+fn a_patient_close_lets_calls_finish() {
+    for runner in both() {
+        let token = runner.bridge().unwrap().child_token();
+        let (go, going) = tokio::sync::watch::channel(false);
+        thread::scope(|scope| {
+            let callers: Vec<_> = (0..2)
+                .map(|n| {
+                    let mut going = going.clone();
+                    let mut call = runner.spawn(async move {
+                        going.wait_for(|go| *go).await.unwrap();
+                        n
+                    });
+                    scope.spawn(move || call.result(LONG))
+                })
+                .collect();
+            let closing = scope.spawn(|| runner.close(LONG));
+            eventually("the close has begun", || token.is_cancelled());
+            go.send(true).unwrap();
+            let report = closing.join().unwrap();
+            assert_clean(&report);
+            assert_eq!(report.calls.unwrap().drained, 2);
+            for (n, caller) in callers.into_iter().enumerate() {
+                assert_eq!(caller.join().unwrap().unwrap(), n);
+            }
+        });
+    }
+}
+
+/// A17, C100: a close without patience cancels: callers are released, leftovers dropped.
+#[test]
+fn an_impatient_close_cancels_calls_and_tasks() {
+    for runner in both() {
+        let census = Census::default();
+        let hang = |alive| async move {
+            let _alive = alive;
+            pending::<()>().await;
+        };
+        let task = hang(census.guard());
+        runner.run(async move { drop(tokio::spawn(task)) }).unwrap();
+        let calls = [runner.spawn(hang(census.guard())), runner.spawn(hang(census.guard()))];
+        thread::scope(|scope| {
+            let callers = calls.map(|mut call| scope.spawn(move || call.result(LONG)));
+            let report = runner.close(Duration::ZERO);
+            assert_eq!(report.calls.as_ref().unwrap().cancelled, 2, "{report}");
+            assert!(report.joined, "{report}");
+            for caller in callers {
+                assert!(matches!(caller.join().unwrap(), Err(ResultError::LoopClosed)));
+            }
+        });
+        assert_eq!(census.alive(), 0, "the task that nobody waited for is gone, too");
+    }
+}
+
+/// C101: an error that a leftover makes at the end is reported; the main result stands.
+#[test]
+fn a_leftover_that_fails_at_the_end_is_told() {
+    for runner in both() {
+        let bridge = runner.bridge().unwrap();
+        let token = bridge.child_token();
+        let mut leftover = runner.spawn(async move {
+            token.cancelled().await;
+            panic!("at the end");
+        });
+        assert_eq!(runner.run(async { "main" }).unwrap(), "main");
+        assert!(runner.close(LONG).joined);
+        assert!(matches!(leftover.result(LONG), Err::<(), _>(ResultError::Panicked(_))));
+        assert_eq!(bridge.stats().panicked, 1);
+    }
+}
+
+/// A40: a close wakes a wait for several futures.
+#[test]
+fn a_close_wakes_a_wait_for_many() {
+    let runner = ThreadRunner::new();
+    let mut calls = [runner.spawn(pending::<()>()), runner.spawn(pending::<()>())];
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let (done, left) = wait(&mut calls, LONG, ReturnWhen::AllCompleted).unwrap();
+            (done.len(), left.len())
+        });
+        assert!(runner.close(Duration::ZERO).joined);
+        assert_eq!(waiting.join().unwrap(), (2, 0));
+    });
+}
+
+/// The close of an ancestor hangs on a task that ignores its cancel.
+#[test]
+fn a_task_that_ignores_cancellation_cannot_hang_close() {
+    for runner in both() {
+        let census = Census::default();
+        let alive = census.guard();
+        let stubborn = runner.spawn(async move {
+            let _alive = alive;
+            loop {
+                tokio::task::yield_now().await;
+            }
+        });
+        let report = runner.close(SHORT);
+        assert_eq!((report.calls.as_ref().unwrap().cancelled, report.joined), (1, true));
+        assert_eq!(census.alive(), 0);
+        drop(stubborn);
+    }
+}
+
+/// A28: what is stuck is named, by where it was submitted; its thread is left behind.
+#[test]
+fn a_poll_that_blocks_cannot_hang_close() {
+    for runner in both() {
+        let (began, begun) = mpsc::channel();
+        let (release, blocked) = mpsc::channel::<()>();
+        let mut stuck = runner.spawn(async move {
+            began.send(()).unwrap();
+            let _ = blocked.recv_timeout(LONG);
+        });
+        begun.recv_timeout(LONG).unwrap();
+        let asked = Instant::now();
+        let report = runner.close(SHORT);
+        assert!(asked.elapsed() < LONG / 2, "{report}");
+        assert!(!report.is_clean());
+        let location = report.calls.as_ref().unwrap().stuck[0].location;
+        assert!(location.file().ends_with("runner.rs"), "{report}");
+        drop(release);
+        stuck.result(LONG).unwrap();
+        assert!(runner.close(LONG).joined, "once released, it ends");
+    }
+}
+
+#[test]
+fn a_blocking_job_cannot_hang_close() {
+    for runner in both() {
+        let (began, begun) = mpsc::channel();
+        let (release, blocked) = mpsc::channel::<()>();
+        runner
+            .run(async move {
+                drop(tokio::task::spawn_blocking(move || {
+                    began.send(()).unwrap();
+                    let _ = blocked.recv_timeout(LONG);
+                }));
+            })
+            .unwrap();
+        begun.recv_timeout(LONG).unwrap();
+        let asked = Instant::now();
+        let report = runner.close(SHORT);
+        assert!(asked.elapsed() < LONG / 2, "{report}");
+        drop(release);
+    }
+}
+
+#[test]
+fn a_patient_close_waits_for_blocking_jobs() {
+    for runner in both() {
+        let (began, begun) = mpsc::channel();
+        let (release, blocked) = mpsc::channel::<()>();
+        let done = Arc::new(AtomicUsize::new(0));
+        let job_done = Arc::clone(&done);
+        runner
+            .run(async move {
+                drop(tokio::task::spawn_blocking(move || {
+                    began.send(()).unwrap();
+                    let _ = blocked.recv_timeout(LONG);
+                    job_done.store(1, Ordering::SeqCst);
+                }));
+            })
+            .unwrap();
+        begun.recv_timeout(LONG).unwrap();
+        let token = runner.bridge().unwrap().child_token();
+        thread::scope(|scope| {
+            let closing = scope.spawn(|| runner.close(LONG));
+            eventually("the close has begun", || token.is_cancelled());
+            drop(release);
+            assert_clean(&closing.join().unwrap());
+        });
+        assert_eq!(done.load(Ordering::SeqCst), 1);
+    }
+}
+
+/// C99: on its own loop a close waits for nothing, and happens all the same.
+#[test]
+fn a_close_on_its_own_loop_is_done_by_another_thread() {
+    for runner in both() {
+        let runner = Arc::new(runner);
+        let inner = Arc::clone(&runner);
+        let mut call = runner.spawn(async move {
+            let report = inner.close(LONG);
+            (report.would_deadlock, report.joined, inner.spawn(async {}).await.is_err())
+        });
+        assert_eq!(call.result(LONG).unwrap(), (true, false, true));
+        drop(call);
+        assert!(runner.close(LONG).joined);
+    }
+}
+
+/// A drop is a close without patience for calls.
+#[test]
+fn a_dropped_runner_ends_its_work() {
+    for runner in both() {
+        let census = Census::default();
+        let alive = census.guard();
+        let mut call = runner.spawn(async move {
+            let _alive = alive;
+            pending::<()>().await;
+        });
+        drop(runner);
+        assert_eq!(census.alive(), 0);
+        assert!(matches!(call.result(LONG), Err(ResultError::LoopClosed)));
+    }
+}
+
+#[test]
+fn a_drop_on_its_own_loop_does_not_block_it() {
+    for runner in both() {
+        let runner = Arc::new(runner);
+        let census = Census::default();
+        let (give, given) = oneshot::channel::<Arc<ThreadRunner>>();
+        let alive = census.guard();
+        let call = runner.spawn(async move {
+            let _alive = alive;
+            drop(given.await.unwrap());
+        });
+        give.send(runner).unwrap();
+        drop(call);
+        eventually("the loop has ended", || census.alive() == 0);
+    }
+}
+
+/// A54: a closed runner keeps nothing of what it ran.
+#[test]
+fn nothing_is_kept_after_the_close() {
+    for runner in both() {
+        let probe = Arc::new(());
+        for _ in 0..10 {
+            let held = Arc::clone(&probe);
+            runner.run(async move { drop(held) }).unwrap();
+            let held = Arc::clone(&probe);
+            drop(runner.spawn(async move {
+                let _held = held;
+                pending::<()>().await;
+            }));
+        }
+        assert!(runner.close(Duration::ZERO).joined);
+        assert_eq!(Arc::strong_count(&probe), 1);
+    }
+}
+
+/// A9, A52: no thread is left behind, those of blocking jobs included.
+#[cfg(target_os = "linux")]
+#[test]
+fn no_thread_is_left_behind() {
+    let named = |name: &str| {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        tasks
+            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok())
+            .filter(|comm| comm.trim_end() == name)
+            .count()
+    };
+    for workers in [1, 2] {
+        let name = format!("census-{workers}");
+        let runner = ThreadRunner::builder().worker_threads(workers).thread_name(&name);
+        let runner = runner.build().unwrap();
+        for _ in 0..5 {
+            runner.run(async { tokio::task::spawn_blocking(|| {}).await.unwrap() }).unwrap();
+        }
+        assert!(named(&name) > workers, "the loop and a thread for blocking jobs");
+        assert_clean(&runner.close(LONG));
+        eventually("the system has reaped the threads", || named(&name) == 0);
+    }
+}
+
+// Leases.
+
+/// A lock for tests that use the one shared runner.
+static LEASES: Mutex<()> = Mutex::new(());
+
+/// A53: leases that overlap share a loop.
+#[test]
+fn overlapping_leases_share_a_loop() {
+    let _one_at_a_time = LEASES.lock().unwrap_or_else(|poison| poison.into_inner());
+    let lease = ThreadRunner::shared();
+    let expected = lease.run(here()).unwrap();
+    let others: Vec<_> =
+        (0..4).map(|_| thread::spawn(|| ThreadRunner::shared().run(here()).unwrap())).collect();
+    for other in others {
+        assert_eq!(other.join().unwrap(), expected);
+    }
+    assert_eq!(lease.clone().run(here()).unwrap(), expected);
+}
+
+/// A52: a lease after the last one starts a loop of its own; none is left.
+#[test]
+fn a_lease_after_the_last_starts_again() {
+    let _one_at_a_time = LEASES.lock().unwrap_or_else(|poison| poison.into_inner());
+    let mut bridges = Vec::new();
+    for _ in 0..3 {
+        let lease = ThreadRunner::shared();
+        lease.run(async {}).unwrap();
+        bridges.push(lease.bridge().unwrap());
+    }
+    assert!(bridges.iter().all(callbridge::Bridge::is_closed), "the last lease stops the loop");
+}
+
+#[test]
+fn a_shared_runner_that_was_closed_is_replaced() {
+    let _one_at_a_time = LEASES.lock().unwrap_or_else(|poison| poison.into_inner());
+    let closed = ThreadRunner::shared();
+    assert_clean(&closed.close(LONG));
+    let fresh = ThreadRunner::shared();
+    assert_eq!(fresh.run(async { 1 }).unwrap(), 1);
+    drop(closed);
+    assert_eq!(ThreadRunner::shared().run(async { 2 }).unwrap(), 2);
+}
