@@ -53,6 +53,7 @@ pub(crate) enum Failure {
     Cancelled,
     Panicked(Box<dyn Any + Send>),
     LoopClosed,
+    #[cfg_attr(not(feature = "runner"), expect(dead_code, reason = "only a runner starts loops"))]
     StartFailed(StartError),
     WouldDeadlock,
 }

@@ -280,6 +280,7 @@ impl ThreadRunner {
     /// server.result(None)??;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[expect(clippy::type_complexity, reason = "a pair and its error, said once")]
     #[track_caller]
     pub fn start_task<V, F>(
         &self,

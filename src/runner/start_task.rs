@@ -75,6 +75,7 @@ impl<T> fmt::Debug for StartTaskError<T> {
     }
 }
 
+#[expect(clippy::type_complexity, reason = "a pair and its error, said once")]
 #[track_caller]
 pub(super) fn start_task<V, F>(
     core: &Arc<Core>,

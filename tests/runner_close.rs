@@ -1,0 +1,397 @@
+//! `ThreadRunner`: closing and leases.
+#![cfg(feature = "runner")]
+
+mod common;
+
+use callbridge::{ResultError, ReturnWhen, RunnerCloseReport, StartTaskError, ThreadRunner, wait};
+use common::{Census, LONG, SHORT};
+use std::future::pending;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// Waits for what another thread is about to make true.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        thread::yield_now();
+    }
+}
+
+/// Runners of either flavour.
+fn both() -> [ThreadRunner; 2] {
+    [1, 2].map(|workers| ThreadRunner::builder().worker_threads(workers).build().unwrap())
+}
+
+async fn here() -> thread::ThreadId {
+    thread::current().id()
+}
+
+fn assert_clean(report: &RunnerCloseReport) {
+    assert!(report.is_clean(), "{report}");
+}
+
+// Closing.
+
+/// C103, A23, A12: afterwards every entrance refuses, and the loop is gone.
+#[test]
+fn a_closed_runner_refuses() {
+    for runner in both() {
+        let bridge = runner.bridge().unwrap();
+        runner.run(async {}).unwrap();
+        assert_clean(&runner.close(LONG));
+        assert!(runner.is_closed());
+        let refusals = [
+            runner.run(async {}),
+            runner.run_timeout(async {}, LONG),
+            runner.spawn(async {}).result(LONG),
+            runner.block_on(async {}),
+            runner.start_task(|started| async { started.set(()) }).map_or_else(
+                |error| match error {
+                    StartTaskError::Loop(error) => Err(error),
+                    other => panic!("{other:?}"),
+                },
+                |_| Ok(()),
+            ),
+            bridge.run_coroutine_threadsafe(async {}).result(LONG),
+        ];
+        for refusal in refusals {
+            assert!(matches!(refusal, Err(ResultError::LoopClosed)), "{refusal:?}");
+        }
+    }
+}
+
+/// C104, C105: closing twice is fine, used or not, and nothing opens it again.
+#[test]
+fn closing_is_idempotent_and_final() {
+    let unused = ThreadRunner::new();
+    for _ in 0..2 {
+        assert_clean(&unused.close(LONG));
+        assert!(matches!(unused.run(async {}), Err(ResultError::LoopClosed)));
+    }
+    assert!(!unused.is_started(), "a closed runner is not started any more");
+    let used = ThreadRunner::new();
+    used.run(async {}).unwrap();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert_clean(&used.close(LONG)));
+        }
+    });
+    assert_clean(&used.close(Duration::ZERO));
+}
+
+/// A18: a close that has time lets both blocked callers finish.
+#[test]
+fn a_patient_close_lets_calls_finish() {
+    for runner in both() {
+        let token = runner.bridge().unwrap().child_token();
+        let (go, going) = tokio::sync::watch::channel(false);
+        thread::scope(|scope| {
+            let callers: Vec<_> = (0..2)
+                .map(|n| {
+                    let mut going = going.clone();
+                    let mut call = runner.spawn(async move {
+                        going.wait_for(|go| *go).await.unwrap();
+                        n
+                    });
+                    scope.spawn(move || call.result(LONG))
+                })
+                .collect();
+            let closing = scope.spawn(|| runner.close(LONG));
+            eventually("the close has begun", || token.is_cancelled());
+            go.send(true).unwrap();
+            let report = closing.join().unwrap();
+            assert_clean(&report);
+            assert_eq!(report.calls.unwrap().drained, 2);
+            for (n, caller) in callers.into_iter().enumerate() {
+                assert_eq!(caller.join().unwrap().unwrap(), n);
+            }
+        });
+    }
+}
+
+/// A17, C100: a close without patience cancels: callers are released, leftovers dropped.
+#[test]
+fn an_impatient_close_cancels_calls_and_tasks() {
+    for runner in both() {
+        let census = Census::default();
+        let hang = |alive| async move {
+            let _alive = alive;
+            pending::<()>().await;
+        };
+        let task = hang(census.guard());
+        runner.run(async move { drop(tokio::spawn(task)) }).unwrap();
+        let calls = [runner.spawn(hang(census.guard())), runner.spawn(hang(census.guard()))];
+        thread::scope(|scope| {
+            let callers = calls.map(|mut call| scope.spawn(move || call.result(LONG)));
+            let report = runner.close(Duration::ZERO);
+            assert_eq!(report.calls.as_ref().unwrap().cancelled, 2, "{report}");
+            assert!(report.joined, "{report}");
+            for caller in callers {
+                assert!(matches!(caller.join().unwrap(), Err(ResultError::LoopClosed)));
+            }
+        });
+        assert_eq!(census.alive(), 0, "the task that nobody waited for is gone, too");
+    }
+}
+
+/// C101: an error that a leftover makes at the end is reported; the main result stands.
+#[test]
+fn a_leftover_that_fails_at_the_end_is_told() {
+    for runner in both() {
+        let bridge = runner.bridge().unwrap();
+        let token = bridge.child_token();
+        let mut leftover = runner.spawn(async move {
+            token.cancelled().await;
+            panic!("at the end");
+        });
+        assert_eq!(runner.run(async { "main" }).unwrap(), "main");
+        assert!(runner.close(LONG).joined);
+        assert!(matches!(leftover.result(LONG), Err::<(), _>(ResultError::Panicked(_))));
+        assert_eq!(bridge.stats().panicked, 1);
+    }
+}
+
+/// A40: a close wakes a wait for several futures.
+#[test]
+fn a_close_wakes_a_wait_for_many() {
+    let runner = ThreadRunner::new();
+    let mut calls = [runner.spawn(pending::<()>()), runner.spawn(pending::<()>())];
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let (done, left) = wait(&mut calls, LONG, ReturnWhen::AllCompleted).unwrap();
+            (done.len(), left.len())
+        });
+        assert!(runner.close(Duration::ZERO).joined);
+        assert_eq!(waiting.join().unwrap(), (2, 0));
+    });
+}
+
+/// The close of an ancestor hangs on a task that ignores its cancel.
+#[test]
+fn a_task_that_ignores_cancellation_cannot_hang_close() {
+    for runner in both() {
+        let census = Census::default();
+        let alive = census.guard();
+        let stubborn = runner.spawn(async move {
+            let _alive = alive;
+            loop {
+                tokio::task::yield_now().await;
+            }
+        });
+        let report = runner.close(SHORT);
+        assert_eq!((report.calls.as_ref().unwrap().cancelled, report.joined), (1, true));
+        assert_eq!(census.alive(), 0);
+        drop(stubborn);
+    }
+}
+
+/// A28: what is stuck is named, by where it was submitted; its thread is left behind.
+#[test]
+fn a_poll_that_blocks_cannot_hang_close() {
+    for runner in both() {
+        let (began, begun) = mpsc::channel();
+        let (release, blocked) = mpsc::channel::<()>();
+        let mut stuck = runner.spawn(async move {
+            began.send(()).unwrap();
+            let _ = blocked.recv_timeout(LONG);
+        });
+        begun.recv_timeout(LONG).unwrap();
+        let asked = Instant::now();
+        let report = runner.close(SHORT);
+        assert!(asked.elapsed() < LONG / 2, "{report}");
+        assert!(!report.is_clean());
+        let location = report.calls.as_ref().unwrap().stuck[0].location;
+        assert!(location.file().ends_with("runner.rs"), "{report}");
+        drop(release);
+        stuck.result(LONG).unwrap();
+        assert!(runner.close(LONG).joined, "once released, it ends");
+    }
+}
+
+#[test]
+fn a_blocking_job_cannot_hang_close() {
+    for runner in both() {
+        let (began, begun) = mpsc::channel();
+        let (release, blocked) = mpsc::channel::<()>();
+        runner
+            .run(async move {
+                drop(tokio::task::spawn_blocking(move || {
+                    began.send(()).unwrap();
+                    let _ = blocked.recv_timeout(LONG);
+                }));
+            })
+            .unwrap();
+        begun.recv_timeout(LONG).unwrap();
+        let asked = Instant::now();
+        let report = runner.close(SHORT);
+        assert!(asked.elapsed() < LONG / 2, "{report}");
+        drop(release);
+    }
+}
+
+#[test]
+fn a_patient_close_waits_for_blocking_jobs() {
+    for runner in both() {
+        let (began, begun) = mpsc::channel();
+        let (release, blocked) = mpsc::channel::<()>();
+        let done = Arc::new(AtomicUsize::new(0));
+        let job_done = Arc::clone(&done);
+        runner
+            .run(async move {
+                drop(tokio::task::spawn_blocking(move || {
+                    began.send(()).unwrap();
+                    let _ = blocked.recv_timeout(LONG);
+                    job_done.store(1, Ordering::SeqCst);
+                }));
+            })
+            .unwrap();
+        begun.recv_timeout(LONG).unwrap();
+        let token = runner.bridge().unwrap().child_token();
+        thread::scope(|scope| {
+            let closing = scope.spawn(|| runner.close(LONG));
+            eventually("the close has begun", || token.is_cancelled());
+            drop(release);
+            assert_clean(&closing.join().unwrap());
+        });
+        assert_eq!(done.load(Ordering::SeqCst), 1);
+    }
+}
+
+/// C99: on its own loop a close waits for nothing, and happens all the same.
+#[test]
+fn a_close_on_its_own_loop_is_done_by_another_thread() {
+    for runner in both() {
+        let runner = Arc::new(runner);
+        let inner = Arc::clone(&runner);
+        let mut call = runner.spawn(async move {
+            let report = inner.close(LONG);
+            (report.would_deadlock, report.joined, inner.spawn(async {}).await.is_err())
+        });
+        assert_eq!(call.result(LONG).unwrap(), (true, false, true));
+        drop(call);
+        assert!(runner.close(LONG).joined);
+    }
+}
+
+/// A drop is a close without patience for calls.
+#[test]
+fn a_dropped_runner_ends_its_work() {
+    for runner in both() {
+        let census = Census::default();
+        let alive = census.guard();
+        let mut call = runner.spawn(async move {
+            let _alive = alive;
+            pending::<()>().await;
+        });
+        drop(runner);
+        assert_eq!(census.alive(), 0);
+        assert!(matches!(call.result(LONG), Err(ResultError::LoopClosed)));
+    }
+}
+
+#[test]
+fn a_drop_on_its_own_loop_does_not_block_it() {
+    for runner in both() {
+        let runner = Arc::new(runner);
+        let census = Census::default();
+        let (give, given) = oneshot::channel::<Arc<ThreadRunner>>();
+        let alive = census.guard();
+        let call = runner.spawn(async move {
+            let _alive = alive;
+            drop(given.await.unwrap());
+        });
+        give.send(runner).unwrap();
+        drop(call);
+        eventually("the loop has ended", || census.alive() == 0);
+    }
+}
+
+/// A54: a closed runner keeps nothing of what it ran.
+#[test]
+fn nothing_is_kept_after_the_close() {
+    for runner in both() {
+        let probe = Arc::new(());
+        for _ in 0..10 {
+            let held = Arc::clone(&probe);
+            runner.run(async move { drop(held) }).unwrap();
+            let held = Arc::clone(&probe);
+            drop(runner.spawn(async move {
+                let _held = held;
+                pending::<()>().await;
+            }));
+        }
+        assert!(runner.close(Duration::ZERO).joined);
+        assert_eq!(Arc::strong_count(&probe), 1);
+    }
+}
+
+/// A9, A52: no thread is left behind, those of blocking jobs included.
+#[cfg(target_os = "linux")]
+#[test]
+fn no_thread_is_left_behind() {
+    let named = |name: &str| {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        tasks
+            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok())
+            .filter(|comm| comm.trim_end() == name)
+            .count()
+    };
+    for workers in [1, 2] {
+        let name = format!("census-{workers}");
+        let runner = ThreadRunner::builder().worker_threads(workers).thread_name(&name);
+        let runner = runner.build().unwrap();
+        for _ in 0..5 {
+            runner.run(async { tokio::task::spawn_blocking(|| {}).await.unwrap() }).unwrap();
+        }
+        assert!(named(&name) > workers, "the loop and a thread for blocking jobs");
+        assert_clean(&runner.close(LONG));
+        eventually("the system has reaped the threads", || named(&name) == 0);
+    }
+}
+
+// Leases.
+
+/// A lock for tests that use the one shared runner.
+static LEASES: Mutex<()> = Mutex::new(());
+
+/// A53: leases that overlap share a loop.
+#[test]
+fn overlapping_leases_share_a_loop() {
+    let _one_at_a_time = LEASES.lock().unwrap_or_else(PoisonError::into_inner);
+    let lease = ThreadRunner::shared();
+    let expected = lease.run(here()).unwrap();
+    let others: Vec<_> =
+        (0..4).map(|_| thread::spawn(|| ThreadRunner::shared().run(here()).unwrap())).collect();
+    for other in others {
+        assert_eq!(other.join().unwrap(), expected);
+    }
+    assert_eq!(lease.clone().run(here()).unwrap(), expected);
+}
+
+/// A52: a lease after the last one starts a loop of its own; none is left.
+#[test]
+fn a_lease_after_the_last_starts_again() {
+    let _one_at_a_time = LEASES.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut bridges = Vec::new();
+    for _ in 0..3 {
+        let lease = ThreadRunner::shared();
+        lease.run(async {}).unwrap();
+        bridges.push(lease.bridge().unwrap());
+    }
+    assert!(bridges.iter().all(callbridge::Bridge::is_closed), "the last lease stops the loop");
+}
+
+#[test]
+fn a_shared_runner_that_was_closed_is_replaced() {
+    let _one_at_a_time = LEASES.lock().unwrap_or_else(PoisonError::into_inner);
+    let closed = ThreadRunner::shared();
+    assert_clean(&closed.close(LONG));
+    let fresh = ThreadRunner::shared();
+    assert_eq!(fresh.run(async { 1 }).unwrap(), 1);
+    drop(closed);
+    assert_eq!(ThreadRunner::shared().run(async { 2 }).unwrap(), 2);
+}
