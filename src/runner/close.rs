@@ -1,5 +1,5 @@
 use super::context::{ExitError, Outcome};
-use super::core::{Core, Found, Live, Stop};
+use super::core::{Core, Found, GRACE, Live, Stop};
 use crate::bridge::CloseReport;
 use crate::sync::Deadline;
 use crate::sync::context::drives_a_loop;
@@ -7,9 +7,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
-
-/// How long what is late at the deadline is still waited for, at each of the steps.
-const GRACE: Duration = Duration::from_millis(100);
 
 /// How a runner closed; returned by [`ThreadRunner::close`](crate::ThreadRunner::close).
 ///
@@ -36,7 +33,8 @@ pub struct RunnerCloseReport {
     pub more_exit_errors: usize,
     /// What became of the calls in flight; `None` if this close found no loop running.
     pub calls: Option<CloseReport>,
-    /// The loop's thread has ended. If not, it is inside a poll, or a destructor, that blocks.
+    /// The loop's threads have ended. If not, one is inside a poll, a destructor or a blocking job
+    /// of the runtime's own pool, and is left behind.
     pub joined: bool,
     /// How long the closing took.
     pub elapsed: Duration,
@@ -75,7 +73,7 @@ impl fmt::Display for RunnerCloseReport {
         } else if self.joined {
             Ok(())
         } else {
-            write!(f, "; its thread has not ended")
+            write!(f, "; a thread of its loop is left behind")
         }
     }
 }
@@ -126,7 +124,7 @@ impl Core {
                 Found::Ending => {}
             }
         }
-        report.joined = self.join(after(patience.whole, GRACE));
+        report.joined = self.join(after(patience.whole, 2 * GRACE));
         report.elapsed = started.elapsed();
         report
     }

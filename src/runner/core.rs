@@ -16,13 +16,17 @@ use super::registry::Registry;
 use crate::bridge::Bridge;
 use crate::future::{FutureState, Origin, Promise, ResultError, StartError, promise};
 use crate::sync::Deadline;
+use crate::sync::prim::atomic::{AtomicBool, Ordering};
 use crate::sync::prim::{Condvar, Mutex, MutexGuard, lock};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle, ThreadId};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
+
+/// How long what is late at the deadline is still waited for, at each of the steps of a close.
+pub(super) const GRACE: Duration = Duration::from_millis(100);
 
 /// The longest shutdown that tokio's clock arithmetic is asked to express.
 const LONGEST_SHUTDOWN: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -36,6 +40,8 @@ pub(super) struct Core {
     /// The loop's thread, until it is joined.
     thread: Mutex<Option<JoinHandle<()>>>,
     live: OnceLock<Live>,
+    /// The runtime's own threads didn't all end in time.
+    left_behind: AtomicBool,
     /// What is entered and not exited.
     pub(super) contexts: Registry,
 }
@@ -89,6 +95,7 @@ impl Core {
             changed: Condvar::new(),
             thread: Mutex::new(None),
             live: OnceLock::new(),
+            left_behind: AtomicBool::new(false),
             contexts: Registry::new(),
         })
     }
@@ -186,9 +193,13 @@ impl Core {
             _ => Deadline::after(Some(Duration::ZERO)),
         };
         live.gone.cancel();
-        let patience = deadline.remaining().unwrap_or(LONGEST_SHUTDOWN).min(LONGEST_SHUTDOWN);
+        let patience = deadline.remaining().unwrap_or(LONGEST_SHUTDOWN);
+        let patience = patience.clamp(GRACE, LONGEST_SHUTDOWN);
+        let started = Instant::now();
         // A destructor of a task can panic; the end has to be told all the same.
         let _ = catch_unwind(AssertUnwindSafe(|| runtime.shutdown_timeout(patience)));
+        // tokio doesn't say whether it gave up, but it comes back early only if it didn't.
+        self.left_behind.store(started.elapsed() >= patience, Ordering::Release);
         self.settle(Phase::Closed);
     }
 
@@ -235,7 +246,7 @@ impl Core {
         matches!(*lock(&self.phase), Phase::Idle(_) | Phase::Failed(_) | Phase::Closed)
     }
 
-    /// Waits for the loop thread's end until `deadline` and joins it; whether it has ended.
+    /// Waits for the loop thread's end until `deadline` and joins it; whether all threads ended.
     pub(super) fn join(&self, deadline: Deadline) -> bool {
         let mut phase = lock(&self.phase);
         while matches!(*phase, Phase::Closing) && !deadline.passed() {
@@ -250,7 +261,7 @@ impl Core {
                 let _ = thread.join();
             }
         }
-        ended
+        ended && !self.left_behind.load(Ordering::Acquire)
     }
 
     fn wait<'a>(&self, phase: MutexGuard<'a, Phase>, deadline: Deadline) -> MutexGuard<'a, Phase> {
