@@ -70,6 +70,7 @@
 
 mod bridge;
 pub mod channel;
+pub mod executor;
 mod future;
 pub mod listener;
 #[cfg(feature = "runner")]
@@ -85,6 +86,7 @@ pub use channel::{
     SendTimeoutError, Sender, Sent, SourceError, Stats, TryRecvError, TrySendError, WeakSender,
     channel,
 };
+pub use executor::{CapacityLimiter, DedicatedThread, ThreadPool, run_in_executor, to_thread};
 pub use future::{
     AsCompleted, AsCompletedTimeout, BlockingFuture, Canceller, FutureState, Panic, ResultError,
     ReturnWhen, StartError, WaitError, as_completed, wait,

@@ -15,11 +15,11 @@
 
 use super::stats::BridgeStats;
 use crate::future::Failure;
-use crate::sync::Deadline;
 use crate::sync::context::drives_a_loop;
 use crate::sync::prim::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use crate::sync::prim::atomic::{AtomicU64, AtomicUsize, fence};
 use crate::sync::prim::{Condvar, Mutex, MutexGuard, lock};
+use crate::sync::{Deadline, lend};
 use std::sync::PoisonError;
 
 /// Set in `admitted` when nobody is let in any more.
@@ -150,6 +150,7 @@ impl Ledger {
             admitted = if drives_a_loop() {
                 Err(Refusal::WouldDeadlock)
             } else {
+                let _lent = lend();
                 self.wait_for_slot(deadline)
             };
         }
@@ -211,9 +212,12 @@ impl Ledger {
             None => &self.exit.finished,
             Some(Failure::Cancelled) => &self.exit.cancelled,
             Some(Failure::Panicked(_)) => &self.exit.panicked,
-            Some(Failure::LoopClosed | Failure::StartFailed(_) | Failure::WouldDeadlock) => {
-                &self.exit.loop_closed
-            }
+            Some(
+                Failure::LoopClosed
+                | Failure::StartFailed(_)
+                | Failure::WouldDeadlock
+                | Failure::Refused(_),
+            ) => &self.exit.loop_closed,
         };
         column.fetch_add(1, Release);
         fence(SeqCst);

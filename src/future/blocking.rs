@@ -217,6 +217,7 @@ impl<T> BlockingFuture<T> {
             Outcome::Ready(Err(Failure::StartFailed(error))) => {
                 Err(ResultError::StartFailed(error))
             }
+            Outcome::Ready(Err(Failure::Refused(why))) => Err(ResultError::Refused(why)),
             _ => Err(match state {
                 FutureState::Cancelled => ResultError::Cancelled,
                 FutureState::LoopClosed => ResultError::LoopClosed,

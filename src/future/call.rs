@@ -17,6 +17,7 @@
 //! [`BlockingFuture`]: super::BlockingFuture
 
 use super::error::FutureState;
+use super::refused::ExecutorError;
 use super::start_error::StartError;
 use crate::sync::prim::atomic::{AtomicBool, Ordering};
 use crate::sync::prim::{Mutex, lock};
@@ -56,6 +57,7 @@ pub(crate) enum Failure {
     #[cfg_attr(not(feature = "runner"), expect(dead_code, reason = "only a runner starts loops"))]
     StartFailed(StartError),
     WouldDeadlock,
+    Refused(ExecutorError),
 }
 
 impl Failure {
@@ -65,6 +67,7 @@ impl Failure {
             Failure::Panicked(_) => FutureState::Panicked,
             Failure::LoopClosed | Failure::StartFailed(_) => FutureState::LoopClosed,
             Failure::WouldDeadlock => FutureState::WouldDeadlock,
+            Failure::Refused(_) => FutureState::Refused,
         }
     }
 }
@@ -98,7 +101,7 @@ pub(super) struct Shared<T> {
     started: AtomicBool,
     /// The outcome is there.
     pub(super) done: AtomicBool,
-    /// Where the work is done; `None` for a call that was refused.
+    /// Where the work is done; `None` for a call that was refused, or that nobody can be asked about.
     pub(super) origin: Option<Arc<dyn Origin>>,
     /// The origin's turns at the submission.
     submitted_at: u32,
@@ -196,7 +199,17 @@ impl<T: Send> Cancel for Shared<T> {
 
 /// A new call: the end that owes the result, and what the waiting end is made of.
 pub(crate) fn promise<T>(origin: Arc<dyn Origin>) -> (Promise<T>, super::BlockingFuture<T>) {
-    let shared = Shared::new(Outcome::Owed, Some(origin));
+    promised(Some(origin))
+}
+
+/// A new call that nobody can be asked about: it counts as queued until it begins, and a cancel
+/// reaches it only if it looks.
+pub(crate) fn lone_promise<T>() -> (Promise<T>, super::BlockingFuture<T>) {
+    promised(None)
+}
+
+fn promised<T>(origin: Option<Arc<dyn Origin>>) -> (Promise<T>, super::BlockingFuture<T>) {
+    let shared = Shared::new(Outcome::Owed, origin);
     (Promise { shared: Some(Arc::clone(&shared)) }, super::BlockingFuture::new(shared))
 }
 
@@ -218,7 +231,7 @@ impl<T> Promise<T> {
 
     /// Where the call is worked on.
     pub(crate) fn origin(&self) -> &dyn Origin {
-        self.shared().origin.as_deref().expect("a promised call has an origin")
+        self.shared().origin.as_deref().expect("work on a loop has an origin")
     }
 
     /// Notes that the work has begun.

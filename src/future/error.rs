@@ -1,3 +1,4 @@
+use super::refused::ExecutorError;
 use super::start_error::StartError;
 use crate::sync::{discard, panic_message, prim::Mutex};
 use std::any::Any;
@@ -32,6 +33,8 @@ pub enum FutureState {
     LoopClosed,
     /// Never begun: submitting it would have blocked the loop's own thread.
     WouldDeadlock,
+    /// Never begun: its executor is shut down, broken, or has no thread.
+    Refused,
 }
 
 impl FutureState {
@@ -58,6 +61,7 @@ impl fmt::Display for FutureState {
             FutureState::Panicked => "panicked",
             FutureState::LoopClosed => "ended by the loop's end",
             FutureState::WouldDeadlock => "refused on the loop's own thread",
+            FutureState::Refused => "refused by its executor",
         })
     }
 }
@@ -106,6 +110,9 @@ pub enum ResultError {
     /// Waiting here would stop an event loop; await the future instead, or wait on another thread.
     #[error("waiting here would block an event loop: await the future instead")]
     WouldDeadlock,
+    /// The executor never began the work: it is shut down, broken, or has no thread.
+    #[error("{0}")]
+    Refused(ExecutorError),
     /// The value, or the panic, was taken by an earlier call.
     #[error("the result was already taken by an earlier call")]
     AlreadyTaken,
@@ -122,6 +129,7 @@ impl fmt::Debug for ResultError {
             ResultError::LoopClosed => f.write_str("LoopClosed"),
             ResultError::StartFailed(error) => f.debug_tuple("StartFailed").field(error).finish(),
             ResultError::WouldDeadlock => f.write_str("WouldDeadlock"),
+            ResultError::Refused(why) => f.debug_tuple("Refused").field(why).finish(),
             ResultError::AlreadyTaken => f.write_str("AlreadyTaken"),
         }
     }

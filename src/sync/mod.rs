@@ -5,11 +5,13 @@
 mod contain;
 pub(crate) mod context;
 mod deadline;
+mod lend;
 mod nap;
 mod parker;
 pub(crate) mod prim;
 
 pub(crate) use contain::{contain, discard, panic_message, report};
 pub(crate) use deadline::Deadline;
+pub(crate) use lend::{Place, lend, take_place};
 pub(crate) use nap::nap;
-pub(crate) use parker::{Parker, Woken, with_parker};
+pub(crate) use parker::{Parker, Woken, with_cached_parker, with_parker};

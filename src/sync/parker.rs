@@ -99,10 +99,18 @@ impl Parker {
 
 /// Runs `body` with the calling thread's cached parker, so that waiting allocates nothing.
 ///
+/// A pool's worker lends its place meanwhile.
+pub(crate) fn with_parker<R>(body: impl FnOnce(&Parker) -> R) -> R {
+    let _lent = super::lend();
+    with_cached_parker(body)
+}
+
+/// As [`with_parker`], but a pool's worker keeps its place.
+///
 /// A wait inside a wait (a callback that waits on another future) and a thread that is shutting
 /// down get a parker of their own.
 #[cfg(not(callbridge_loom))]
-pub(crate) fn with_parker<R>(body: impl FnOnce(&Parker) -> R) -> R {
+pub(crate) fn with_cached_parker<R>(body: impl FnOnce(&Parker) -> R) -> R {
     use std::cell::Cell;
 
     std::thread_local! {
@@ -116,6 +124,6 @@ pub(crate) fn with_parker<R>(body: impl FnOnce(&Parker) -> R) -> R {
 }
 
 #[cfg(callbridge_loom)]
-pub(crate) fn with_parker<R>(body: impl FnOnce(&Parker) -> R) -> R {
+pub(crate) fn with_cached_parker<R>(body: impl FnOnce(&Parker) -> R) -> R {
     body(&Parker::new())
 }

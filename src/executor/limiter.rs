@@ -1,0 +1,428 @@
+//! Invariants:
+//! 1. `in_use` counts the permits that exist and those granted to a waiter that hasn't fetched them:
+//!    a freed place belongs to the first waiter at once, so nobody can steal it.
+//! 2. A waiter is in exactly one of `waiters` and `granted`, until it fetches its permit or leaves;
+//!    one that leaves with a grant hands it on.
+//! 3. Wakers are woken and dropped after the lock is released.
+
+use super::inbox::wait_for;
+use crate::sync::Deadline;
+use crate::sync::context::drives_a_loop;
+use crate::sync::prim::{Mutex, lock};
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+struct State {
+    /// The most permits at a time; `usize::MAX` for no limit.
+    limit: usize,
+    in_use: usize,
+    /// In the order of their arrival.
+    waiters: VecDeque<(u64, Waker)>,
+    /// Waiters whose permit is there.
+    granted: Vec<u64>,
+    /// The next ticket; never reused.
+    next: u64,
+}
+
+impl State {
+    fn take(&mut self) -> bool {
+        let free = self.in_use < self.limit && self.waiters.is_empty();
+        self.in_use += usize::from(free);
+        free
+    }
+
+    /// Grants what there is to the first waiters, whom the caller wakes.
+    fn grant(&mut self) -> Vec<Waker> {
+        let mut woken = Vec::new();
+        while self.in_use < self.limit {
+            let Some((ticket, waker)) = self.waiters.pop_front() else { break };
+            self.in_use += 1;
+            self.granted.push(ticket);
+            woken.push(waker);
+        }
+        woken
+    }
+
+    /// Fetches a granted permit.
+    fn fetch(&mut self, ticket: u64) -> bool {
+        let place = self.granted.iter().position(|granted| *granted == ticket);
+        place.map(|place| self.granted.swap_remove(place)).is_some()
+    }
+}
+
+/// Limits how many blocking calls run at a time, across pools and threads.
+///
+/// A clone is a handle to the same limiter. Permits are handed out in the order in which they were
+/// asked for; a freed one belongs to the first in line at once. A permit that a call was started
+/// with is held until the call has really ended, whether or not anybody still waits for it: so
+/// abandoned calls can't add up to more than the limit.
+///
+/// The limit can be changed at any time, to 0 (nobody is admitted) or `None` (everybody is). It works
+/// without an event loop as well as across several.
+///
+/// Python: `anyio.CapacityLimiter`.
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::executor::CapacityLimiter;
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let limiter = CapacityLimiter::new(2);
+/// let squares = [1, 2, 3].map(|n| limiter.to_thread(move || n * n));
+/// let mut sum = 0;
+/// for square in squares {
+///     sum += square.await.unwrap();
+/// }
+/// assert_eq!(sum, 14);
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct CapacityLimiter {
+    state: Arc<Mutex<State>>,
+}
+
+impl CapacityLimiter {
+    /// A limiter of `limit` permits; `None` stands for no limit, 0 admits nobody.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::executor::CapacityLimiter;
+    ///
+    /// assert!(CapacityLimiter::new(1).try_acquire().is_some());
+    /// assert!(CapacityLimiter::new(0).try_acquire().is_none());
+    /// assert!(CapacityLimiter::new(None).try_acquire().is_some());
+    /// ```
+    pub fn new(limit: impl Into<Option<usize>>) -> Self {
+        CapacityLimiter {
+            state: Arc::new(Mutex::new(State {
+                limit: limit.into().unwrap_or(usize::MAX),
+                in_use: 0,
+                waiters: VecDeque::new(),
+                granted: Vec::new(),
+                next: 0,
+            })),
+        }
+    }
+
+    /// A permit, in turn. Dropping the permit frees it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the returned future gives up the place in line; no permit is lost.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use callbridge::executor::CapacityLimiter;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let limiter = CapacityLimiter::new(1);
+    /// let permit = limiter.acquire().await;
+    /// assert!(limiter.try_acquire().is_none());
+    /// drop(permit);
+    /// assert!(limiter.try_acquire().is_some());
+    /// # }
+    /// ```
+    pub fn acquire(&self) -> impl Future<Output = Permit> + Send + use<> {
+        Acquire { limiter: self.clone(), ticket: None }
+    }
+
+    /// A permit, if one is free and nobody waits for it.
+    ///
+    /// # Examples
+    ///
+    /// See [`new`](Self::new).
+    pub fn try_acquire(&self) -> Option<Permit> {
+        lock(&self.state).take().then(|| Permit { limiter: self.clone() })
+    }
+
+    /// A permit, in turn, waited for at most `timeout`; `None` waits for ever.
+    ///
+    /// # Blocking
+    ///
+    /// Blocks the calling thread while no permit is to be had.
+    ///
+    /// # Errors
+    ///
+    /// [`AcquireError::TimedOut`] when its turn didn't come in time,
+    /// [`AcquireError::WouldDeadlock`] when it would have to wait on a thread that drives an event
+    /// loop.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use callbridge::executor::{AcquireError, CapacityLimiter};
+    /// # use std::time::Duration;
+    /// let limiter = CapacityLimiter::new(1);
+    /// let _permit = limiter.acquire_blocking(None).unwrap();
+    /// let late = limiter.acquire_blocking(Duration::from_millis(1));
+    /// assert_eq!(late.unwrap_err(), AcquireError::TimedOut);
+    /// ```
+    pub fn acquire_blocking(
+        &self,
+        timeout: impl Into<Option<Duration>>,
+    ) -> Result<Permit, AcquireError> {
+        if let Some(permit) = self.try_acquire() {
+            return Ok(permit);
+        }
+        let timeout = timeout.into();
+        if timeout == Some(Duration::ZERO) {
+            return Err(AcquireError::TimedOut);
+        }
+        if drives_a_loop() {
+            return Err(AcquireError::WouldDeadlock);
+        }
+        let acquire = pin!(self.acquire());
+        wait_for(acquire, Deadline::after(timeout)).ok_or(AcquireError::TimedOut)
+    }
+
+    /// As [`to_thread`](super::to_thread), begun when there is a permit, which it holds until the
+    /// call has really ended.
+    ///
+    /// Python: `anyio.to_thread.run_sync(f, limiter=limiter)`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the returned future before the call has begun means that it never runs; afterwards
+    /// the call is abandoned and keeps its permit until it ends.
+    ///
+    /// # Errors
+    ///
+    /// As [`to_thread`](super::to_thread).
+    ///
+    /// # Examples
+    ///
+    /// See [`CapacityLimiter`].
+    #[track_caller]
+    pub fn to_thread<F, T>(
+        &self,
+        job: F,
+    ) -> impl Future<Output = Result<T, crate::ResultError>> + Send + use<F, T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.run_in_executor(super::ThreadPool::shared(), job)
+    }
+
+    /// As [`run_in_executor`](super::run_in_executor), begun when there is a permit, which it holds
+    /// until the call has really ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`to_thread`](Self::to_thread).
+    ///
+    /// # Errors
+    ///
+    /// As [`run_in_executor`](super::run_in_executor).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::executor::{CapacityLimiter, ThreadPool};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let pool = ThreadPool::builder().build();
+    /// let limiter = CapacityLimiter::new(1);
+    /// assert_eq!(limiter.run_in_executor(&pool, || 5).await.unwrap(), 5);
+    /// assert_eq!(limiter.stats().in_use, 0);
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn run_in_executor<F, T>(
+        &self,
+        pool: &super::ThreadPool,
+        job: F,
+    ) -> impl Future<Output = Result<T, crate::ResultError>> + Send + use<F, T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let site = std::panic::Location::caller();
+        let acquire = self.acquire();
+        let pool = pool.clone();
+        async move {
+            let permit = acquire.await;
+            let limited = move || {
+                let _permit = permit;
+                job()
+            };
+            pool.call(limited, site).await
+        }
+    }
+
+    /// Changes the limit; `None` stands for no limit, 0 admits nobody.
+    ///
+    /// Raising it admits as many waiters as there is room for. Lowering it takes no permit away: new
+    /// ones are handed out when enough have come back.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use callbridge::executor::CapacityLimiter;
+    /// let limiter = CapacityLimiter::new(0);
+    /// assert!(limiter.try_acquire().is_none());
+    /// limiter.set_limit(1);
+    /// assert!(limiter.try_acquire().is_some());
+    /// ```
+    pub fn set_limit(&self, limit: impl Into<Option<usize>>) {
+        let woken = {
+            let mut state = lock(&self.state);
+            state.limit = limit.into().unwrap_or(usize::MAX);
+            state.grant()
+        };
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// How many permits there are, are out, and are waited for.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use callbridge::executor::CapacityLimiter;
+    /// let limiter = CapacityLimiter::new(3);
+    /// let _permit = limiter.try_acquire();
+    /// let stats = limiter.stats();
+    /// assert_eq!((stats.limit, stats.in_use, stats.waiting), (Some(3), 1, 0));
+    /// ```
+    pub fn stats(&self) -> LimiterStats {
+        let state = lock(&self.state);
+        LimiterStats {
+            limit: (state.limit != usize::MAX).then_some(state.limit),
+            in_use: state.in_use,
+            waiting: state.waiters.len(),
+        }
+    }
+
+    fn release(&self) {
+        let woken = {
+            let mut state = lock(&self.state);
+            state.in_use -= 1;
+            state.grant()
+        };
+        woken.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl fmt::Debug for CapacityLimiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CapacityLimiter").field("stats", &self.stats()).finish()
+    }
+}
+
+/// The books of a [`CapacityLimiter`] at one instant.
+///
+/// # Examples
+///
+/// See [`CapacityLimiter::stats`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LimiterStats {
+    /// The most permits at a time; `None` for no limit.
+    pub limit: Option<usize>,
+    /// Permits that are out, or on their way to the one who waited for them.
+    pub in_use: usize,
+    /// Who waits.
+    pub waiting: usize,
+}
+
+/// The right to run one blocking call; freed when dropped.
+///
+/// # Examples
+///
+/// See [`CapacityLimiter::acquire`].
+#[must_use = "dropping it frees the permit"]
+pub struct Permit {
+    limiter: CapacityLimiter,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.limiter.release();
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").finish_non_exhaustive()
+    }
+}
+
+/// Why there is no permit.
+///
+/// # Examples
+///
+/// See [`CapacityLimiter::acquire_blocking`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AcquireError {
+    /// Its turn didn't come in time.
+    #[error("no permit came free in time: wait again, or raise the limit")]
+    TimedOut,
+    /// Waiting here would stop an event loop.
+    #[error("waiting here would block an event loop: await `acquire` instead")]
+    WouldDeadlock,
+}
+
+struct Acquire {
+    limiter: CapacityLimiter,
+    /// The place in line, once there is one.
+    ticket: Option<u64>,
+}
+
+impl Future for Acquire {
+    type Output = Permit;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Permit> {
+        let waker = cx.waker().clone();
+        let limiter = self.limiter.clone();
+        let mut state = lock(&limiter.state);
+        let old = match self.ticket {
+            None if state.take() => {
+                drop(state);
+                return Poll::Ready(Permit { limiter });
+            }
+            None => {
+                let ticket = state.next;
+                state.next += 1;
+                state.waiters.push_back((ticket, waker));
+                self.ticket = Some(ticket);
+                None
+            }
+            Some(ticket) if state.fetch(ticket) => {
+                self.ticket = None;
+                drop(state);
+                return Poll::Ready(Permit { limiter });
+            }
+            Some(ticket) => {
+                let place = state.waiters.binary_search_by_key(&ticket, |(waiter, _)| *waiter);
+                place.ok().map(|place| std::mem::replace(&mut state.waiters[place].1, waker))
+            }
+        };
+        drop(state);
+        drop(old);
+        Poll::Pending
+    }
+}
+
+impl Drop for Acquire {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket else { return };
+        let mut state = lock(&self.limiter.state);
+        if state.fetch(ticket) {
+            drop(state);
+            self.limiter.release();
+            return;
+        }
+        let place = state.waiters.binary_search_by_key(&ticket, |(waiter, _)| *waiter);
+        let left = place.ok().and_then(|place| state.waiters.remove(place));
+        drop(state);
+        drop(left);
+    }
+}

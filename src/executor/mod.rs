@@ -1,0 +1,119 @@
+//! Blocking work for async programs: [`to_thread`], [`ThreadPool`], [`DedicatedThread`].
+//!
+//! A blocking call on an event loop stops everything else on it. Here it runs on a thread, while a
+//! task awaits its result:
+//!
+//! | the work | where it runs |
+//! |---|---|
+//! | a call now and then | [`to_thread`]: a pool for the whole process |
+//! | calls of one kind, bounded, ended with the program | a [`ThreadPool`] of one's own and [`run_in_executor`] |
+//! | a library that must be used on one thread | a [`DedicatedThread`] that owns its value |
+//!
+//! A [`CapacityLimiter`] bounds calls across pools. A call that nobody waits for any more is told so
+//! through its [`CancelToken`], which it can poll, wait on, or hang a wake function on.
+//!
+//! Results and panics come back as values; see [`ResultError`](crate::ResultError).
+
+mod builder;
+mod call;
+mod card;
+mod core;
+mod crew;
+mod dedicated;
+mod inbox;
+mod job;
+mod limiter;
+mod map;
+mod pool;
+mod shutdown;
+mod token;
+mod worker;
+
+#[cfg(all(test, callbridge_loom))]
+mod loom_tests;
+
+pub use crate::future::ExecutorError;
+pub use builder::ThreadPoolBuilder;
+pub use call::ThreadCall;
+pub use card::StuckJob;
+pub use dedicated::{DedicatedThread, DedicatedThreadBuilder};
+pub use inbox::SubmitError;
+pub use limiter::{AcquireError, CapacityLimiter, LimiterStats, Permit};
+pub use map::Map;
+pub use pool::{PoolStats, ThreadPool};
+pub use shutdown::ShutdownReport;
+pub use token::{CancelHook, CancelToken, CancelWaitError};
+
+use std::panic::Location;
+
+/// Runs a blocking call on a thread of a process-wide pool; await it for the result.
+///
+/// The pool is [`ThreadPool::shared`], up to
+/// [`DEFAULT_MAX_WORKERS`](ThreadPool::DEFAULT_MAX_WORKERS) threads of the crate's own, named
+/// "callbridge-0" and so on. They hold up neither the drop of a runtime nor the exit of the process.
+/// The call is queued at once, so it runs while the task does something else; it may be made
+/// anywhere, also without an event loop. Inside, the caller's event loop is current.
+///
+/// Python: `asyncio.to_thread`.
+///
+/// # Cancel safety
+///
+/// Dropping the [`ThreadCall`] abandons the call: one that hasn't begun never runs.
+///
+/// # Errors
+///
+/// [`Panicked`](crate::ResultError::Panicked) when the call panicked,
+/// [`Refused`](crate::ResultError::Refused) when no thread could be started or the pool was shut
+/// down.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let text = callbridge::to_thread(|| std::fs::read_to_string("Cargo.toml")).await.unwrap();
+/// assert!(text.unwrap().contains("callbridge"));
+/// # }
+/// ```
+#[track_caller]
+pub fn to_thread<F, T>(job: F) -> ThreadCall<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    ThreadPool::shared().call(job, Location::caller())
+}
+
+/// Runs a blocking call on a thread of `pool`; await it for the result.
+///
+/// As [`to_thread`], with a pool of one's own. If the queue is full, the call waits for room while it
+/// is awaited.
+///
+/// Python: `loop.run_in_executor(pool, f)`.
+///
+/// # Cancel safety
+///
+/// As [`to_thread`].
+///
+/// # Errors
+///
+/// As [`to_thread`], and [`Refused`](crate::ResultError::Refused) when the pool is broken.
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::{ThreadPool, run_in_executor};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let pool = ThreadPool::builder().max_workers(4).thread_name("disk").build();
+/// let name = run_in_executor(&pool, || std::thread::current().name().map(str::to_owned));
+/// assert_eq!(name.await.unwrap().unwrap(), "disk-0");
+/// # }
+/// ```
+#[track_caller]
+pub fn run_in_executor<F, T>(pool: &ThreadPool, job: F) -> ThreadCall<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    pool.call(job, Location::caller())
+}

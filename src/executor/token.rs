@@ -1,0 +1,359 @@
+//! How a blocked thread learns that nobody wants its result any more.
+//!
+//! Invariants:
+//! 1. `fired` is set before the hooks are taken, in one critical section, and a hook is entered
+//!    only while it isn't set: each hook runs exactly once, or is withdrawn and never runs.
+//! 2. Hooks run, and are dropped, after the lock is released.
+
+use super::card::Card;
+use crate::sync::context::drives_a_loop;
+use crate::sync::prim::{Mutex, lock};
+use crate::sync::{Deadline, Woken, contain, with_cached_parker};
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+enum Hook {
+    Wake(Waker),
+    Call(Box<dyn FnOnce() + Send>),
+}
+
+impl Hook {
+    fn run(self) {
+        match self {
+            Hook::Wake(waker) => waker.wake(),
+            Hook::Call(call) => {
+                contain("a cancel hook", call);
+            }
+        }
+    }
+}
+
+/// The cancel request of one job.
+pub(super) struct Signal {
+    hooks: Mutex<Hooks>,
+}
+
+struct Hooks {
+    /// The cancel was asked for.
+    fired: bool,
+    /// What runs when it is, in order of registration.
+    entries: Vec<(u64, Hook)>,
+    /// The next key; never reused.
+    next: u64,
+}
+
+impl Signal {
+    pub(super) fn new() -> Self {
+        Signal { hooks: Mutex::new(Hooks { fired: false, entries: Vec::new(), next: 0 }) }
+    }
+
+    pub(super) fn fire(&self) {
+        let entries = {
+            let mut hooks = lock(&self.hooks);
+            hooks.fired = true;
+            std::mem::take(&mut hooks.entries)
+        };
+        entries.into_iter().for_each(|(_, hook)| hook.run());
+    }
+
+    fn is_fired(&self) -> bool {
+        lock(&self.hooks).fired
+    }
+
+    /// Enters a hook, or gives it back when it is too late.
+    fn enter(&self, hook: Hook) -> Result<u64, Hook> {
+        let mut hooks = lock(&self.hooks);
+        if hooks.fired {
+            return Err(hook);
+        }
+        let key = hooks.next;
+        hooks.next += 1;
+        hooks.entries.push((key, hook));
+        Ok(key)
+    }
+
+    fn withdraw(&self, key: u64) {
+        let hook = {
+            let mut hooks = lock(&self.hooks);
+            let place = hooks.entries.iter().position(|(entered, _)| *entered == key);
+            place.map(|place| hooks.entries.remove(place))
+        };
+        if let Some((_, Hook::Call(call))) = hook {
+            contain("the drop of a cancel hook", || drop(call));
+        }
+    }
+}
+
+/// Something that has a [`Signal`]: a job, whatever its types.
+pub(super) trait Signalled: Send + Sync {
+    fn signal(&self) -> &Signal;
+}
+
+/// Tells a running job that its result is no longer wanted.
+///
+/// A job gets its own with [`current`](Self::current), and can hand clones to threads and async code
+/// that work for it. It is cancelled when the waiting side asks for a cancel, when an awaited call is
+/// dropped, and when the executor's shutdown reaches its deadline. The job decides what to do:
+/// [ask](Self::is_cancelled) between two steps, [wait](Self::wait) on it instead of sleeping, or
+/// leave a [wake function](Self::on_cancel) that ends the blocking call it is in.
+///
+/// Python: `anyio.from_thread.check_cancelled`, which can only be asked.
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::executor::{CancelToken, ThreadPool};
+/// use std::time::Duration;
+///
+/// let pool = ThreadPool::builder().build();
+/// let (began, begun) = std::sync::mpsc::channel();
+/// let mut call = pool.submit(move || {
+///     let token = CancelToken::current().unwrap();
+///     began.send(()).unwrap();
+///     let mut polls = 0;
+///     while token.wait(Duration::from_secs(1)).is_err() {
+///         polls += 1; // look at the device once a second, until told otherwise
+///     }
+///     polls
+/// });
+/// begun.recv().unwrap();
+/// call.cancel();
+/// assert!(call.result(None).unwrap() < 60);
+/// ```
+#[derive(Clone)]
+pub struct CancelToken {
+    job: Arc<dyn Signalled>,
+}
+
+impl CancelToken {
+    pub(super) fn new(job: Arc<dyn Signalled>) -> Self {
+        CancelToken { job }
+    }
+
+    pub(super) fn cancel(&self) {
+        self.job.signal().fire();
+    }
+
+    /// The token of the job that runs on this thread; `None` outside of a job.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(callbridge::executor::CancelToken::current().is_none(), "no job runs here");
+    /// ```
+    pub fn current() -> Option<Self> {
+        Card::of_this_thread()?.token()
+    }
+
+    /// Whether the cancel was asked for.
+    ///
+    /// # Examples
+    ///
+    /// See [`CancelToken`].
+    pub fn is_cancelled(&self) -> bool {
+        self.job.signal().is_fired()
+    }
+
+    /// Waits until the cancel is asked for, at most `timeout`; `None` waits for ever.
+    ///
+    /// # Blocking
+    ///
+    /// Blocks the calling thread. A pool's worker keeps its place: to the pool, a job that waits here
+    /// is one that works.
+    ///
+    /// # Errors
+    ///
+    /// [`CancelWaitError::TimedOut`] when nobody asked in time; [`CancelWaitError::WouldDeadlock`]
+    /// on a thread that drives an event loop: await [`cancelled`](Self::cancelled) there.
+    ///
+    /// # Examples
+    ///
+    /// See [`CancelToken`].
+    pub fn wait(&self, timeout: impl Into<Option<Duration>>) -> Result<(), CancelWaitError> {
+        let timeout = timeout.into();
+        let signal = self.job.signal();
+        if signal.is_fired() {
+            return Ok(());
+        }
+        if timeout == Some(Duration::ZERO) {
+            return Err(CancelWaitError::TimedOut);
+        }
+        if drives_a_loop() {
+            return Err(CancelWaitError::WouldDeadlock);
+        }
+        let deadline = Deadline::after(timeout);
+        with_cached_parker(|parker| {
+            let Ok(key) = signal.enter(Hook::Wake(parker.waker().clone())) else { return Ok(()) };
+            while !signal.is_fired() {
+                if parker.park(deadline) == Woken::TimedOut {
+                    signal.withdraw(key);
+                    // A cancel that came with the deadline counts.
+                    return if signal.is_fired() { Ok(()) } else { Err(CancelWaitError::TimedOut) };
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Waits until the cancel is asked for, in async code that works for the job.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the returned future withdraws it; nothing is lost.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::Bridge;
+    /// use callbridge::executor::{CancelToken, to_thread};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let (began, begun) = tokio::sync::oneshot::channel();
+    /// let mut call = to_thread(move || {
+    ///     let token = CancelToken::current().unwrap();
+    ///     // Async code that a job calls sees the job's cancel.
+    ///     Bridge::current().run_coroutine_threadsafe(async move {
+    ///         began.send(()).unwrap();
+    ///         token.cancelled().await;
+    ///         "told to stop"
+    ///     }).result(None)
+    /// });
+    /// begun.await.unwrap();
+    /// call.cancel();
+    /// assert_eq!(call.await.unwrap().unwrap(), "told to stop");
+    /// # }
+    /// ```
+    pub fn cancelled(&self) -> impl Future<Output = ()> + Send + use<> {
+        Cancelled { token: self.clone(), key: None }
+    }
+
+    /// Runs `wake` once when the cancel is asked for; at once if it was. Dropping the guard
+    /// withdraws it.
+    ///
+    /// For what ends a blocking call from outside: shut down its socket, close its device, raise its
+    /// flag. It runs on the thread that asks, which may be one of the loop's, so it must not block. A
+    /// panic in it is contained. Dropping the guard doesn't wait for a `wake` that is running.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::executor::{CancelToken, ThreadPool};
+    /// use std::io::Read;
+    /// use std::net::{Shutdown, TcpListener, TcpStream};
+    ///
+    /// let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    /// let mut silent = TcpStream::connect(listener.local_addr()?)?;
+    /// let (began, begun) = std::sync::mpsc::channel();
+    /// let pool = ThreadPool::builder().build();
+    /// let mut call = pool.submit(move || {
+    ///     let other_end = silent.try_clone()?;
+    ///     let token = CancelToken::current().unwrap();
+    ///     let _hook = token.on_cancel(move || drop(other_end.shutdown(Shutdown::Both)));
+    ///     began.send(()).unwrap();
+    ///     silent.read(&mut [0; 16])
+    /// });
+    /// begun.recv().unwrap();
+    /// call.cancel();
+    /// assert_eq!(call.result(None).unwrap()?, 0, "the blocked read came back");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn on_cancel(&self, wake: impl FnOnce() + Send + 'static) -> CancelHook {
+        match self.job.signal().enter(Hook::Call(Box::new(wake))) {
+            Ok(key) => CancelHook { entered: Some((self.clone(), key)) },
+            Err(hook) => {
+                hook.run();
+                CancelHook { entered: None }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for CancelToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CancelToken").field("is_cancelled", &self.is_cancelled()).finish()
+    }
+}
+
+struct Cancelled {
+    token: CancelToken,
+    /// The hook that holds the last waker.
+    key: Option<u64>,
+}
+
+impl Future for Cancelled {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(key) = self.key.take() {
+            self.token.job.signal().withdraw(key);
+        }
+        match self.token.job.signal().enter(Hook::Wake(cx.waker().clone())) {
+            Ok(key) => {
+                self.key = Some(key);
+                Poll::Pending
+            }
+            Err(_) => Poll::Ready(()),
+        }
+    }
+}
+
+impl Drop for Cancelled {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.token.job.signal().withdraw(key);
+        }
+    }
+}
+
+/// Keeps a wake function registered; see [`CancelToken::on_cancel`].
+///
+/// # Examples
+///
+/// See [`CancelToken::on_cancel`].
+#[must_use = "dropping it withdraws the wake function"]
+pub struct CancelHook {
+    /// Where it is entered, unless it has run at once.
+    entered: Option<(CancelToken, u64)>,
+}
+
+impl Drop for CancelHook {
+    fn drop(&mut self) {
+        if let Some((token, key)) = self.entered.take() {
+            token.job.signal().withdraw(key);
+        }
+    }
+}
+
+impl fmt::Debug for CancelHook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CancelHook").finish_non_exhaustive()
+    }
+}
+
+/// Why a wait on a [`CancelToken`] ended without a cancel.
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::executor::{CancelToken, CancelWaitError, ThreadPool};
+/// use std::time::Duration;
+///
+/// let pool = ThreadPool::builder().build();
+/// let waited = pool.submit(|| CancelToken::current().unwrap().wait(Duration::from_millis(1)));
+/// # let mut waited = waited;
+/// assert_eq!(waited.result(None).unwrap(), Err(CancelWaitError::TimedOut));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CancelWaitError {
+    /// Nobody asked in time.
+    #[error("no cancel was asked for in time: go on working")]
+    TimedOut,
+    /// Waiting here would stop an event loop.
+    #[error("waiting here would block an event loop: await `cancelled` instead")]
+    WouldDeadlock,
+}
