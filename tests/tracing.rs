@@ -29,7 +29,7 @@ impl<S: Subscriber> Layer<S> for Events {
 }
 
 fn current() -> Option<&'static str> {
-    Span::current().metadata().map(|span| span.name())
+    Span::current().metadata().map(tracing::Metadata::name)
 }
 
 /// One test: the subscriber is the process's.
