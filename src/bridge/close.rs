@@ -1,5 +1,5 @@
 use super::core::Core;
-use crate::future::{Origin, promise};
+use crate::future::lone_promise;
 use crate::sync::Deadline;
 use crate::sync::context::drives_a_loop;
 use std::fmt;
@@ -145,7 +145,7 @@ pub(super) async fn close(core: Arc<Core>, deadline: Duration) -> CloseReport {
         core.die();
         return report(&core, started, 0, 0, false);
     }
-    let (promise, closing) = promise(Arc::clone(&core) as Arc<dyn Origin>);
+    let (promise, closing) = lone_promise();
     let waiting = Arc::clone(&core);
     let thread = std::thread::Builder::new()
         .name(format!("{}-close", core.name))

@@ -30,6 +30,9 @@ use std::task::Waker;
 /// The most items a driver takes at a time.
 const BATCH: usize = 32;
 
+/// Room for so many items is kept when a burst is over; what is beyond goes back.
+const KEPT_ROOM: usize = 1024;
+
 /// The type of ready work is open for the model checks; `S` says where it was submitted.
 pub(super) struct RunQueue<R, S> {
     common: Mutex<Common<R, S>>,
@@ -268,6 +271,9 @@ impl<R, S: Copy> RunQueue<R, S> {
             let share = if self.elastic { common.ready.len() / 2 } else { common.ready.len() };
             let more = share.min(BATCH - 1);
             lock(&place.seat.desk).batch.extend(common.ready.drain(..more));
+            if common.ready.is_empty() && common.ready.capacity() > KEPT_ROOM {
+                common.ready = VecDeque::new();
+            }
             return Some(item);
         }
         if !self.elastic {
@@ -306,9 +312,13 @@ impl<R, S: Copy> RunQueue<R, S> {
 
     /// Forgets suspended work that has ended.
     pub(super) fn unsuspend(&self, place: u32) {
-        let removed =
-            lock(&self.suspended).as_mut().and_then(|slab| slab.try_remove(place as usize));
-        drop(removed);
+        let mut suspended = lock(&self.suspended);
+        let Some(slab) = suspended.as_mut() else { return };
+        let removed = slab.try_remove(place as usize);
+        let surplus =
+            (slab.is_empty() && slab.capacity() > KEPT_ROOM).then(|| std::mem::take(slab));
+        drop(suspended);
+        drop((removed, surplus));
     }
 
     /// The waker of suspended work, if it still is; its place can have another tenant by now.

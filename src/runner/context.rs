@@ -1,9 +1,9 @@
 //! Async contexts that a sync program enters and exits.
 
-use super::core::{Core, Nowhere};
+use super::core::Core;
 use super::guard::Guard;
 use super::registry::Entry;
-use crate::future::{BlockingFuture, Origin, Promise, ResultError, promise};
+use crate::future::{BlockingFuture, Promise, ResultError, lone_promise};
 use crate::sync::Deadline;
 use crate::sync::context::drives_a_loop;
 use std::error::Error;
@@ -233,9 +233,8 @@ where
         return Err(EnterError::Loop(ResultError::WouldDeadlock));
     }
     let live = core.ready(Deadline::Never).map_err(EnterError::Loop)?;
-    let nowhere = Arc::new(Nowhere) as Arc<dyn Origin>;
-    let (opened, mut opening) = promise(Arc::clone(&nowhere));
-    let (end, ended) = promise(nowhere);
+    let (opened, mut opening) = lone_promise();
+    let (end, ended) = lone_promise();
     let call = live.house.run_coroutine_threadsafe(task(Stage { opened, ended }));
     let entry = Entry::new(Location::caller(), end, call);
     let id = match core.contexts.register(entry) {

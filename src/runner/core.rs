@@ -14,7 +14,7 @@
 use super::builder::Settings;
 use super::registry::Registry;
 use crate::bridge::Bridge;
-use crate::future::{FutureState, Origin, Promise, ResultError, StartError, promise};
+use crate::future::{FutureState, Promise, ResultError, StartError, lone_promise};
 use crate::sync::Deadline;
 use crate::sync::prim::atomic::{AtomicBool, Ordering};
 use crate::sync::prim::{Condvar, Mutex, MutexGuard, lock};
@@ -76,15 +76,6 @@ pub(super) enum Found {
     Running(Stop),
     /// A loop that somebody else ends, or that didn't come up in time.
     Ending,
-}
-
-/// The origin of promises that no bridge keeps; nobody asks for its turns.
-pub(super) struct Nowhere;
-
-impl Origin for Nowhere {
-    fn turns(&self) -> u32 {
-        0
-    }
 }
 
 impl Core {
@@ -184,7 +175,7 @@ impl Core {
             house: Bridge::builder(handle.clone()).unbounded().name(&*self.name).build(),
             gone: CancellationToken::new(),
         });
-        let (stop, stopped) = promise(Arc::new(Nowhere) as Arc<dyn Origin>);
+        let (stop, stopped) = lone_promise();
         self.settle(Phase::Running(stop));
         // A stop that was dropped, and a runtime that panics, end the loop at once.
         let asked = catch_unwind(AssertUnwindSafe(|| runtime.block_on(stopped)));

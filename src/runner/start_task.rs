@@ -1,5 +1,5 @@
-use super::core::{Core, Nowhere};
-use crate::future::{BlockingFuture, Origin, Promise, ResultError, promise};
+use super::core::Core;
+use crate::future::{BlockingFuture, Promise, ResultError, lone_promise};
 use crate::sync::context::drives_a_loop;
 use std::fmt;
 use std::future::Future;
@@ -89,7 +89,7 @@ where
     if drives_a_loop() {
         return Err(StartTaskError::Loop(ResultError::WouldDeadlock));
     }
-    let (promise, mut ready) = promise(Arc::new(Nowhere) as Arc<dyn Origin>);
+    let (promise, mut ready) = lone_promise();
     let mut call = super::submit(core, task(Started { promise }));
     match ready.result(None) {
         Ok(value) => Ok((value, call)),
