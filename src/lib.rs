@@ -10,6 +10,7 @@
 //! | a library that calls back from its own threads | [`channel()`] and a [`Sender`] in the callback | a [`FrameStream`] |
 //! | a thread that owns a blocking socket | a [`Listener`] over a source | frames as a stream, or an async handler whose answer the thread waits for |
 //! | a foreign thread that needs an answer from async code | [`Bridge::run_coroutine_threadsafe`] | a [`BlockingFuture`], `.result(timeout)` |
+//! | an async program with blocking calls | [`to_thread`], [`ThreadPool`], [`DedicatedThread`] | awaitable results, bounded and cancellable |
 //! | a sync program that needs an async library | `ThreadRunner` | an event loop of your own: `run`, `enter_context`, `wrap_iter` |
 //!
 //! # Backpressure
