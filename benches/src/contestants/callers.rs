@@ -21,14 +21,15 @@ pub(crate) trait Caller: 'static {
 
 const ANSWERED: &str = "the loop answers";
 
-/// callbridge with default settings.
-pub(crate) struct Ours(Bridge);
+/// callbridge with default settings, or without its limit of calls in flight.
+pub(crate) struct Ours<const UNBOUNDED: bool = false>(Bridge);
 
-impl Caller for Ours {
+impl<const UNBOUNDED: bool> Caller for Ours<UNBOUNDED> {
     type Pending<T: Send + 'static> = BlockingFuture<T>;
 
     fn new(on: &Loop) -> Self {
-        Ours(Bridge::builder(on.handle().clone()).unbounded().build())
+        let bridge = Bridge::builder(on.handle().clone());
+        Ours(if UNBOUNDED { bridge.unbounded() } else { bridge }.build())
     }
 
     fn submit<T: Send + 'static>(

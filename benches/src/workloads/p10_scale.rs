@@ -1,4 +1,5 @@
-//! P10: what an operation costs when there are a thousand times more of them.
+//! P10: what an operation costs when there are a thousand times more of them; callbridge's limit of
+//! calls in flight is lifted for the pending ones.
 
 use super::p01_stream::Stream;
 use super::p05_in_flight::pipeline;
@@ -60,7 +61,7 @@ fn run(bench: &Bench<'_>) -> Vec<CaseResult> {
     }
     for (name, calls) in PENDING.into_iter().filter(|it| bench.wants(it.0) && it.1 <= most) {
         let mut case = Case::new("P10", name).at_least(calls).in_steps(calls).at_most(3);
-        case.add(Role::Ours, "callbridge", |ops| pending::<callers::Ours>(on, calls, ops));
+        case.add(Role::Ours, "callbridge", |ops| pending::<callers::Ours<true>>(on, calls, ops));
         case.add(Role::Peer, "spawn + tokio oneshot", |ops| {
             pending::<callers::SpawnTokioOneshot>(on, calls, ops)
         });
