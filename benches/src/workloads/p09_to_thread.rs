@@ -3,7 +3,9 @@
 use super::{Bench, Workload};
 use crate::contestants::event_loop::{Flavour, Loop};
 use crate::harness::{Case, CaseResult, Goal, Meter, Role, Round, Versus};
+use callbridge::{DedicatedThread, ThreadPool};
 use futures::StreamExt;
+use std::convert::Infallible;
 use std::sync::mpsc;
 use std::thread;
 use tokio::sync::oneshot;
@@ -36,6 +38,26 @@ fn run(bench: &Bench<'_>) -> Vec<CaseResult> {
 
 fn case(on: &Loop, name: String, window: usize) -> Case<'_> {
     let mut case = Case::new("P9", name);
+    case.add(Role::Ours, "callbridge to_thread", move |ops| {
+        round(on, window, ops, |n| async move {
+            callbridge::to_thread(move || n).await.expect(ANSWERED)
+        })
+    });
+    case.add(Role::Ours, "callbridge ThreadPool", move |ops| {
+        let pool = ThreadPool::builder().max_workers(2).build();
+        round(on, window, ops, move |n| {
+            let call = callbridge::run_in_executor(&pool, move || n);
+            async move { call.await.expect(ANSWERED) }
+        })
+    });
+    case.add(Role::Ours, "callbridge DedicatedThread", move |ops| {
+        let built = DedicatedThread::spawn(|| Ok::<u64, Infallible>(0)).result(None);
+        let thread = built.expect("the thread starts");
+        round(on, window, ops, move |n| {
+            let call = thread.call(move |_: &mut u64| n);
+            async move { call.await.expect(ANSWERED) }
+        })
+    });
     case.add(Role::Peer, SPAWN_BLOCKING, move |ops| {
         round(on, window, ops, |n| async move {
             tokio::task::spawn_blocking(move || n).await.expect(ANSWERED)
