@@ -106,7 +106,8 @@ pub(super) async fn shutdown<S: ShutDown>(target: Arc<S>, deadline: Duration) ->
         Ok(_detached) => report.await.ok(),
         Err(_) => None,
     };
-    report.unwrap_or_else(|| {
+    let since_the_call = |report| ShutdownReport { elapsed: started.elapsed(), ..report };
+    report.map(since_the_call).unwrap_or_else(|| {
         // No thread to wait on: refuse and cancel at once instead of never.
         let refused = target.refuse_queued();
         target.cancel_running();

@@ -21,14 +21,19 @@ pub(crate) trait Caller: 'static {
 
 const ANSWERED: &str = "the loop answers";
 
-/// callbridge with default settings, or without its limit of calls in flight.
-pub(crate) struct Ours<const UNBOUNDED: bool = false>(Bridge);
+/// callbridge with default settings, or without its limit of calls in flight, or with a loop that
+/// lingers for some microseconds.
+pub(crate) struct Ours<const UNBOUNDED: bool = false, const LINGER_US: u64 = 0>(Bridge);
 
-impl<const UNBOUNDED: bool> Caller for Ours<UNBOUNDED> {
+/// A loop that looks for the next call for 20 µs before it sleeps.
+pub(crate) type OursLingering = Ours<false, 20>;
+
+impl<const UNBOUNDED: bool, const LINGER_US: u64> Caller for Ours<UNBOUNDED, LINGER_US> {
     type Pending<T: Send + 'static> = BlockingFuture<T>;
 
     fn new(on: &Loop) -> Self {
-        let bridge = Bridge::builder(on.handle().clone());
+        let linger = std::time::Duration::from_micros(LINGER_US);
+        let bridge = Bridge::builder(on.handle().clone()).linger(linger);
         Ours(if UNBOUNDED { bridge.unbounded() } else { bridge }.build())
     }
 

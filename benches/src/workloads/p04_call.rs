@@ -24,6 +24,7 @@ fn run(bench: &Bench<'_>) -> Vec<CaseResult> {
         let on = Loop::new(flavour);
         let mut case = Case::new("P4", flavour.name());
         case.add(Role::Ours, "callbridge", |ops| round::<callers::Ours>(&on, ops));
+        case.add(Role::Ours, "callbridge linger", |ops| round::<callers::OursLingering>(&on, ops));
         case.add(Role::Peer, "spawn + tokio oneshot", |ops| {
             round::<callers::SpawnTokioOneshot>(&on, ops)
         });
