@@ -18,7 +18,7 @@ use crate::future::Failure;
 use crate::sync::context::drives_a_loop;
 use crate::sync::prim::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use crate::sync::prim::atomic::{AtomicU64, AtomicUsize, fence};
-use crate::sync::prim::{Condvar, Mutex, MutexGuard, lock};
+use crate::sync::prim::{Condvar, Mutex, MutexGuard, OwnLine, lock};
 use crate::sync::{Deadline, lend};
 use std::sync::PoisonError;
 
@@ -28,8 +28,8 @@ const CLOSED: u64 = 1;
 const ONE: u64 = 2;
 
 pub(super) struct Ledger {
-    entrance: Entrance,
-    exit: Exit,
+    entrance: OwnLine<Entrance>,
+    exit: OwnLine<Exit>,
     /// How many threads sleep, or are about to.
     asleep: OwnLine<AtomicUsize>,
     bed: Mutex<Bed>,
@@ -42,7 +42,6 @@ pub(super) struct Ledger {
 }
 
 /// What submitters write.
-#[repr(align(128))]
 struct Entrance {
     admitted: AtomicU64,
     seen_ended: AtomicU64,
@@ -51,16 +50,12 @@ struct Entrance {
 }
 
 /// What the loop writes.
-#[repr(align(128))]
 struct Exit {
     finished: AtomicU64,
     cancelled: AtomicU64,
     panicked: AtomicU64,
     loop_closed: AtomicU64,
 }
-
-#[repr(align(128))]
-struct OwnLine<T>(T);
 
 /// Who sleeps.
 struct Bed {
@@ -79,18 +74,18 @@ impl Ledger {
     /// A ledger that lets `limit` calls in at once; `usize::MAX` for no limit.
     pub(super) fn new(limit: usize) -> Self {
         Ledger {
-            entrance: Entrance {
+            entrance: OwnLine(Entrance {
                 admitted: AtomicU64::new(0),
                 seen_ended: AtomicU64::new(0),
                 high_water: AtomicU64::new(0),
                 refused: AtomicU64::new(0),
-            },
-            exit: Exit {
+            }),
+            exit: OwnLine(Exit {
                 finished: AtomicU64::new(0),
                 cancelled: AtomicU64::new(0),
                 panicked: AtomicU64::new(0),
                 loop_closed: AtomicU64::new(0),
-            },
+            }),
             asleep: OwnLine(AtomicUsize::new(0)),
             bed: Mutex::new(Bed { submitters: 0, closers: 0 }),
             slot_freed: Condvar::new(),
@@ -104,10 +99,10 @@ impl Ledger {
     }
 
     pub(super) fn stats(&self) -> BridgeStats {
-        let exit = &self.exit;
+        let exit = &self.exit.0;
         let (finished, cancelled) = (exit.finished.load(Acquire), exit.cancelled.load(Acquire));
         let (panicked, loop_closed) = (exit.panicked.load(Acquire), exit.loop_closed.load(Acquire));
-        let submitted = self.entrance.admitted.load(Acquire) / ONE;
+        let submitted = self.entrance.0.admitted.load(Acquire) / ONE;
         let ended = finished + cancelled + panicked + loop_closed;
         BridgeStats {
             submitted,
@@ -116,18 +111,18 @@ impl Ledger {
             panicked,
             loop_closed,
             in_flight: (submitted - ended) as usize,
-            high_water: self.entrance.high_water.load(Acquire) as usize,
-            refused: self.entrance.refused.load(Acquire),
+            high_water: self.entrance.0.high_water.load(Acquire) as usize,
+            refused: self.entrance.0.refused.load(Acquire),
         }
     }
 
     pub(super) fn in_flight(&self) -> usize {
         let ended = self.ended();
-        (self.entrance.admitted.load(Acquire) / ONE - ended) as usize
+        (self.entrance.0.admitted.load(Acquire) / ONE - ended) as usize
     }
 
     fn ended(&self) -> u64 {
-        let exit = &self.exit;
+        let exit = &self.exit.0;
         exit.finished.load(Acquire)
             + exit.cancelled.load(Acquire)
             + exit.panicked.load(Acquire)
@@ -135,7 +130,7 @@ impl Ledger {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.entrance.admitted.load(Acquire) & CLOSED != 0
+        self.entrance.0.admitted.load(Acquire) & CLOSED != 0
     }
 
     /// Lets a call in if there is room.
@@ -158,7 +153,7 @@ impl Ledger {
     }
 
     fn admit_now(&self) -> Result<(), Refusal> {
-        let entrance = &self.entrance;
+        let entrance = &self.entrance.0;
         let mut word = entrance.admitted.load(Acquire);
         loop {
             if word & CLOSED != 0 {
@@ -203,21 +198,21 @@ impl Ledger {
     }
 
     fn count_refusal(&self) {
-        self.entrance.refused.fetch_add(1, Relaxed);
+        self.entrance.0.refused.fetch_add(1, Relaxed);
     }
 
     /// Lets an ended call out.
     pub(super) fn release(&self, failure: Option<&Failure>) {
         let column = match failure {
-            None => &self.exit.finished,
-            Some(Failure::Cancelled) => &self.exit.cancelled,
-            Some(Failure::Panicked(_)) => &self.exit.panicked,
+            None => &self.exit.0.finished,
+            Some(Failure::Cancelled) => &self.exit.0.cancelled,
+            Some(Failure::Panicked(_)) => &self.exit.0.panicked,
             Some(
                 Failure::LoopClosed
                 | Failure::StartFailed(_)
                 | Failure::WouldDeadlock
                 | Failure::Refused(_),
-            ) => &self.exit.loop_closed,
+            ) => &self.exit.0.loop_closed,
         };
         column.fetch_add(1, Release);
         fence(SeqCst);
@@ -241,7 +236,7 @@ impl Ledger {
 
     /// Lets nobody in any more and releases every waiting submitter.
     pub(super) fn close(&self) {
-        self.entrance.admitted.fetch_or(CLOSED, AcqRel);
+        self.entrance.0.admitted.fetch_or(CLOSED, AcqRel);
         // A submitter is before its look, which sees the bit, or asleep.
         drop(lock(&self.bed));
         self.slot_freed.notify_all();

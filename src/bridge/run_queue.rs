@@ -21,7 +21,7 @@
 //! 5. Work and wakers are dropped and woken after the locks are released.
 
 use crate::sync::prim::atomic::{AtomicBool, Ordering, fence};
-use crate::sync::prim::{Mutex, lock};
+use crate::sync::prim::{Mutex, OwnLine, lock};
 use slab::Slab;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,9 +35,9 @@ const KEPT_ROOM: usize = 1024;
 
 /// The type of ready work is open for the model checks; `S` says where it was submitted.
 pub(super) struct RunQueue<R, S> {
-    common: Mutex<Common<R, S>>,
+    common: OwnLine<Mutex<Common<R, S>>>,
     /// Work that waits to be woken; `None` once dead.
-    suspended: Mutex<Option<Slab<Waker>>>,
+    suspended: OwnLine<Mutex<Option<Slab<Waker>>>>,
     /// Nobody can submit any more: drivers leave when nothing is in flight.
     abandoned: AtomicBool,
     /// The most drivers that are kept without work: as many as the loop has workers.
@@ -141,15 +141,15 @@ impl<R, S: Copy> RunQueue<R, S> {
     /// A queue for a loop with `workers` workers; `elastic` if polls can run in parallel.
     pub(super) fn new(workers: usize, elastic: bool) -> Self {
         RunQueue {
-            common: Mutex::new(Common {
+            common: OwnLine(Mutex::new(Common {
                 ready: VecDeque::new(),
                 seats: Slab::new(),
                 spawning: 0,
                 idle: Vec::new(),
                 notified: Notified::default(),
                 dead: false,
-            }),
-            suspended: Mutex::new(Some(Slab::new())),
+            })),
+            suspended: OwnLine(Mutex::new(Some(Slab::new()))),
             abandoned: AtomicBool::new(false),
             spare: workers,
             elastic,
@@ -164,12 +164,12 @@ impl<R, S: Copy> RunQueue<R, S> {
 
     /// Asks for the first driver, before there is work.
     pub(super) fn first_driver(&self) -> Help {
-        lock(&self.common).ask_for_a_driver(From::Outside)
+        lock(&self.common.0).ask_for_a_driver(From::Outside)
     }
 
     /// Queues ready work, or gives it back if the queue is dead.
     pub(super) fn push(&self, item: R, from: From) -> Result<Help, R> {
-        let mut common = lock(&self.common);
+        let mut common = lock(&self.common.0);
         if common.dead {
             return Err(item);
         }
@@ -203,7 +203,7 @@ impl<R, S: Copy> RunQueue<R, S> {
     pub(super) fn enter(&self, from: From) -> Option<Place<R, S>> {
         let desk = Desk { batch: VecDeque::with_capacity(BATCH), polling: None };
         let seat = Arc::new(Seat { desk: Mutex::new(desk) });
-        let mut common = lock(&self.common);
+        let mut common = lock(&self.common.0);
         common.spawning -= 1;
         if common.dead {
             drop(common);
@@ -232,7 +232,7 @@ impl<R, S: Copy> RunQueue<R, S> {
             }
             desk.polling = None;
         }
-        let mut common = lock(&self.common);
+        let mut common = lock(&self.common.0);
         if !std::mem::take(&mut place.yielded) {
             common.looked(place.number);
         }
@@ -299,7 +299,7 @@ impl<R, S: Copy> RunQueue<R, S> {
 
     /// Stores how to wake suspended work; `None` if the queue is dead.
     pub(super) fn suspend(&self, waker: Waker) -> Option<u32> {
-        let mut suspended = lock(&self.suspended);
+        let mut suspended = lock(&self.suspended.0);
         match suspended.as_mut() {
             Some(slab) if slab.len() < u32::MAX as usize => Some(slab.insert(waker) as u32),
             _ => {
@@ -312,7 +312,7 @@ impl<R, S: Copy> RunQueue<R, S> {
 
     /// Forgets suspended work that has ended.
     pub(super) fn unsuspend(&self, place: u32) {
-        let mut suspended = lock(&self.suspended);
+        let mut suspended = lock(&self.suspended.0);
         let Some(slab) = suspended.as_mut() else { return };
         let removed = slab.try_remove(place as usize);
         let surplus =
@@ -323,14 +323,14 @@ impl<R, S: Copy> RunQueue<R, S> {
 
     /// The waker of suspended work, if it still is; its place can have another tenant by now.
     pub(super) fn waker_of(&self, place: u32) -> Option<Waker> {
-        lock(&self.suspended).as_ref().and_then(|slab| slab.get(place as usize).cloned())
+        lock(&self.suspended.0).as_ref().and_then(|slab| slab.get(place as usize).cloned())
     }
 
     /// Lets drivers leave when nothing is in flight; returns those to wake for that.
     pub(super) fn abandon(&self) -> Vec<Waker> {
         self.abandoned.store(true, Ordering::Release);
         fence(Ordering::SeqCst);
-        lock(&self.common).wake_all()
+        lock(&self.common.0).wake_all()
     }
 
     /// After the end of a call: the drivers to wake so that they leave, if it was the last one of
@@ -338,7 +338,7 @@ impl<R, S: Copy> RunQueue<R, S> {
     pub(super) fn leavers(&self, in_flight: impl Fn() -> usize) -> Vec<Waker> {
         // The fence is the one of the release: it, or the driver's own look, sees the other.
         if self.abandoned.load(Ordering::Acquire) && in_flight() == 0 {
-            lock(&self.common).wake_all()
+            lock(&self.common.0).wake_all()
         } else {
             Vec::new()
         }
@@ -346,7 +346,7 @@ impl<R, S: Copy> RunQueue<R, S> {
 
     /// Takes everything out and lets nothing in any more.
     pub(super) fn kill(&self) -> Remains<R> {
-        let mut common = lock(&self.common);
+        let mut common = lock(&self.common.0);
         common.dead = true;
         let mut ready = std::mem::take(&mut common.ready);
         for (_, member) in &common.seats {
@@ -354,14 +354,14 @@ impl<R, S: Copy> RunQueue<R, S> {
         }
         let mut wakers = common.wake_all();
         drop(common);
-        let suspended = lock(&self.suspended).take();
+        let suspended = lock(&self.suspended.0).take();
         wakers.extend(suspended.into_iter().flatten().map(|(_, waker)| waker));
         Remains { ready, wakers }
     }
 
     /// Where the work was submitted that is inside a poll.
     pub(super) fn polled(&self) -> Vec<S> {
-        let common = lock(&self.common);
+        let common = lock(&self.common.0);
         common.seats.iter().filter_map(|(_, member)| lock(&member.seat.desk).polling).collect()
     }
 }

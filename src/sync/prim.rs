@@ -11,3 +11,8 @@ use std::sync::PoisonError;
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// Keeps what one side writes off the cache lines of what others read or write (two lines, because
+/// processors fetch them in pairs).
+#[repr(align(128))]
+pub(crate) struct OwnLine<T>(pub(crate) T);
