@@ -329,6 +329,8 @@ impl<T> FrameStream<T> {
 
     /// The same stream for users of `?`: `Ok` frames, then the source's error once, then the end.
     ///
+    /// A source that was stopped from outside ([`Ending::Aborted`]) ends it without an error.
+    ///
     /// # Examples
     ///
     /// ```
@@ -447,8 +449,8 @@ impl<T> fmt::Debug for FrameStream<T> {
 
 /// Frames as `Result` items: the source's error comes once, last.
 ///
-/// Made by [`FrameStream::into_try_stream`]. Of the [`Ending`]s, `Finished` and `ConsumerDropped`
-/// end the stream without an error.
+/// Made by [`FrameStream::into_try_stream`]. Of the [`Ending`]s, `Finished`, `ConsumerDropped` and
+/// `Aborted` (an ordinary stop) end the stream without an error.
 ///
 /// # Examples
 ///
@@ -493,7 +495,8 @@ impl<T> Stream for TryFrameStream<T> {
             None if self.told => Poll::Ready(None),
             None => {
                 self.told = true;
-                Poll::Ready(self.frames.error().map(Err))
+                let stopped = self.frames.ending() == Some(Ending::Aborted);
+                Poll::Ready(self.frames.error().filter(|_| !stopped).map(Err))
             }
         }
     }

@@ -103,6 +103,19 @@ fn a_source_that_panics_is_told_apart_from_one_that_finishes() {
 }
 
 #[test]
+fn a_stream_whose_source_was_stopped_yields_no_error() {
+    let stopped = callbridge::Listener::from_fn(|sink: callbridge::listener::Sink<u8>| {
+        sink.wait_stop(None);
+        Ok(())
+    });
+    let (listener, frames) = stopped.spawn().unwrap();
+    assert!(listener.shutdown_blocking(std::time::Duration::from_secs(30)).is_clean());
+    let mut frames = frames.into_try_stream();
+    assert!(next(&mut frames).is_none());
+    assert_eq!(frames.get_ref().ending(), Some(Ending::Aborted));
+}
+
+#[test]
 fn a_finished_or_closed_stream_yields_no_error() {
     for close_the_stream in [false, true] {
         let (sender, mut frames) = channel::<u8>(1);
