@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
-use tokio_util::codec::{Decoder, LengthDelimitedCodec, LinesCodec};
+use tokio_util::codec::{AnyDelimiterCodec, Decoder, LengthDelimitedCodec, LinesCodec};
 use tokio_util::sync::CancellationToken;
 
 /// No wait in these tests takes nearly as long unless something is broken.
@@ -380,7 +380,10 @@ fn frames_before_a_bad_one_are_handed_over_first() {
     let (frames, end) =
         drain(b"one\ntwo\nmuch too long\nnever seen\n", 1, 99, 9, LinesCodec::new());
     assert_eq!(frames, ["one", "two"]);
-    assert_eq!(end, "frame at byte 8 is longer than 9 bytes: raise the limit or check the peer");
+    assert_eq!(
+        end,
+        "frame at byte 8 is too long: raise the limit (9 bytes, or the decoder's own) or check the peer"
+    );
 }
 
 #[test]
@@ -398,8 +401,38 @@ fn a_garbage_length_is_an_error_with_its_offset() {
     let error = source.next_frame().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidData);
     let error = error.get_ref().unwrap().downcast_ref::<FrameError>().unwrap();
-    assert!(matches!(error, FrameError::Malformed { offset: 6, .. }), "{error}");
+    assert!(matches!(error, FrameError::TooLong { offset: 6, .. }), "{error}");
     assert!(source.next_frame().unwrap().is_none(), "a framing error is final");
+}
+
+#[test]
+fn a_frame_over_any_limit_is_too_long_whichever_fires() {
+    let length = |most| LengthDelimitedCodec::builder().max_frame_length(most).new_codec();
+    fn refused<C>(data: &'static [u8], limit: usize, codec: C)
+    where
+        C: Decoder<Error: std::error::Error + Send + Sync, Item: Send> + Send + 'static,
+    {
+        let mut source = ReadSource::new(Cursor::new(data), limit, codec).unwrap();
+        let Err(error) = source.next_frame() else { panic!("it is too long") };
+        assert_eq!(error.kind(), ErrorKind::InvalidData);
+        let error = error.get_ref().unwrap().downcast_ref::<FrameError>().unwrap();
+        assert!(matches!(error, FrameError::TooLong { offset: 0, .. }), "{error}");
+    }
+    // The source's limit fires, and the codec's.
+    for (limit, most) in [(12, 100), (100, 8)] {
+        refused(b"\0\0\0\x09123456789", limit, length(most));
+        refused(b"123456789012\n", limit, LinesCodec::new_with_max_length(most));
+        let (end, ends) = (b";".to_vec(), b";".to_vec());
+        refused(b"123456789012;", limit, AnyDelimiterCodec::new_with_max_length(end, ends, most));
+    }
+}
+
+#[test]
+fn a_frame_that_isnt_one_is_malformed() {
+    let mut source = ReadSource::new(Cursor::new(b"\xff\xff\n"), 100, LinesCodec::new()).unwrap();
+    let error = source.next_frame().unwrap_err();
+    let error = error.get_ref().unwrap().downcast_ref::<FrameError>().unwrap();
+    assert!(matches!(error, FrameError::Malformed { offset: 0, .. }), "{error}");
 }
 
 #[test]

@@ -377,17 +377,13 @@ fn a_late_reply_is_counted_cancelled_and_replaced_by_the_fallback() {
 }
 
 #[test]
-fn a_late_reply_without_a_fallback_is_only_counted() {
+fn a_late_reply_without_a_fallback_is_only_counted_if_told_so() {
     let (_runtime, bridge) = event_loop();
     let (server, addr) = lines();
     let listener = Listener::builder(server)
-        .serve(&bridge, |request: Request<String>| async move {
-            if request.frame == "hang" {
-                std::future::pending::<()>().await;
-            }
-            Some(request.frame)
-        })
+        .serve(&bridge, hang_or_echo)
         .reply_timeout(Duration::from_millis(20))
+        .close_on_missing_reply(false)
         .pipeline(3)
         .spawn()
         .unwrap();
@@ -396,6 +392,80 @@ fn a_late_reply_without_a_fallback_is_only_counted() {
     assert_eq!((hear(&mut client), hear(&mut client)), ("a".into(), "b".into()));
     let stats = clean(&listener);
     assert_eq!((stats.replies, stats.late, stats.fallbacks), (2, 1, 0));
+}
+
+async fn hang_or_echo(request: Request<String>) -> Option<String> {
+    match &*request.frame {
+        "hang" => std::future::pending().await,
+        "panic" => panic!("as asked"),
+        "hush" => None,
+        _ => Some(request.frame),
+    }
+}
+
+#[test]
+fn a_missing_reply_closes_its_connection_after_the_replies_before_it() {
+    let (_runtime, bridge) = event_loop();
+    for (bad, pipeline) in [("hang", 1), ("hang", 8), ("panic", 1), ("panic", 8)] {
+        let (server, addr) = lines();
+        let listener = Listener::builder(server)
+            .serve(&bridge, hang_or_echo)
+            .reply_timeout(Duration::from_millis(100))
+            .fallback(|_| None)
+            .pipeline(pipeline)
+            .spawn()
+            .unwrap();
+        let (mut client, mut other) = (connect(addr), connect(addr));
+        say(&mut client, &format!("a\nhush\nb\n{bad}\n"));
+        let heard = [(); 3].map(|()| hear(&mut client));
+        assert_eq!(heard, ["a", "b", ""], "then the end");
+        say(&mut other, "c\n");
+        assert_eq!(hear(&mut other), "c", "it costs only its own connection");
+        let stats = clean(&listener);
+        assert_eq!((stats.replies, stats.no_reply, stats.late + stats.panicked), (3, 1, 1));
+    }
+}
+
+#[test]
+fn no_reply_after_a_missing_one_is_written() {
+    let (_runtime, bridge) = event_loop();
+    let (server, addr) = lines();
+    let listener = Listener::builder(server)
+        .serve(&bridge, hang_or_echo)
+        .reply_timeout(Duration::from_millis(20))
+        .pipeline(8)
+        .spawn()
+        .unwrap();
+    let mut client = connect(addr);
+    say(&mut client, "a\nhang\nb\nc\n");
+    let mut heard = Vec::new();
+    // The requests that nobody reads any more may turn the end into a reset.
+    let _ = client.read_to_end(&mut heard);
+    assert_eq!(heard, b"a\n");
+    let stats = clean(&listener);
+    assert_eq!((stats.replies, stats.late), (1, 1));
+    assert_eq!(stats.requests, 2 + stats.aborted);
+}
+
+#[test]
+fn a_missing_reply_ends_a_client_side_listener_as_failed() {
+    let (_runtime, bridge) = event_loop();
+    let device = TcpListener::bind("127.0.0.1:0").unwrap();
+    let source = TcpSource::connect(device.local_addr().unwrap(), 100, LinesCodec::new()).unwrap();
+    let (mut device, _) = device.accept().unwrap();
+    let listener = Listener::builder(source)
+        .serve(&bridge, async |line: String| {
+            assert_ne!(line, "panic");
+            Some(line)
+        })
+        .spawn()
+        .unwrap();
+    device.write_all(b"panic\n").unwrap();
+    wait_for(&listener, |_| listener.is_finished());
+    let report = listener.shutdown_blocking(PATIENCE);
+    assert_eq!(report.ending, Some(Ending::Failed));
+    assert!(report.error.as_ref().unwrap().to_string().starts_with("a request has no reply"));
+    assert!(report.to_string().contains("(the source failed: a request has no reply"), "{report}");
 }
 
 #[test]
@@ -494,6 +564,7 @@ fn a_reply_that_cant_be_encoded_costs_that_reply() {
     let addr = server.local_addr().unwrap();
     let listener = Listener::builder(server)
         .serve(&bridge, |request: Request<String>| async move { Some(request.frame) })
+        .close_on_missing_reply(false)
         .spawn()
         .unwrap();
     let mut client = connect(addr);

@@ -77,6 +77,7 @@ pub(crate) fn prepare(
         source.set_poll_interval(interval)?;
     }
     core.set_gauge(source.gauge());
+    core.set_address(source.bound_to());
     Ok(())
 }
 

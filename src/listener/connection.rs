@@ -125,7 +125,7 @@ struct Outbox {
     /// Taken away when the connection is over.
     socket: Option<Arc<Socket>>,
     /// What waits for the writer.
-    queue: VecDeque<Bytes>,
+    queue: VecDeque<Piece>,
     /// The bytes that were accepted and haven't left, those in the writer's hands included.
     pending: usize,
     /// Whether somebody writes.
@@ -134,6 +134,13 @@ struct Outbox {
     closing: bool,
     /// Who waits for `pending` to fall.
     waiters: Vec<Waker>,
+}
+
+/// What leaves together.
+struct Piece {
+    bytes: Bytes,
+    /// How many answers it holds; one that has left in part counts as lost if the rest can't leave.
+    answers: usize,
 }
 
 /// What became of an attempt to hand over an answer.
@@ -277,7 +284,7 @@ impl Connection {
         let mut answer = Some(answer);
         poll_fn(|cx| {
             let bytes = answer.take().unwrap_or_default();
-            match self.offer(bytes, Some(cx.waker())) {
+            match self.offer(bytes, 1, Some(cx.waker())) {
                 Offer::Taken => Poll::Ready(Ok(())),
                 Offer::Closed(bytes) => Poll::Ready(Err(AnswerError::Closed(bytes))),
                 Offer::Full(bytes) => {
@@ -299,7 +306,7 @@ impl Connection {
     ///
     /// See [`AnswerError`].
     pub fn try_send(&self, answer: Bytes) -> Result<(), AnswerError> {
-        match self.offer(answer, None) {
+        match self.offer(answer, 1, None) {
             Offer::Taken => Ok(()),
             Offer::Full(answer) => Err(AnswerError::Full(answer)),
             Offer::Closed(answer) => Err(AnswerError::Closed(answer)),
@@ -353,10 +360,10 @@ impl Connection {
     /// # let _ = greet;
     /// ```
     pub fn replier<E>(&self, encoder: E) -> ConnectionReplier<E> {
-        ConnectionReplier { connection: self.clone(), encoder, buffer: BytesMut::new() }
+        ConnectionReplier { connection: self.clone(), encoder, buffer: BytesMut::new(), fed: 0 }
     }
 
-    fn offer(&self, answer: Bytes, waker: Option<&Waker>) -> Offer {
+    fn offer(&self, answer: Bytes, answers: usize, waker: Option<&Waker>) -> Offer {
         let core = &self.core;
         let socket = {
             let mut outbox = lock(&core.outbox);
@@ -375,7 +382,7 @@ impl Connection {
                 return Offer::Taken;
             }
             outbox.pending += answer.len();
-            outbox.queue.push_back(answer);
+            outbox.queue.push_back(Piece { bytes: answer, answers });
             if std::mem::replace(&mut outbox.writing, true) {
                 return Offer::Taken;
             }
@@ -408,14 +415,14 @@ impl Core {
                 Ok(written) => self.advance(&mut batch, written),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(_) => return self.close(batch.len()),
+                Err(_) => return self.close(answers_in(&batch)),
             }
         }
         if batch.is_empty() && socket::can_send_now() {
             return;
         }
         let (core, socket) = (Arc::clone(self), Arc::clone(socket));
-        let (stop, queued) = (Arc::clone(&self.server.core.stop), batch.len());
+        let (stop, queued) = (Arc::clone(&self.server.core.stop), answers_in(&batch));
         let name = format!("{}-{}-out", self.server.core.name, self.id);
         if stop.spawn(&name, move || core.write_slowly(&socket, batch)).is_err() {
             self.close(queued);
@@ -423,7 +430,7 @@ impl Core {
     }
 
     /// Writes until nothing is queued; runs on a thread of its own.
-    fn write_slowly(self: &Arc<Self>, socket: &Arc<Socket>, mut batch: VecDeque<Bytes>) {
+    fn write_slowly(self: &Arc<Self>, socket: &Arc<Socket>, mut batch: VecDeque<Piece>) {
         let _nudge = self.server.core.stop.register(shutdown_on_interrupt(socket));
         let mut patience = Deadline::after(Some(self.server.core.write_timeout));
         while self.next_batch(&mut batch) {
@@ -434,16 +441,16 @@ impl Core {
                 }
                 Err(error) if is_tick(&error) => {
                     if self.server.core.stop.is_set() || patience.passed() {
-                        return self.close(batch.len());
+                        return self.close(answers_in(&batch));
                     }
                 }
-                Err(_) => return self.close(batch.len()),
+                Err(_) => return self.close(answers_in(&batch)),
             }
         }
     }
 
     /// Refills a used-up batch from the queue; false, with the writing given up, if it is empty.
-    fn next_batch(&self, batch: &mut VecDeque<Bytes>) -> bool {
+    fn next_batch(&self, batch: &mut VecDeque<Piece>) -> bool {
         if batch.is_empty() {
             let mut outbox = lock(&self.outbox);
             if outbox.queue.is_empty() {
@@ -461,21 +468,25 @@ impl Core {
     }
 
     /// Drops what was written and lets waiters know of the room.
-    fn advance(&self, batch: &mut VecDeque<Bytes>, mut written: usize) {
+    fn advance(&self, batch: &mut VecDeque<Piece>, mut written: usize) {
         let waiters = {
             let mut outbox = lock(&self.outbox);
             outbox.pending = outbox.pending.saturating_sub(written);
             std::mem::take(&mut outbox.waiters)
         };
         waiters.into_iter().for_each(Waker::wake);
-        while let Some(piece) = batch.front_mut() {
-            if written < piece.len() {
-                piece.advance(written);
+        while let Some(Piece { bytes, .. }) = batch.front_mut() {
+            if written < bytes.len() {
+                bytes.advance(written);
                 return;
             }
-            written -= piece.len();
+            written -= bytes.len();
             batch.pop_front();
         }
+    }
+
+    fn lose(&self, answers: usize) {
+        count_by(&self.server.core.counters.answers_lost, answers);
     }
 
     /// Ends the connection; `unsent` answers are lost besides those in the queue.
@@ -489,7 +500,7 @@ impl Core {
                 std::mem::take(&mut outbox.waiters),
             )
         };
-        count_by(&self.server.core.counters.answers_lost, unsent + queue.len());
+        self.lose(unsent + answers_in(&queue));
         if let Some(socket) = socket {
             // The reading side, if it is still there, wakes up and ends as well.
             let _ = socket.shutdown(Shutdown::Both);
@@ -498,39 +509,125 @@ impl Core {
     }
 }
 
-fn send(socket: &Socket, batch: &VecDeque<Bytes>, wait: bool) -> io::Result<usize> {
+fn answers_in(pieces: &VecDeque<Piece>) -> usize {
+    pieces.iter().map(|piece| piece.answers).sum()
+}
+
+fn send(socket: &Socket, batch: &VecDeque<Piece>, wait: bool) -> io::Result<usize> {
     let mut pieces = [IoSlice::new(&[]); PIECES];
     let count = batch.len().min(PIECES);
     for (slot, piece) in pieces.iter_mut().zip(batch) {
-        *slot = IoSlice::new(piece);
+        *slot = IoSlice::new(&piece.bytes);
     }
     socket::send_pieces(socket, &pieces[..count], wait)
 }
 
 /// The answering side of a connection together with an encoder.
 ///
+/// [`send`](Self::send) writes each answer; [`feed`](Self::feed) collects answers that one
+/// [`flush`](Self::flush) writes together, which is several times faster where they come in batches,
+/// as from [`recv_many`](crate::FrameStream::recv_many).
+///
+/// What was fed and can't leave (the connection is over, or the replier is dropped unflushed) is
+/// counted in [`ListenerStats::answers_lost`](super::ListenerStats::answers_lost).
+///
 /// # Examples
 ///
-/// See [`Connection::replier`].
+/// See [`StreamServer`](super::StreamServer) for one per connection.
+///
+/// ```
+/// use callbridge::listener::{Connection, ConnectionReplier};
+/// use tokio_util::codec::LinesCodec;
+///
+/// async fn count_to_three(replier: &mut ConnectionReplier<LinesCodec>) -> std::io::Result<()> {
+///     for number in ["one", "two", "three"] {
+///         replier.feed(number)?;
+///     }
+///     replier.flush().await
+/// }
+/// # let _ = count_to_three;
+/// ```
 pub struct ConnectionReplier<E> {
     connection: Connection,
     encoder: E,
-    /// Where answers are encoded; used again once they have left.
+    /// Encoded answers that weren't handed over yet; used again once they have left.
     buffer: BytesMut,
+    /// How many answers are in the buffer.
+    fed: usize,
 }
 
 impl<E> ConnectionReplier<E> {
-    /// Encodes `item` and sends it as [`Connection::send`] does.
+    /// Encodes `item` after what was fed before; nothing leaves before [`flush`](Self::flush).
     ///
-    /// # Cancel safety
-    ///
-    /// Dropped while it waits, nothing was sent and the item is dropped; an encoder that keeps state
-    /// has seen it.
+    /// Never waits. What is fed has no bound but the memory: flush after each batch.
     ///
     /// # Errors
     ///
-    /// [`InvalidData`](ErrorKind::InvalidData) when the encoder refuses the item,
-    /// [`NotConnected`](ErrorKind::NotConnected) when the connection is over.
+    /// [`InvalidData`](ErrorKind::InvalidData) when the encoder refuses the item; what was fed
+    /// before stays.
+    ///
+    /// # Examples
+    ///
+    /// See [`ConnectionReplier`].
+    pub fn feed<I>(&mut self, item: I) -> io::Result<()>
+    where
+        E: Encoder<I>,
+        E::Error: std::error::Error + Send + Sync + 'static,
+    {
+        let before = self.buffer.len();
+        if let Err(error) = self.encoder.encode(item, &mut self.buffer) {
+            self.buffer.truncate(before);
+            return Err(io::Error::new(ErrorKind::InvalidData, error));
+        }
+        self.fed += 1;
+        Ok(())
+    }
+
+    /// Sends what was fed, in one write if the kernel takes it, and waits as [`Connection::send`] does.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, nothing was sent; what was fed stays for the next `flush`.
+    ///
+    /// # Errors
+    ///
+    /// [`NotConnected`](ErrorKind::NotConnected) when the connection is over; what was fed is then
+    /// dropped and counted as lost.
+    ///
+    /// # Examples
+    ///
+    /// See [`ConnectionReplier`].
+    pub async fn flush(&mut self) -> io::Result<()> {
+        poll_fn(|cx| {
+            let answers = std::mem::take(&mut self.fed);
+            match self.connection.offer(self.buffer.split().freeze(), answers, Some(cx.waker())) {
+                Offer::Taken => Poll::Ready(Ok(())),
+                Offer::Full(bytes) => {
+                    self.fed = answers;
+                    self.buffer = BytesMut::from(bytes);
+                    Poll::Pending
+                }
+                Offer::Closed(_) => {
+                    self.connection.core.lose(answers);
+                    Poll::Ready(Err(io::Error::new(
+                        ErrorKind::NotConnected,
+                        "the connection is closed: nobody is there to answer",
+                    )))
+                }
+            }
+        })
+        .await
+    }
+
+    /// Feeds `item` and flushes.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, nothing was sent; the item stays fed, and leaves with the next flush.
+    ///
+    /// # Errors
+    ///
+    /// As [`feed`](Self::feed) and [`flush`](Self::flush).
     ///
     /// # Examples
     ///
@@ -540,13 +637,8 @@ impl<E> ConnectionReplier<E> {
         E: Encoder<I>,
         E::Error: std::error::Error + Send + Sync + 'static,
     {
-        if let Err(error) = self.encoder.encode(item, &mut self.buffer) {
-            self.buffer.clear();
-            return Err(io::Error::new(ErrorKind::InvalidData, error));
-        }
-        let answer = self.buffer.split().freeze();
-        let sent = self.connection.send(answer).await;
-        sent.map_err(|error| io::Error::new(ErrorKind::NotConnected, error.to_string()))
+        self.feed(item)?;
+        self.flush().await
     }
 
     /// The connection that is answered.
@@ -556,6 +648,12 @@ impl<E> ConnectionReplier<E> {
     /// See [`Connection::replier`].
     pub fn connection(&self) -> &Connection {
         &self.connection
+    }
+}
+
+impl<E> Drop for ConnectionReplier<E> {
+    fn drop(&mut self) {
+        self.connection.core.lose(self.fed);
     }
 }
 

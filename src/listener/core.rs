@@ -7,6 +7,7 @@ use crate::channel::{Ending, LossReason, SendError, Sender, SourceError};
 use crate::sync::prim::{Mutex, lock};
 use crate::sync::{contain, discard, report};
 use std::io;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Wake;
@@ -27,6 +28,8 @@ struct Outcome {
     gauge: Gauge,
     ending: Option<Ending>,
     error: Option<SourceError>,
+    /// Where the source is bound.
+    address: Option<SocketAddr>,
 }
 
 impl Core {
@@ -43,6 +46,14 @@ impl Core {
     pub(crate) fn set_gauge(&self, gauge: Gauge) {
         let old = std::mem::replace(&mut lock(&self.outcome).gauge, gauge);
         drop(old);
+    }
+
+    pub(crate) fn set_address(&self, address: Option<SocketAddr>) {
+        lock(&self.outcome).address = address;
+    }
+
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        lock(&self.outcome).address
     }
 
     /// Keeps the gauge's last reading, since the source is about to go.

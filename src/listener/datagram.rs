@@ -446,6 +446,10 @@ impl<S: DatagramSocket> FrameSource for DatagramSource<S> {
         socket::set_tick(&self.socket.sock(), interval, interval)
     }
 
+    fn bound_to(&self) -> Option<SocketAddr> {
+        self.socket.sock().local_addr().ok()?.as_socket()
+    }
+
     fn gauge(&self) -> Gauge {
         let (socket, shared) = (Arc::downgrade(&self.socket), Arc::clone(&self.shared));
         Gauge::new(move || SourceStats {

@@ -4,7 +4,9 @@ use bytes::BytesMut;
 use std::error::Error;
 use std::io::{self, Read};
 use thiserror::Error as ThisError;
-use tokio_util::codec::Decoder;
+use tokio_util::codec::{
+    AnyDelimiterCodecError, Decoder, LengthDelimitedCodecError, LinesCodecError,
+};
 
 /// How much one read asks for.
 const READ: usize = 64 * 1024;
@@ -31,14 +33,18 @@ const READ: usize = 64 * 1024;
 #[derive(Debug, ThisError)]
 #[non_exhaustive]
 pub enum FrameError {
-    /// More bytes than the limit came without ending the frame, or ended a frame beyond it.
+    /// The frame is longer than the source takes, or than its decoder does.
+    ///
+    /// The decoder's own refusal is recognised if it is tokio-util's `LengthDelimitedCodec` (its
+    /// error may be wrapped in an [`io::Error`]), `LinesCodec` or `AnyDelimiterCodec`.
     #[error(
-        "frame at byte {offset} is longer than {limit} bytes: raise the limit or check the peer"
+        "frame at byte {offset} is too long: raise the limit ({limit} bytes, or the decoder's own) \
+         or check the peer"
     )]
     TooLong {
         /// Where the frame began.
         offset: u64,
-        /// The limit that was set, in bytes.
+        /// The source's limit, in bytes on the wire; the decoder's may be lower.
         limit: usize,
     },
     /// The decoder refused the bytes.
@@ -86,6 +92,16 @@ impl FrameError {
         };
         io::Error::new(kind, self)
     }
+}
+
+/// Whether one of tokio-util's codecs refuses a frame for its length.
+fn says_too_long(error: &(dyn Error + 'static)) -> bool {
+    if let Some(error) = error.downcast_ref::<io::Error>() {
+        return error.get_ref().is_some_and(|inner| says_too_long(inner));
+    }
+    error.is::<LengthDelimitedCodecError>()
+        || matches!(error.downcast_ref(), Some(LinesCodecError::MaxLineLengthExceeded))
+        || matches!(error.downcast_ref(), Some(AnyDelimiterCodecError::MaxChunkLengthExceeded))
 }
 
 /// Cuts a byte stream into frames.
@@ -163,7 +179,14 @@ where
                 let received = self.consumed + self.buffer.len() as u64 - offset;
                 Err(FrameError::Incomplete { offset, received })
             }
-            Err(source) => Err(FrameError::Malformed { offset, source: Box::new(source) }),
+            Err(source) => {
+                let source: Box<dyn Error + Send + Sync> = Box::new(source);
+                Err(if says_too_long(&*source) {
+                    self.too_long()
+                } else {
+                    FrameError::Malformed { offset, source }
+                })
+            }
         }
     }
 

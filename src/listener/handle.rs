@@ -12,6 +12,7 @@ use crate::sync::prim::atomic::{AtomicBool, Ordering};
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -191,6 +192,7 @@ impl Listener {
             elapsed: started.elapsed(),
             stragglers: self.core.stop.stragglers(),
             ending: self.ending(),
+            error: self.error(),
             stats: self.stats(),
             would_deadlock,
         }
@@ -219,6 +221,25 @@ impl Listener {
     /// See [`ListenerBuilder`].
     pub fn name(&self) -> &str {
         &self.core.name
+    }
+
+    /// Where the listener's socket is bound, the port that the system chose included.
+    ///
+    /// `None` for a source without an IP address: a Unix socket, a reader, a closure. It stays known
+    /// after the stop.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use callbridge::listener::{Listener, UdpSource};
+    /// # fn main() -> std::io::Result<()> {
+    /// let (listener, _frames) = Listener::builder(UdpSource::bind("127.0.0.1:0")?).spawn()?;
+    /// assert_ne!(listener.local_addr().unwrap().port(), 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.core.address()
     }
 
     /// Whether every thread of the listener has ended.

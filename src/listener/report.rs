@@ -1,5 +1,5 @@
 use super::stats::ListenerStats;
-use crate::channel::Ending;
+use crate::channel::{Ending, SourceError};
 use std::fmt;
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ pub struct StopReport {
     pub stragglers: Vec<String>,
     /// Why the listener ended, if it has.
     pub ending: Option<Ending>,
+    /// The error of a source that failed, as in [`Listener::error`](super::Listener::error).
+    pub error: Option<SourceError>,
     /// What it has done.
     pub stats: ListenerStats,
     /// The stop was asked for but not waited for, because the calling thread is the listener's own,
@@ -36,7 +38,8 @@ pub struct StopReport {
 }
 
 impl StopReport {
-    /// Whether every thread of the listener has ended.
+    /// Whether every thread of the listener has ended; a source that failed ends, too: see
+    /// [`error`](Self::error).
     ///
     /// # Examples
     ///
@@ -50,7 +53,11 @@ impl fmt::Display for StopReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "stopped in {:?}", self.elapsed)?;
         if let Some(ending) = self.ending {
-            write!(f, " ({ending})")?;
+            write!(f, " ({ending}")?;
+            if let Some(error) = &self.error {
+                write!(f, ": {error}")?;
+            }
+            f.write_str(")")?;
         }
         if self.would_deadlock {
             f.write_str(", not waited for: the calling thread must not block")?;

@@ -127,7 +127,9 @@ pub trait Serve<R>: Origin {
 /// 1. Replies keep the order of the requests on their connection.
 /// 2. A request that isn't answered within [`reply_timeout`](Self::reply_timeout) is cancelled (its
 ///    future is dropped at its next await) and counted as late; one that panics is counted; either is
-///    answered with the [`fallback`](Self::fallback), if there is one, and costs nothing else.
+///    answered with the [`fallback`](Self::fallback), if there is one. Without one, the request's
+///    connection is closed, since its peer would take every later reply for the wrong request: see
+///    [`close_on_missing_reply`](Self::close_on_missing_reply). Datagrams lose this one reply only.
 /// 3. A stop doesn't wait for handlers: what is outstanding is cancelled and counted as aborted.
 /// 4. When the loop goes away, or the bridge is closed, the listener ends as
 ///    [`LoopGone`](Ending::LoopGone).
@@ -173,6 +175,7 @@ pub struct ServeBuilder<S, R, H> {
     reply_timeout: Duration,
     pipeline: usize,
     fallback: Option<Fallback<R>>,
+    close_on_missing_reply: bool,
 }
 
 type Fallback<R> = Box<dyn Fn(Unanswered) -> Option<R> + Send + Sync>;
@@ -187,6 +190,7 @@ pub struct Service<R, H> {
     pub(super) reply_timeout: Duration,
     pub(super) pipeline: usize,
     pub(super) fallback: Option<Fallback<R>>,
+    pub(super) close_on_missing_reply: bool,
     poll_interval: Option<Duration>,
 }
 
@@ -200,11 +204,14 @@ impl<S, R, H> ServeBuilder<S, R, H> {
             reply_timeout: REPLY_TIMEOUT,
             pipeline: 1,
             fallback: None,
+            close_on_missing_reply: true,
         }
     }
 
     /// How long a handler may take, counted from when its request was read; 30 s unless told.
     ///
+    /// On a connection, give a [`fallback`](Self::fallback) as well: a request without any reply
+    /// closes it (see [`close_on_missing_reply`](Self::close_on_missing_reply)).
     /// Zero gives only handlers that are done at once a chance; `Duration::MAX` means for ever.
     ///
     /// # Examples
@@ -231,7 +238,9 @@ impl<S, R, H> ServeBuilder<S, R, H> {
 
     /// Makes the reply to a request that is late or whose handler panicked; by default there is none.
     ///
-    /// It runs on the listener's thread; a panic in it is contained and sends nothing.
+    /// It runs on the listener's thread; a panic in it is contained and sends nothing. On a connection,
+    /// give one that makes a reply of the protocol that says "failed": a request without any reply
+    /// closes it (see [`close_on_missing_reply`](Self::close_on_missing_reply)).
     ///
     /// # Examples
     ///
@@ -267,6 +276,56 @@ impl<S, R, H> ServeBuilder<S, R, H> {
         self
     }
 
+    /// Whether a connection is closed when one of its requests gets no reply because its handler was
+    /// late or panicked, or because its reply couldn't be encoded, and no fallback was sent instead;
+    /// true unless told.
+    ///
+    /// A peer whose protocol doesn't number requests takes each reply for that to its oldest open
+    /// request: after a gap, every later reply would be taken for the wrong one. So the replies before
+    /// the gap are written, and the connection is closed; what was at work behind it is cancelled and
+    /// counted as aborted. A handler that returns `None` means no reply and closes nothing. Set it to
+    /// false for a protocol with request numbers. Datagrams are never concerned; sources of your own
+    /// are as [`replies_in_order`](super::RequestSource::replies_in_order) says.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::Bridge;
+    /// use callbridge::listener::{Listener, Request, TcpServer};
+    /// use std::io::{Read, Write};
+    /// use std::net::TcpStream;
+    /// use std::time::Duration;
+    /// use tokio_util::codec::LinesCodec;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
+    /// let bridge = Bridge::new(runtime.handle().clone());
+    /// // "7 what?" is answered by "7 this": a gap does no harm.
+    /// let server = TcpServer::bind("127.0.0.1:0", 1024, LinesCodec::new)?;
+    /// let listener = Listener::builder(server)
+    ///     .serve(&bridge, async |request: Request<String>| {
+    ///         if request.frame.starts_with('1') {
+    ///             std::future::pending::<()>().await;
+    ///         }
+    ///         Some(request.frame)
+    ///     })
+    ///     .reply_timeout(Duration::from_millis(5))
+    ///     .close_on_missing_reply(false)
+    ///     .spawn()?;
+    ///
+    /// let mut client = TcpStream::connect(listener.local_addr().unwrap())?;
+    /// client.write_all(b"1 hard\n2 easy\n")?;
+    /// let mut reply = [0; 7];
+    /// client.read_exact(&mut reply)?;
+    /// assert_eq!(&reply, b"2 easy\n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn close_on_missing_reply(mut self, close: bool) -> Self {
+        self.close_on_missing_reply = close;
+        self
+    }
+
     /// Starts the thread.
     ///
     /// # Errors
@@ -297,6 +356,7 @@ impl<S, R, H> ServeBuilder<S, R, H> {
             reply_timeout: self.reply_timeout,
             pipeline: self.pipeline,
             fallback: self.fallback,
+            close_on_missing_reply: self.close_on_missing_reply,
             poll_interval: options.poll_interval,
         };
         self.source.launch_service(service)?;
@@ -440,5 +500,9 @@ where
 
     fn flush(&mut self) -> io::Result<bool> {
         RequestSource::<R>::flush(&mut self.stream)
+    }
+
+    fn replies_in_order(&self) -> bool {
+        RequestSource::<R>::replies_in_order(&self.stream)
     }
 }

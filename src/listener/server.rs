@@ -302,6 +302,7 @@ where
     ) -> io::Result<()> {
         let poll_interval = socket::check_tick(poll_interval.unwrap_or(POLL_INTERVAL))?;
         socket::set_tick(&SockRef::from(&*self.socket), poll_interval, poll_interval)?;
+        core.set_address(self.socket.local_addr().ok().and_then(|at| at.as_socket()));
         let shared = Arc::new(Shared {
             core: Arc::clone(core),
             answer_budget: self.answer_budget,

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,6 +87,11 @@ pub trait FrameSource: Send + 'static {
         Ok(())
     }
 
+    /// The address that [`Listener::local_addr`](super::Listener::local_addr) gives; by default none.
+    fn bound_to(&self) -> Option<SocketAddr> {
+        None
+    }
+
     /// What [`Listener::stats`](super::Listener::stats) asks for the source's own counters.
     fn gauge(&self) -> Gauge {
         Gauge::none()
@@ -139,7 +145,8 @@ pub trait RequestSource<R>: FrameSource {
     ///
     /// # Errors
     ///
-    /// An error costs this reply, is counted, and changes nothing else.
+    /// An error costs this reply and is counted; it ends the source only if
+    /// [`replies_in_order`](Self::replies_in_order).
     fn answer(&mut self, to: &Self::Address, reply: R) -> io::Result<bool>;
 
     /// Sends what is staged; `Ok(true)` once nothing is left, `Ok(false)` for some progress.
@@ -151,6 +158,14 @@ pub trait RequestSource<R>: FrameSource {
     /// what is staged and ends the source.
     fn flush(&mut self) -> io::Result<bool> {
         Ok(true)
+    }
+
+    /// Whether the peer knows which request a reply belongs to by nothing but its place in the order,
+    /// so that a missing reply would shift all later ones; by default it doesn't.
+    ///
+    /// See [`close_on_missing_reply`](super::ServeBuilder::close_on_missing_reply).
+    fn replies_in_order(&self) -> bool {
+        false
     }
 }
 

@@ -265,6 +265,10 @@ where
     fn set_poll_interval(&mut self, interval: Duration) -> io::Result<()> {
         socket::set_slow_tick(&SockRef::from(&*self.socket), interval)
     }
+
+    fn bound_to(&self) -> Option<SocketAddr> {
+        self.socket.local_addr().ok()?.as_socket()
+    }
 }
 
 impl<C, K, R> RequestSource<R> for StreamSource<C, K>
@@ -300,6 +304,10 @@ where
         }
         self.out.advance(written);
         Ok(self.out.is_empty())
+    }
+
+    fn replies_in_order(&self) -> bool {
+        true
     }
 }
 

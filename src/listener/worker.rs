@@ -218,7 +218,7 @@ where
         };
         let counters = &self.service.core.counters;
         match waited {
-            Waited::Done(Ok(Some(reply))) => self.stage(&pending.address, reply),
+            Waited::Done(Ok(Some(reply))) => self.stage(&pending.address, reply)?,
             Waited::Done(Ok(None)) => self.settle(&counters.no_reply),
             Waited::Done(Err(ResultError::Panicked(panic))) => {
                 let payload = panic.into_payload();
@@ -275,12 +275,27 @@ where
         }
     }
 
-    fn stage(&mut self, address: &S::Address, reply: R) {
+    fn stage(&mut self, address: &S::Address, reply: R) -> Result<(), Verdict> {
         match self.source.answer(address, reply) {
             Ok(true) => self.settle(&self.core().counters.replies),
             Ok(false) => self.staged += 1,
-            Err(_) => self.settle(&self.core().counters.reply_errors),
+            Err(_) => {
+                self.settle(&self.core().counters.reply_errors);
+                return self.leave_a_gap();
+            }
         }
+        Ok(())
+    }
+
+    /// A request gets no reply: where only their order tells replies apart, there can be no more.
+    fn leave_a_gap(&mut self) -> Result<(), Verdict> {
+        if !self.service.close_on_missing_reply || !self.source.replies_in_order() {
+            return Ok(());
+        }
+        self.flush()?;
+        let text = "a request has no reply: the connection is closed, or later replies would be \
+                    taken for the wrong requests";
+        Err(Verdict::Failed(io::Error::other(text)))
     }
 
     /// Sends the fallback, if there is one; the request itself is settled.
@@ -290,8 +305,10 @@ where
         if let Some(reply) = reply {
             if self.source.answer(address, reply).is_ok() {
                 count(&self.core().counters.fallbacks);
+                return self.flush();
             }
         }
+        self.leave_a_gap()?;
         self.flush()
     }
 
