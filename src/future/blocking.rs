@@ -165,7 +165,7 @@ impl<T> BlockingFuture<T> {
         })
     }
 
-    fn done_after_a_nap(&self, deadline: Deadline) -> bool {
+    pub(crate) fn done_after_a_nap(&self, deadline: Deadline) -> bool {
         let naps = self.shared.origin.as_ref().is_some_and(|origin| origin.waiters_nap());
         naps && nap(deadline, || self.shared.done.load(Ordering::Acquire))
     }

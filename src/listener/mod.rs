@@ -27,6 +27,7 @@
 //! See [`Listener`], [`StreamServer`] and [`ServeBuilder`].
 
 mod accept;
+mod batch;
 mod builder;
 mod connection;
 mod core;

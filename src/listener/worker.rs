@@ -3,14 +3,16 @@
 //! Every request is settled once: by `settle`, as one of the staged when they leave or are lost, or
 //! by the worker's drop.
 
+use super::batch::{self, Batch, Outcome};
 use super::core::{Core, Verdict};
 use super::reader::is_framing;
 use super::serve::{Service, Unanswered};
-use super::source::{Interrupter, RequestSource, is_tick};
+use super::source::{FrameSource, Interrupter, RequestSource, is_tick};
 use super::stats::{count, count_by, uncount};
 use crate::sync::prim::atomic::{AtomicU64, Ordering};
 use crate::sync::{Deadline, Parker, contain, discard, report, with_parker};
 use crate::{BlockingFuture, ResultError, SubmitTimeoutError, TrySubmitError};
+use std::any::Any;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, ErrorKind};
@@ -32,13 +34,43 @@ const GATHERED: usize = 256;
 struct Pending<A, R> {
     address: A,
     deadline: Deadline,
-    /// Cancelled when dropped; `None` if there was no room for it in time.
-    reply: Option<BlockingFuture<Option<R>>>,
+    reply: Reply<R>,
+}
+
+/// Where a reply comes from.
+enum Reply<R> {
+    /// A call of its own; cancelled when dropped.
+    Call(BlockingFuture<Option<R>>),
+    /// The oldest of the batches.
+    Batch,
+    /// Nowhere: there was no room for the call in time.
+    NoRoom,
 }
 
 /// What came of waiting for a reply.
 enum Waited<R> {
-    Done(Result<Option<R>, ResultError>),
+    Done(Option<R>),
+    Panicked(Box<dyn Any + Send>),
+    Cancelled,
+    LoopGone,
+    Late,
+    Stopped,
+}
+
+impl<R> From<Result<Option<R>, ResultError>> for Waited<R> {
+    fn from(result: Result<Option<R>, ResultError>) -> Self {
+        match result {
+            Ok(reply) => Waited::Done(reply),
+            Err(ResultError::Panicked(panic)) => Waited::Panicked(panic.into_payload()),
+            Err(ResultError::LoopClosed) => Waited::LoopGone,
+            Err(_) => Waited::Cancelled,
+        }
+    }
+}
+
+/// What a wait ended with.
+enum Wait<T> {
+    Done(Result<T, ResultError>),
     Late,
     Stopped,
 }
@@ -68,11 +100,19 @@ impl<R, H> Service<R, H> {
             stop.register(source.interrupter()),
             stop.register(Interrupter::new(move || waker.wake_by_ref())),
         );
-        let mut worker =
-            Worker { service: self, source, parker, window: VecDeque::new(), staged: 0 };
+        let mut worker = Worker {
+            service: self,
+            source,
+            parker,
+            incoming: VecDeque::new(),
+            window: VecDeque::new(),
+            batches: VecDeque::new(),
+            spare: None,
+            staged: 0,
+        };
         let mut end = None;
         loop {
-            if end.is_none() {
+            if end.is_none() && !worker.front_is_ready() {
                 end = worker.fill().err();
             }
             let answered = match worker.window.pop_front() {
@@ -93,12 +133,18 @@ impl<R, H> Service<R, H> {
     }
 }
 
-struct Worker<'a, S, A, R, H> {
+struct Worker<'a, S: FrameSource, A, R, H> {
     service: &'a Service<R, H>,
     source: &'a mut S,
     parker: &'a Parker,
+    /// Requests taken in that aren't submitted yet.
+    incoming: VecDeque<S::Frame>,
     /// Requests at work, oldest first.
     window: VecDeque<Pending<A, R>>,
+    /// The batches among them, oldest first.
+    batches: VecDeque<Batch<S::Frame, R>>,
+    /// A used-up batch for the next one.
+    spare: Option<Batch<S::Frame, R>>,
     /// Replies that were encoded and haven't left.
     staged: usize,
 }
@@ -114,24 +160,50 @@ where
         &self.service.core
     }
 
-    /// Takes in requests: all that are at hand and fit; waits for one only if there is nothing else
-    /// to do. An error says that no more will come.
+    /// Whether the oldest request can be answered without waiting.
+    fn front_is_ready(&self) -> bool {
+        match self.window.front().map(|pending| &pending.reply) {
+            Some(Reply::Call(call)) => call.is_done(),
+            Some(Reply::Batch) => self.batches.front().is_none_or(Batch::is_ready),
+            Some(Reply::NoRoom) => true,
+            None => false,
+        }
+    }
+
+    /// Takes in and submits requests: all that are at hand and fit; waits for one only if there is
+    /// nothing else to do. An error says that no more will come.
     fn fill(&mut self) -> Result<(), Verdict> {
         while self.window.len() < self.service.pipeline {
+            let more = self.take_in();
+            if self.incoming.is_empty() {
+                return more.map(drop);
+            }
+            self.submit_incoming()?;
+            if !more? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in requests for one batch; false when no more are at hand.
+    fn take_in(&mut self) -> Result<bool, Verdict> {
+        let room = (self.service.pipeline - self.window.len()).min(batch::LARGEST);
+        while self.incoming.len() < room {
             if self.core().stop.is_set() {
                 return Err(Verdict::Stopped);
             }
-            let idle = self.window.is_empty();
+            let idle = self.window.is_empty() && self.incoming.is_empty();
             let next = if idle && self.staged == 0 {
                 self.source.next_frame()
             } else {
                 self.source.next_ready()
             };
             match next {
-                Ok(Some(frame)) => self.submit(frame)?,
+                Ok(Some(frame)) => self.incoming.push_back(frame),
                 Ok(None) if idle && self.staged == 0 => return Err(self.ended()),
                 Ok(None) if idle => self.flush()?,
-                Ok(None) => return Ok(()),
+                Ok(None) => return Ok(false),
                 Err(error) if is_tick(&error) => {}
                 Err(_) if self.core().stop.is_set() => return Err(Verdict::Stopped),
                 Err(error) => {
@@ -142,7 +214,7 @@ where
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// A stop looks like the peer's end.
@@ -150,31 +222,83 @@ where
         if self.core().stop.is_set() { Verdict::Stopped } else { Verdict::Finished }
     }
 
-    fn submit(&mut self, frame: S::Frame) -> Result<(), Verdict> {
+    /// Submits what was taken in: several requests as a batch, if there is room for it.
+    fn submit_incoming(&mut self) -> Result<(), Verdict> {
         let counters = &self.service.core.counters;
         for counter in [&counters.frames, &counters.requests, &counters.in_flight] {
-            count(counter);
+            count_by(counter, self.incoming.len());
         }
         let deadline = Deadline::after(Some(self.service.reply_timeout));
-        let address = self.source.address(&frame);
-        let handler = Arc::clone(&self.service.handler);
-        let call = async move { handler(frame).await };
-        let reply = match self.service.bridge.try_run_coroutine_threadsafe(call) {
-            Ok(reply) => Some(reply.cancel_on_drop()),
-            Err(TrySubmitError::Full(call)) => match self.submit_slowly(call, deadline) {
-                Ok(reply) => reply,
+        let submitted = match self.submit_batch(deadline) {
+            Ok(true) => return Ok(()),
+            Ok(false) => self.submit_each(deadline),
+            Err(verdict) => Err(verdict),
+        };
+        if submitted.is_err() {
+            let lost = std::mem::take(&mut self.incoming).len();
+            count_by(&counters.aborted, lost);
+            counters.in_flight.fetch_sub(lost as u64, Ordering::AcqRel);
+        }
+        submitted
+    }
+
+    /// False if the requests are to be submitted one by one.
+    fn submit_batch(&mut self, deadline: Deadline) -> Result<bool, Verdict> {
+        if self.incoming.len() < 2 {
+            return Ok(false);
+        }
+        let before = self.window.len();
+        for frame in &self.incoming {
+            let address = self.source.address(frame);
+            self.window.push_back(Pending { address, deadline, reply: Reply::Batch });
+        }
+        let mut batch = self.spare.take().unwrap_or_else(Batch::new);
+        let service = self.service;
+        let refused = match batch.submit(&mut self.incoming, &service.handler, &service.bridge) {
+            Ok(()) => {
+                self.batches.push_back(batch);
+                return Ok(true);
+            }
+            Err(refused) => refused,
+        };
+        self.window.truncate(before);
+        match refused {
+            TrySubmitError::Full(()) => Ok(false),
+            TrySubmitError::Closed(()) => Err(Verdict::LoopGone),
+        }
+    }
+
+    fn submit_each(&mut self, deadline: Deadline) -> Result<(), Verdict> {
+        while let Some(frame) = self.incoming.pop_front() {
+            let address = self.source.address(&frame);
+            let handler = Arc::clone(&self.service.handler);
+            let reply = match self.submit(async move { handler(frame).await }, deadline) {
+                Ok(Some(call)) => Reply::Call(call),
+                Ok(None) => Reply::NoRoom,
                 Err(verdict) => {
                     self.settle(&self.core().counters.aborted);
                     return Err(verdict);
                 }
-            },
-            Err(_) => {
-                self.settle(&self.core().counters.aborted);
-                return Err(Verdict::LoopGone);
-            }
-        };
-        self.window.push_back(Pending { address, deadline, reply });
+            };
+            self.window.push_back(Pending { address, deadline, reply });
+        }
         Ok(())
+    }
+
+    /// Submits a call; `None` if there was no room for it until the deadline.
+    fn submit<F>(
+        &mut self,
+        call: F,
+        deadline: Deadline,
+    ) -> Result<Option<BlockingFuture<Option<R>>>, Verdict>
+    where
+        F: Future<Output = Option<R>> + Send + 'static,
+    {
+        match self.service.bridge.try_run_coroutine_threadsafe(call) {
+            Ok(call) => Ok(Some(call.cancel_on_drop())),
+            Err(TrySubmitError::Full(call)) => self.submit_slowly(call, deadline),
+            Err(_) => Err(Verdict::LoopGone),
+        }
     }
 
     /// Waits for room in the bridge; `None` if there was none until the deadline.
@@ -204,10 +328,12 @@ where
     }
 
     /// Waits for a reply and stages it, or whatever takes its place.
-    fn answer(&mut self, mut pending: Pending<S::Address, R>) -> Result<(), Verdict> {
-        let waited = match &mut pending.reply {
-            Some(reply) => self.wait(reply, pending.deadline),
-            None => Ok(Waited::Late),
+    fn answer(&mut self, pending: Pending<S::Address, R>) -> Result<(), Verdict> {
+        let Pending { address, deadline, reply } = pending;
+        let waited = match reply {
+            Reply::Call(call) => self.wait_for_call(call, deadline),
+            Reply::Batch => self.wait_for_batch(deadline),
+            Reply::NoRoom => Ok(Waited::Late),
         };
         let waited = match waited {
             Ok(waited) => waited,
@@ -218,24 +344,22 @@ where
         };
         let counters = &self.service.core.counters;
         match waited {
-            Waited::Done(Ok(Some(reply))) => self.stage(&pending.address, reply)?,
-            Waited::Done(Ok(None)) => self.settle(&counters.no_reply),
-            Waited::Done(Err(ResultError::Panicked(panic))) => {
-                let payload = panic.into_payload();
+            Waited::Done(Some(reply)) => self.stage(&address, reply)?,
+            Waited::Done(None) => self.settle(&counters.no_reply),
+            Waited::Panicked(payload) => {
                 report("a handler", payload.as_ref());
                 discard(payload);
                 self.settle(&counters.panicked);
-                return self.fall_back(&pending.address, Unanswered::Panicked);
+                return self.fall_back(&address, Unanswered::Panicked);
             }
-            Waited::Done(Err(ResultError::LoopClosed)) => {
-                self.settle(&counters.aborted);
-                return Err(Verdict::LoopGone);
-            }
-            Waited::Done(Err(_)) => self.settle(&counters.aborted),
             Waited::Late => {
                 self.settle(&counters.late);
-                drop(pending.reply.take());
-                return self.fall_back(&pending.address, Unanswered::TimedOut);
+                return self.fall_back(&address, Unanswered::TimedOut);
+            }
+            Waited::Cancelled => self.settle(&counters.aborted),
+            Waited::LoopGone => {
+                self.settle(&counters.aborted);
+                return Err(Verdict::LoopGone);
             }
             Waited::Stopped => {
                 self.settle(&counters.aborted);
@@ -245,24 +369,75 @@ where
         self.flush_if_full()
     }
 
-    /// Waits until the reply is there, its time is up, or the listener stops.
-    fn wait(
+    fn wait_for_call(
         &mut self,
-        reply: &mut BlockingFuture<Option<R>>,
+        mut call: BlockingFuture<Option<R>>,
         deadline: Deadline,
     ) -> Result<Waited<R>, Verdict> {
+        Ok(match self.wait(&mut call, deadline)? {
+            Wait::Done(result) => result.into(),
+            Wait::Late => Waited::Late,
+            Wait::Stopped => Waited::Stopped,
+        })
+    }
+
+    /// Waits for the oldest request of the oldest batch.
+    fn wait_for_batch(&mut self, deadline: Deadline) -> Result<Waited<R>, Verdict> {
+        let Some(mut batch) = self.batches.pop_front() else { return Ok(Waited::LoopGone) };
+        let outcome = match batch.take() {
+            Some(outcome) => Ok(outcome),
+            None => {
+                let instead = match batch.call.as_mut() {
+                    None => Waited::LoopGone,
+                    Some(call) => match self.wait(call, deadline)? {
+                        Wait::Done(_) => Waited::LoopGone,
+                        Wait::Late => Waited::Late,
+                        Wait::Stopped => return Ok(Waited::Stopped),
+                    },
+                };
+                if !matches!(instead, Waited::Late) {
+                    batch.call = None;
+                }
+                batch.take_or_give_up().ok_or(instead)
+            }
+        };
+        if batch.is_used_up() {
+            self.spare = batch.recycle();
+        } else {
+            self.batches.push_front(batch);
+        }
+        match outcome {
+            Err(instead) => Ok(instead),
+            Ok(Outcome::Done(reply)) => Ok(Waited::Done(reply)),
+            Ok(Outcome::Panicked(payload)) => Ok(Waited::Panicked(payload)),
+            Ok(Outcome::LoopGone) => Ok(Waited::LoopGone),
+            Ok(Outcome::Waits(call)) => self.wait_for_call(call, deadline),
+            Ok(Outcome::NoRoom(call)) => match self.submit(call, deadline)? {
+                Some(call) => self.wait_for_call(call, deadline),
+                None => Ok(Waited::Late),
+            },
+        }
+    }
+
+    /// Waits until the call is over, its time is up, or the listener stops.
+    fn wait<T>(
+        &mut self,
+        call: &mut BlockingFuture<T>,
+        deadline: Deadline,
+    ) -> Result<Wait<T>, Verdict> {
+        call.done_after_a_nap(deadline);
         let waker = self.parker.waker().clone();
         let gathered = Deadline::after((self.staged > 0).then_some(GATHER));
         loop {
             let mut context = Context::from_waker(&waker);
-            if let Poll::Ready(result) = Pin::new(&mut *reply).poll(&mut context) {
-                return Ok(Waited::Done(result));
+            if let Poll::Ready(result) = Pin::new(&mut *call).poll(&mut context) {
+                return Ok(Wait::Done(result));
             }
             if self.core().stop.is_set() {
-                return Ok(Waited::Stopped);
+                return Ok(Wait::Stopped);
             }
             if deadline.passed() {
-                return Ok(Waited::Late);
+                return Ok(Wait::Late);
             }
             if self.staged == 0 {
                 self.parker.park(deadline);
@@ -360,9 +535,13 @@ where
     }
 }
 
-impl<S, A, R, H> Drop for Worker<'_, S, A, R, H> {
+impl<S: FrameSource, A, R, H> Drop for Worker<'_, S, A, R, H> {
     fn drop(&mut self) {
         let counters = &self.service.core.counters;
+        // A source that panics can leave some behind.
+        for counter in [&counters.frames, &counters.requests, &counters.aborted] {
+            count_by(counter, self.incoming.len());
+        }
         count_by(&counters.aborted, self.window.len());
         // Encoded, but the source went before they could leave.
         count_by(&counters.reply_errors, self.staged);
