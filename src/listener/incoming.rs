@@ -22,7 +22,9 @@ pub struct Incoming<F> {
 
 /// What happens on a connection: it opens, frames come, it closes.
 ///
-/// Under a policy that drops, any of them can be dropped.
+/// Under a policy that drops, any of them can be dropped. The stream's books
+/// ([`FrameStream::stats`](crate::FrameStream::stats)) count all three kinds; how many frames came is
+/// [`ListenerStats::frames`](super::ListenerStats::frames).
 ///
 /// # Examples
 ///

@@ -49,29 +49,63 @@ const BACKLOG: i32 = 4096;
 ///
 /// # Examples
 ///
+/// Answering from the stream side takes a [`ConnectionReplier`](super::ConnectionReplier) for each
+/// connection, kept from `Opened` to `Closed`; what one `recv_many` brings is answered with one write
+/// per connection. A `flush` waits for a peer that doesn't read once its budget is used up, and holds
+/// up the peers behind it until [`write_timeout`](super::ListenerBuilder::write_timeout): where peers
+/// don't trust each other, give each connection a task of its own, or use
+/// [`Connection::try_send`](super::Connection::try_send) and close who is too slow.
+///
 /// ```
 /// use callbridge::listener::{Event, Listener, TcpServer};
-/// use std::io::Write;
+/// use std::collections::HashMap;
+/// use std::io::{BufRead, BufReader, Write};
 /// use tokio_util::codec::LinesCodec;
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
 /// let server = TcpServer::bind("127.0.0.1:0", 1024, LinesCodec::new)?.with_max_connections(100);
-/// let addr = server.local_addr()?;
-/// let (_listener, mut events) = Listener::builder(server).spawn()?;
+/// let (listener, mut events) = Listener::builder(server).spawn()?;
+/// # let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap())?;
+/// # client.write_all(b"hello\nagain\n")?;
+/// # client.shutdown(std::net::Shutdown::Write)?;
 ///
-/// std::net::TcpStream::connect(addr)?.write_all(b"hello\n")?;
-/// let mut lines = Vec::new();
-/// while let Some(incoming) = events.recv().await {
-///     match incoming.event {
-///         Event::Frame(line) => lines.push(line),
-///         Event::Closed(_) => break,
-///         _ => {}
+/// let (mut repliers, mut batch) = (HashMap::new(), Vec::new());
+/// while events.recv_many(&mut batch, 64).await > 0 {
+///     for incoming in batch.drain(..) {
+///         let id = incoming.connection.id();
+///         match incoming.event {
+///             Event::Opened => {
+///                 repliers.insert(id, incoming.connection.replier(LinesCodec::new()));
+///             }
+///             Event::Frame(line) => {
+///                 if let Some(replier) = repliers.get_mut(&id) {
+///                     replier.feed(format!("{line} yourself"))?;
+///                 }
+///             }
+///             Event::Closed(_) => {
+///                 // The connection is closed with the last handle on it.
+///                 if let Some(mut replier) = repliers.remove(&id) {
+///                     let _ = replier.flush().await;
+///                 }
+/// #               listener.stop();
+///             }
+///             _ => {}
+///         }
+///     }
+///     for replier in repliers.values_mut() {
+///         // Fails when the connection is over; its `Closed` comes next.
+///         let _ = replier.flush().await;
 ///     }
 /// }
-/// assert_eq!(lines, ["hello"]);
+/// # let mut answers = BufReader::new(client).lines();
+/// # assert_eq!(answers.next().unwrap()?, "hello yourself");
+/// # assert_eq!(answers.next().unwrap()?, "again yourself");
 /// # Ok(())
 /// # }
 /// ```
+///
+/// `LinesCodec`, which the examples use for its brevity, refuses bytes that aren't UTF-8 and takes a
+/// carriage return off the end of a line: an echo through it isn't exact.
 pub struct StreamServer<M, K = Tcp> {
     socket: Arc<Socket>,
     /// Makes the codec of a connection.
@@ -123,8 +157,10 @@ where
     ///
     /// `make` makes the codec of each connection: a function such as `LengthDelimitedCodec::new`,
     /// or `move || codec.clone()`. `max_frame` counts as in
-    /// [`ReadSource::new`](super::ReadSource::new). On Unix the address may be in use by closed
-    /// connections of an earlier run (`SO_REUSEADDR`).
+    /// [`ReadSource::new`](super::ReadSource::new): on the wire, header and delimiter included, so
+    /// for length framing it is the longest payload and 4 bytes. Give the codec the payload's limit,
+    /// too, since it reserves room for a frame as soon as it has read the length. On Unix the address
+    /// may be in use by closed connections of an earlier run (`SO_REUSEADDR`).
     ///
     /// # Errors
     ///
@@ -132,7 +168,20 @@ where
     ///
     /// # Examples
     ///
-    /// See [`StreamServer`].
+    /// Frames of at most 64 KiB, each behind its length:
+    ///
+    /// ```
+    /// use callbridge::listener::TcpServer;
+    /// use tokio_util::codec::LengthDelimitedCodec;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// const LONGEST: usize = 64 * 1024;
+    /// let codec = LengthDelimitedCodec::builder().max_frame_length(LONGEST).new_codec();
+    /// let server = TcpServer::bind("127.0.0.1:0", LONGEST + 4, move || codec.clone())?;
+    /// assert_ne!(server.local_addr()?.port(), 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn bind(addr: impl ToSocketAddrs, max_frame: usize, make: M) -> io::Result<Self> {
         let socket = socket::first_that_works(addr, |addr| {
             let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;

@@ -56,8 +56,10 @@ counters! {
     open,
     /// Times that accepting failed (out of descriptors, a connection gone before its turn, ...).
     accept_errors,
-    /// Answers from the stream side that were lost, because the connection broke, its peer didn't
-    /// read, or the listener stopped.
+    /// Answers from the stream side that a [`Connection`](super::Connection) had taken or a
+    /// [`ConnectionReplier`](super::ConnectionReplier) was fed, and that were lost, because the
+    /// connection broke, its peer didn't read, or the listener stopped. Those that were refused with
+    /// an error (by `Connection::send`, `try_send`, and `Replier::send_to`) are the caller's to count.
     answers_lost,
     /// Requests taken by `serve`.
     requests,

@@ -4,7 +4,10 @@ use super::codec::FrameCodec;
 use bytes::BytesMut;
 use callbridge::listener::{Datagram, Event, Incoming, Replier};
 use callbridge::{FrameStream, Stats};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+
+/// Events that are taken at once.
+const BATCH: usize = 256;
 
 /// The loop's part, once the stream has ended.
 pub(super) struct Answered {
@@ -29,32 +32,44 @@ pub(super) async fn datagrams(mut datagrams: FrameStream<Datagram>, replier: Rep
 
 /// Echoes the frames of all connections until the stream ends.
 ///
-/// A peer that doesn't read holds the others up once its answers exceed the budget, until the
-/// listener's write timeout closes its connection.
+/// What one batch of events brings leaves in one write per connection. A peer that doesn't read holds
+/// the others up once its answers exceed the budget, until the listener's write timeout closes its
+/// connection.
 pub(super) async fn connections(
     mut events: FrameStream<Incoming<BytesMut>>,
     make: impl Fn() -> FrameCodec,
 ) -> Answered {
     let mut unsent = 0;
-    let mut repliers = HashMap::new();
-    while let Some(incoming) = events.recv().await {
-        let id = incoming.connection.id();
-        match incoming.event {
-            Event::Opened => {
-                repliers.insert(id, incoming.connection.replier(make()));
-            }
-            Event::Frame(frame) => {
-                // Fails when the connection is over; its `Closed` comes next.
-                let replier = repliers.get_mut(&id).expect("`Opened` comes first");
-                if replier.send(frame.freeze()).await.is_err() {
-                    unsent += 1;
+    let (mut repliers, mut fed, mut batch) = (HashMap::new(), HashSet::new(), Vec::new());
+    while events.recv_many(&mut batch, BATCH).await > 0 {
+        for incoming in batch.drain(..) {
+            let id = incoming.connection.id();
+            match incoming.event {
+                Event::Opened => {
+                    repliers.insert(id, incoming.connection.replier(make()));
                 }
+                Event::Frame(frame) => {
+                    let replier = repliers.get_mut(&id).expect("`Opened` comes first");
+                    match replier.feed(frame.freeze()) {
+                        Ok(()) => drop(fed.insert(id)),
+                        Err(_) => unsent += 1,
+                    }
+                }
+                // The connection is closed with the last handle on it.
+                Event::Closed(_) => {
+                    if let Some(mut replier) = repliers.remove(&id) {
+                        let _ = replier.flush().await;
+                    }
+                    fed.remove(&id);
+                }
+                _ => {}
             }
-            // The connection is closed with the last handle on it.
-            Event::Closed(_) => {
-                repliers.remove(&id);
+        }
+        for id in fed.drain() {
+            // Fails when the connection is over; the listener has counted what was lost.
+            if let Some(replier) = repliers.get_mut(&id) {
+                let _ = replier.flush().await;
             }
-            _ => {}
         }
     }
     Answered { stream: events.stats(), unsent }

@@ -153,7 +153,7 @@ impl Server {
         if !report.is_clean() {
             problems.push(format!("still running after {deadline:?}: {:?}", report.stragglers));
         }
-        if let Some(error) = self.listener.error() {
+        if let Some(error) = &report.error {
             problems.push(format!("the listener failed: {error}"));
         }
         let answered = self.answering.and_then(|mut answering| match answering.result(deadline) {
