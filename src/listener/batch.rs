@@ -2,7 +2,9 @@
 //! that are done at once cost no call of their own.
 //!
 //! A handler that has to wait becomes a call of its own, and so do all that are left once the turn
-//! has lasted too long: a slow handler keeps the others waiting for one poll at most.
+//! has lasted too long: handlers that compute keep the others waiting for the length of a turn and
+//! one stride. A stride, after which the clock is read, is one handler until they have shown to be
+//! quick.
 //!
 //! Invariants:
 //! 1. Outcomes are published in the order of the requests. The listener's thread takes or gives up
@@ -10,8 +12,8 @@
 //!    isn't published, and `given_up` counts those.
 //! 2. User code runs, and users' values are dropped, with no lock held.
 
+use crate::sync::contain;
 use crate::sync::prim::{Mutex, lock};
-use crate::sync::{Deadline, contain};
 use crate::{BlockingFuture, Bridge, TrySubmitError};
 use std::any::Any;
 use std::collections::VecDeque;
@@ -27,6 +29,12 @@ pub(super) const LARGEST: usize = 64;
 
 /// How long a turn may last before what is left of it gets calls of its own.
 const TURN: Duration = Duration::from_micros(50);
+
+/// A stride that took no longer is followed by one of twice as many handlers.
+const QUICK: Duration = Duration::from_micros(4);
+
+/// How many handlers a stride has at most.
+const STRIDE: usize = 8;
 
 /// What came of a handler's first poll.
 pub(super) enum Outcome<R> {
@@ -45,36 +53,31 @@ struct Shared<F, R> {
 }
 
 struct State<F, R> {
-    /// Requests whose handlers weren't made yet.
-    frames: VecDeque<F>,
-    /// What the listener's thread hasn't taken.
+    /// What was published and the listener's thread hasn't taken.
     outcomes: VecDeque<Outcome<R>>,
-    /// How many of the requests to come nobody waits for any more.
+    /// How many of the outcomes to come nobody waits for any more.
     given_up: usize,
+    /// The empty queue of the last turn, for the next one.
+    spare: VecDeque<F>,
 }
 
 impl<F, R> Shared<F, R> {
-    /// Publishes the outcome of the last request, and takes the next one.
-    fn next(&self, outcome: Option<Outcome<R>>) -> Option<F> {
-        let mut unwanted = None;
+    /// Publishes what came of a request, if somebody waits for it, and drops of the requests to come
+    /// those that nobody waits for any more.
+    fn publish(&self, outcome: Option<Outcome<R>>, frames: &mut VecDeque<F>) {
         let mut state = lock(&self.state);
-        if let Some(outcome) = outcome {
-            if state.given_up == 0 {
-                state.outcomes.push_back(outcome);
-            } else {
-                state.given_up -= 1;
-                unwanted = Some(outcome);
-            }
+        if state.given_up == 0 {
+            state.outcomes.extend(outcome);
+            return;
         }
-        let skipped = state.given_up.min(state.frames.len());
-        state.given_up -= skipped;
-        let skipped: Vec<F> = state.frames.drain(..skipped).collect();
-        let frame = state.frames.pop_front();
+        state.given_up -= usize::from(outcome.is_some());
+        let late = state.given_up.min(frames.len());
+        state.given_up -= late;
         drop(state);
-        if unwanted.is_some() || !skipped.is_empty() {
-            contain("the drop of a request that is too late", || drop((unwanted, skipped)));
+        contain("the drop of a request that is too late", || drop(outcome));
+        for frame in frames.drain(..late) {
+            contain("the drop of a request that is too late", || drop(frame));
         }
-        frame
     }
 }
 
@@ -95,7 +98,7 @@ where
     R: Send + 'static,
 {
     pub(super) fn new() -> Self {
-        let state = State { frames: VecDeque::new(), outcomes: VecDeque::new(), given_up: 0 };
+        let state = State { outcomes: VecDeque::new(), given_up: 0, spare: VecDeque::new() };
         let shared = Arc::new(Shared { state: Mutex::new(state) });
         Batch { shared, call: None, ready: VecDeque::new(), left: 0 }
     }
@@ -112,22 +115,24 @@ where
         Fut: Future<Output = Option<R>> + Send + 'static,
     {
         let left = frames.len();
-        std::mem::swap(&mut lock(&self.shared.state).frames, frames);
+        let mut turn_frames = std::mem::take(&mut lock(&self.shared.state).spare);
+        std::mem::swap(&mut turn_frames, frames);
         let turn = Turn {
             shared: Arc::clone(&self.shared),
             handler: Arc::clone(handler),
             bridge: bridge.clone(),
+            frames: turn_frames,
             slot: Box::pin(None),
         };
-        let refused = match bridge.try_run_coroutine_threadsafe(turn) {
+        let (mut turn, refused) = match bridge.try_run_coroutine_threadsafe(turn) {
             Ok(call) => {
                 (self.call, self.left) = (Some(call.cancel_on_drop()), left);
                 return Ok(());
             }
-            Err(TrySubmitError::Full(_)) => TrySubmitError::Full(()),
-            Err(TrySubmitError::Closed(_)) => TrySubmitError::Closed(()),
+            Err(TrySubmitError::Full(turn)) => (turn, TrySubmitError::Full(())),
+            Err(TrySubmitError::Closed(turn)) => (turn, TrySubmitError::Closed(())),
         };
-        std::mem::swap(&mut lock(&self.shared.state).frames, frames);
+        std::mem::swap(&mut turn.frames, frames);
         Err(refused)
     }
 
@@ -159,6 +164,18 @@ where
         outcome
     }
 
+    /// Makes calls of those that the bridge had no room for while it held this call as well.
+    pub(super) fn submit_left_out(&mut self, bridge: &Bridge) {
+        self.ready.append(&mut lock(&self.shared.state).outcomes);
+        for outcome in &mut self.ready {
+            if let Outcome::NoRoom(_) = outcome {
+                if let Outcome::NoRoom(call) = std::mem::replace(outcome, Outcome::LoopGone) {
+                    *outcome = submit(bridge, call);
+                }
+            }
+        }
+    }
+
     pub(super) fn is_used_up(&self) -> bool {
         self.left == 0
     }
@@ -169,7 +186,7 @@ where
         let unused = Arc::get_mut(&mut self.shared).is_some();
         let empty = {
             let state = lock(&self.shared.state);
-            state.frames.is_empty() && state.outcomes.is_empty() && state.given_up == 0
+            state.outcomes.is_empty() && state.given_up == 0
         };
         self.call = None;
         (unused && empty).then_some(self)
@@ -178,7 +195,7 @@ where
 
 impl<F, R> Drop for Batch<F, R> {
     fn drop(&mut self) {
-        // The call looks at this before each request, and at its cancel only before each poll.
+        // The turn looks at this while it lasts, and at its cancel only before.
         lock(&self.shared.state).given_up += self.left;
     }
 }
@@ -188,6 +205,8 @@ struct Turn<F, R, H, Fut> {
     shared: Arc<Shared<F, R>>,
     handler: Arc<H>,
     bridge: Bridge,
+    /// Requests whose handlers weren't made yet.
+    frames: VecDeque<F>,
     /// Where a handler is polled; goes with it if it has to wait.
     slot: Pin<Box<Option<Fut>>>,
 }
@@ -210,23 +229,11 @@ where
             Err(payload) => Outcome::Panicked(payload),
             Ok(Poll::Pending) => {
                 let started = std::mem::replace(&mut self.slot, Box::pin(None));
-                return self.submit(Started(started));
+                return submit(&self.bridge, Started(started));
             }
         };
         contain("the drop of a handler", || self.slot.set(None));
         outcome
-    }
-
-    /// Makes a call of its own of a handler.
-    fn submit(&self, call: impl Future<Output = Option<R>> + Send + 'static) -> Outcome<R> {
-        match self.bridge.try_run_coroutine_threadsafe(call) {
-            Ok(call) => Outcome::Waits(call.cancel_on_drop()),
-            Err(TrySubmitError::Full(call)) => Outcome::NoRoom(Box::pin(call)),
-            Err(TrySubmitError::Closed(call)) => {
-                contain("the drop of a handler", || drop(call));
-                Outcome::LoopGone
-            }
-        }
     }
 }
 
@@ -241,20 +248,45 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        let until = Deadline::At(Instant::now() + TURN);
-        let mut over = false;
-        let mut next = this.shared.next(None);
-        while let Some(frame) = next {
-            let outcome = if over {
-                let handler = Arc::clone(&this.handler);
-                this.submit(async move { handler(frame).await })
-            } else {
-                this.poll_once(frame, cx)
-            };
-            over = over || until.passed();
-            next = this.shared.next(Some(outcome));
+        let began = Instant::now();
+        let (mut last, mut stride, mut over) = (began, 1, false);
+        this.shared.publish(None, &mut this.frames);
+        while !this.frames.is_empty() {
+            for _ in 0..stride {
+                let Some(frame) = this.frames.pop_front() else { break };
+                let outcome = if over {
+                    let handler = Arc::clone(&this.handler);
+                    submit(&this.bridge, async move { handler(frame).await })
+                } else {
+                    this.poll_once(frame, cx)
+                };
+                this.shared.publish(Some(outcome), &mut this.frames);
+            }
+            if !over {
+                let now = Instant::now();
+                over = now - began > TURN;
+                stride = if now - last <= QUICK { STRIDE.min(2 * stride) } else { 1 };
+                last = now;
+            }
         }
+        let frames = std::mem::take(&mut this.frames);
+        lock(&this.shared.state).spare = frames;
         Poll::Ready(())
+    }
+}
+
+/// Makes a call of its own of a handler.
+fn submit<R: Send + 'static>(
+    bridge: &Bridge,
+    call: impl Future<Output = Option<R>> + Send + 'static,
+) -> Outcome<R> {
+    match bridge.try_run_coroutine_threadsafe(call) {
+        Ok(call) => Outcome::Waits(call.cancel_on_drop()),
+        Err(TrySubmitError::Full(call)) => Outcome::NoRoom(Box::pin(call)),
+        Err(TrySubmitError::Closed(call)) => {
+            contain("the drop of a handler", || drop(call));
+            Outcome::LoopGone
+        }
     }
 }
 

@@ -397,6 +397,7 @@ where
                 };
                 if !matches!(instead, Waited::Late) {
                     batch.call = None;
+                    batch.submit_left_out(&self.service.bridge);
                 }
                 batch.take_or_give_up().ok_or(instead)
             }
