@@ -73,7 +73,11 @@ impl<T> Shared<T> {
         if frames == 0 {
             return 0;
         }
-        batch.drain(..frames).for_each(sink);
+        if frames == 1 {
+            batch.pop_front().into_iter().for_each(sink);
+        } else {
+            batch.drain(..frames).for_each(sink);
+        }
         if self.handed.add(frames) {
             self.serve_parked();
         }

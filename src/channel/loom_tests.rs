@@ -60,6 +60,18 @@ fn a_parked_consumer_sees_the_frame_and_the_end() {
 }
 
 #[test]
+fn an_awaiting_consumer_misses_nothing_between_its_looks() {
+    model(|| {
+        let (sender, mut frames) = channel(1);
+        let source = thread::spawn(move || [1, 2].map(|frame| sender.send(frame).is_ok()));
+        let read = [(); 3].map(|()| block_on(frames.recv()));
+        assert_eq!(read, [Some(1), Some(2), None]);
+        assert_eq!(source.join().unwrap(), [true; 2]);
+        assert_balanced(&frames.stats());
+    });
+}
+
+#[test]
 fn two_senders_parked_on_one_slot_both_get_through() {
     model(|| {
         let (sender, mut frames) = channel(1);

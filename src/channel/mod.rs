@@ -55,6 +55,7 @@ mod finish;
 mod overflow;
 mod produce;
 mod queue;
+mod rhythm;
 mod send_future;
 mod sender;
 mod state;

@@ -58,7 +58,32 @@ pub(super) enum Offered<T> {
 
 impl<T> Shared<T> {
     /// What `Sender::send` does.
+    #[inline]
     pub(super) fn send(&self, frame: T) -> Outcome<T> {
+        self.send_at_once(frame).or_else(|frame| self.send_otherwise(frame))
+    }
+
+    /// The short way for a frame that fits without further ado; hands it back, with nothing done
+    /// and nothing booked, if that isn't so.
+    #[inline]
+    fn send_at_once(&self, frame: T) -> Result<Sent<T>, T> {
+        if !self.rules.batched {
+            return Err(frame);
+        }
+        let mut state = lock(&self.state);
+        if state.end.is_some() || !state.parked.is_empty() || !self.has_room(&mut state, None) {
+            return Err(frame);
+        }
+        let consumer = self.accept(&mut state, frame, None);
+        let remaining = self.remaining(&state);
+        drop(state);
+        if let Some(consumer) = consumer {
+            consumer.wake();
+        }
+        Ok(Sent::Queued { remaining })
+    }
+
+    fn send_otherwise(&self, frame: T) -> Outcome<T> {
         let on_full = match self.rules.overflow {
             Overflow::Block => return self.send_waiting(frame, None, OnFull::Refuse),
             Overflow::BlockFor(limit, fallback) => {
@@ -75,7 +100,12 @@ impl<T> Shared<T> {
         self.offer_now(frame, weight, on_full)
     }
 
+    #[inline]
     pub(super) fn try_send(&self, frame: T) -> Outcome<T> {
+        self.send_at_once(frame).or_else(|frame| self.try_send_otherwise(frame))
+    }
+
+    fn try_send_otherwise(&self, frame: T) -> Outcome<T> {
         let weight = self.rules.weigh(&frame);
         self.offer_now(frame, weight, OnFull::Refuse)
     }
@@ -88,6 +118,8 @@ impl<T> Shared<T> {
         at_last: OnFull,
     ) -> Outcome<T> {
         let weight = self.rules.weigh(&frame);
+        // Noted before the queue is found full, so that no progress after that is overlooked.
+        let before = self.handed.position();
         let frame = match self.offer_now(frame, weight, OnFull::Ask) {
             Err(Refused { why: Refusal::Full, frame }) => frame,
             settled => return settled,
@@ -101,6 +133,15 @@ impl<T> Shared<T> {
             self.book_refusal();
             return Err(Refused { why: Refusal::WouldDeadlock, frame });
         }
+        let made_progress = || self.handed.position() != before;
+        let frame = if self.rules.naps && self.rhythm.pause_sending(deadline, made_progress) {
+            match self.send_at_once(frame) {
+                Ok(sent) => return Ok(sent),
+                Err(frame) => frame,
+            }
+        } else {
+            frame
+        };
         with_parker(|parker| {
             let ticket = match self.offer(frame, weight, OnFull::Park(parker.waker().clone())) {
                 Offered::Settled(outcome) => return outcome,
@@ -238,6 +279,7 @@ impl<T> Shared<T> {
         Ok(Sent::Queued { remaining: self.remaining(&lock(&self.state)) })
     }
 
+    #[inline]
     fn has_room(&self, state: &mut State<T>, weight: Option<usize>) -> bool {
         let queue = &mut state.queue;
         if queue.len() >= self.rules.capacity {
@@ -247,6 +289,7 @@ impl<T> Shared<T> {
             && queue.weight().saturating_add(weight.unwrap_or(0)) <= self.rules.budget()
     }
 
+    #[inline]
     fn remaining(&self, state: &State<T>) -> usize {
         match self.rules.capacity {
             usize::MAX => usize::MAX,
@@ -255,6 +298,7 @@ impl<T> Shared<T> {
     }
 
     /// Puts a frame that fits into the queue; returns whom to wake.
+    #[inline]
     fn accept(&self, state: &mut State<T>, frame: T, weight: Option<usize>) -> Option<Waker> {
         state.books.offered += 1;
         state.queue.push(frame, weight);

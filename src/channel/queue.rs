@@ -12,7 +12,8 @@
 //! 3. A sender that is about to park sets `WAITING` and then reads the count; the consumer counts
 //!    and reads `WAITING` in one step, on the same word. Whichever comes second sees the other, so
 //!    no freed slot goes unnoticed.
-//! 4. Only the consumer counts up, and only the consumer starts over, under the lock.
+//! 4. Only the consumer counts, so what it reads there itself is exact. `start` is set under the
+//!    lock, so whoever reads the count under the lock finds it at `start` or beyond.
 
 use crate::sync::prim::atomic::{AtomicUsize, Ordering};
 use std::collections::VecDeque;
@@ -20,7 +21,10 @@ use std::collections::VecDeque;
 const WAITING: usize = 1;
 const ONE: usize = 2;
 
-/// How many frames of its current batch the consumer has handed out, and whether a sender waits.
+/// How many frames the consumer has handed out of its batches, and whether a sender waits.
+///
+/// On cache lines of its own: the consumer writes it for each frame, the senders what is beside it.
+#[repr(align(128))]
 pub(super) struct Handed(AtomicUsize);
 
 impl Handed {
@@ -43,12 +47,20 @@ impl Handed {
         self.0.fetch_and(!WAITING, Ordering::AcqRel);
     }
 
-    fn count(&self) -> usize {
-        self.0.load(Ordering::Acquire) / ONE
+    /// How far the consumer has come; starts over at zero some day.
+    pub(super) fn position(&self) -> Position {
+        Position(self.0.load(Ordering::Acquire) & !WAITING)
     }
+}
 
-    fn start_over(&self) {
-        self.0.fetch_and(WAITING, Ordering::AcqRel);
+/// How many frames had been handed out at some time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Position(usize);
+
+impl Position {
+    /// How many frames lie between, fewer than half of all numbers.
+    fn since(self, earlier: Position) -> usize {
+        self.0.wrapping_sub(earlier.0) / ONE
     }
 }
 
@@ -63,11 +75,20 @@ pub(super) struct Queue<T> {
     lent: usize,
     /// How much of it was handed out, as far as is known here.
     seen: usize,
+    /// Where the consumer was when it got it.
+    start: Position,
 }
 
 impl<T> Queue<T> {
     pub(super) fn new() -> Self {
-        Queue { frames: VecDeque::new(), weights: VecDeque::new(), weight: 0, lent: 0, seen: 0 }
+        Queue {
+            frames: VecDeque::new(),
+            weights: VecDeque::new(),
+            weight: 0,
+            lent: 0,
+            seen: 0,
+            start: Position(0),
+        }
     }
 
     /// The frames the consumer has not been handed, as far as is known (invariant 2).
@@ -81,7 +102,7 @@ impl<T> Queue<T> {
 
     /// Looks how far the consumer has come.
     pub(super) fn refresh(&mut self, handed: &Handed) {
-        self.seen = handed.count();
+        self.seen = handed.position().since(self.start);
     }
 
     /// Frames handed out of the current batch, as far as is known.
@@ -109,7 +130,7 @@ impl<T> Queue<T> {
         debug_assert!(batch.is_empty(), "a batch is exchanged when it is used up");
         let used_up = std::mem::replace(&mut self.lent, self.frames.len());
         self.seen = 0;
-        handed.start_over();
+        self.start = handed.position();
         std::mem::swap(&mut self.frames, batch);
         used_up
     }
@@ -117,8 +138,9 @@ impl<T> Queue<T> {
     /// Takes everything away for good, what the consumer was lent included; returns the frames
     /// and how many of the last batch had been handed out.
     pub(super) fn clear(&mut self, handed: &Handed) -> (VecDeque<T>, usize) {
-        let handed_out = handed.count();
-        handed.start_over();
+        self.refresh(handed);
+        let handed_out = self.seen;
+        self.start = handed.position();
         (self.lent, self.seen, self.weight) = (0, 0, 0);
         self.weights.clear();
         (std::mem::take(&mut self.frames), handed_out)

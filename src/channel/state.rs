@@ -21,6 +21,7 @@ use super::builder::Rules;
 use super::error::SourceError;
 use super::overflow::{Ending, LossReason};
 use super::queue::{Handed, Queue};
+use super::rhythm::Rhythm;
 use super::stats::{Books, Stats};
 use super::waitlist::WaitList;
 use crate::sync::prim::atomic::AtomicUsize;
@@ -37,6 +38,8 @@ pub(super) struct Shared<T> {
     /// How many strong senders there are.
     pub(super) senders: AtomicUsize,
     pub(super) rules: Rules<T>,
+    /// How long a sender without room stays awake.
+    pub(super) rhythm: Rhythm,
 }
 
 pub(super) struct State<T> {
@@ -91,6 +94,7 @@ impl<T> Shared<T> {
             }),
             handed: Handed::new(),
             senders: AtomicUsize::new(1),
+            rhythm: Rhythm::new(rules.capacity),
             rules,
         }
     }

@@ -127,6 +127,9 @@ impl Lost {
 
 /// How often and how long senders waited for room.
 ///
+/// Waits of a few microseconds that a sender spent awake (see
+/// [`Builder::waiters_nap`](crate::channel::Builder::waiters_nap)) aren't counted.
+///
 /// # Examples
 ///
 /// ```

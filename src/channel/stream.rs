@@ -4,6 +4,7 @@ use super::consume::Taken;
 use super::coop::within_budget;
 use super::error::{RecvBlockingError, SourceError, TryRecvError};
 use super::overflow::Ending;
+use super::rhythm::Pace;
 use super::state::Shared;
 use super::stats::Stats;
 use crate::sync::context::drives_a_loop;
@@ -45,6 +46,8 @@ pub struct FrameStream<T> {
     shared: Arc<Shared<T>>,
     /// Frames taken out of the queue together and not handed out; they still count as queued.
     batch: VecDeque<T>,
+    /// When to leave the senders alone.
+    pace: Pace,
     /// Set once everything was read.
     ended: Option<Ending>,
 }
@@ -54,7 +57,8 @@ impl<T> Unpin for FrameStream<T> {}
 
 impl<T> FrameStream<T> {
     pub(super) fn new(shared: Arc<Shared<T>>) -> Self {
-        FrameStream { shared, batch: VecDeque::new(), ended: None }
+        let pace = Pace::new(shared.rules.capacity);
+        FrameStream { shared, batch: VecDeque::new(), pace, ended: None }
     }
 
     /// The next frame; `None` when the channel has ended and everything was read.
@@ -247,7 +251,7 @@ impl<T> FrameStream<T> {
         sink: &mut impl FnMut(T),
     ) -> Poll<usize> {
         within_budget(cx, |cx| {
-            let mut taken = self.take(max, sink, None);
+            let mut taken = self.take_patiently(max, sink);
             if let Taken::Nothing = taken {
                 taken = self.take(max, sink, Some(cx.waker().clone()));
             }
@@ -257,6 +261,35 @@ impl<T> FrameStream<T> {
                 Taken::Ended(_) => Poll::Ready(0),
             }
         })
+    }
+
+    /// Takes what there is. While it pays off, it leaves a source that is just as fast alone for a
+    /// moment before that, and pauses where there is nothing.
+    fn take_patiently(&mut self, max: usize, sink: &mut impl FnMut(T)) -> Taken {
+        if !self.batch.is_empty() || !self.shared.rules.naps {
+            return self.take(max, sink, None);
+        }
+        let mut taken = Taken::Nothing;
+        let keeps_up = self.pace.keeps_up();
+        if !keeps_up {
+            taken = self.take(max, sink, None);
+        }
+        if let Taken::Nothing = taken {
+            let mut pace = self.pace;
+            let paused = pace.pause(|| {
+                taken = self.take(max, sink, None);
+                !matches!(taken, Taken::Nothing)
+            });
+            self.pace = pace;
+            if keeps_up && !paused {
+                taken = self.take(max, sink, None);
+            }
+        }
+        self.pace.note(match taken {
+            Taken::Frames(frames) => frames + self.batch.len(),
+            Taken::Nothing | Taken::Ended(_) => 0,
+        });
+        taken
     }
 
     fn take(&mut self, max: usize, sink: &mut impl FnMut(T), waker: Option<Waker>) -> Taken {

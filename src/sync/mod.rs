@@ -13,5 +13,5 @@ pub(crate) mod prim;
 pub(crate) use contain::{contain, discard, panic_message, report};
 pub(crate) use deadline::Deadline;
 pub(crate) use lend::{Place, lend, take_place};
-pub(crate) use nap::nap;
+pub(crate) use nap::{Habit, nap, nap_by, pause};
 pub(crate) use parker::{Parker, Woken, with_cached_parker, with_parker};
