@@ -192,6 +192,19 @@ fn a_sending_future_dropped_at_any_time_holds_nobody_up() {
 }
 
 #[test]
+fn a_frame_that_would_fit_does_not_overtake_one_that_is_parked() {
+    model(|| {
+        let (sender, mut frames) = channel(1);
+        sender.send(10).unwrap();
+        let mut sending = pin!(sender.send_async(1));
+        assert!(sending.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let consumer = thread::spawn(move || [(); 2].map(|()| frames.recv_blocking(None).ok()));
+        let _ = sender.try_send(2);
+        assert_eq!(consumer.join().unwrap(), [Some(10), Some(1)]);
+    });
+}
+
+#[test]
 fn an_awaited_send_is_woken_by_the_freed_slot() {
     model(|| {
         let (sender, mut frames) = channel(1);
