@@ -9,7 +9,7 @@
 //!   are fetched by a blocking library that can't be converted, so they keep threads, lent by the
 //!   loop. A library with a listener thread of its own submits from its callback.
 
-use callbridge::{BlockingFuture, Bridge, ReturnWhen, ThreadRunner, wait};
+use callbridge::{BlockingFuture, Bridge, ReturnWhen, ThreadRunner, to_thread, wait};
 use std::error::Error;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -116,8 +116,8 @@ fn lend_thread(
     page: usize,
 ) -> BlockingFuture<io::Result<usize>> {
     bridge.run_coroutine_threadsafe(async move {
-        let job = tokio::task::spawn_blocking(move || fetch_blocking(server, source, page));
-        job.await.map_err(io::Error::other)?
+        let page = to_thread(move || fetch_blocking(server, source, page));
+        page.await.map_err(io::Error::other)?
     })
 }
 
