@@ -1,5 +1,6 @@
 //! The run without a user: a click, pictures, a report.
 
+use crate::window;
 use eframe::egui::{
     ColorImage, Context, Event, Modifiers, PointerButton, Pos2, RawInput, Rect, UserData,
     ViewportCommand,
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 /// Refreshes before the click, and after the answer: about half a second each.
 const AROUND: u32 = 8;
 /// When the run has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Who moves the pointer and clicks.
 #[derive(Debug, Clone, Copy)]
@@ -180,12 +181,12 @@ impl Smoke {
             return false;
         };
         println!(
-            "{}: {} in {:.0?}, {} refreshes while it was asked for, longest gap {:.0?}",
+            "{}: {} after {} ms; the window showed progress {} times; longest gap between two refreshes {} ms",
             if blocking { "blocking call" } else { "event loop" },
             if answered { "answer" } else { "failure" },
-            took,
+            took.as_millis(),
             self.shown,
-            self.longest,
+            self.longest.as_millis(),
         );
         let alive = blocking || self.longest < took / 2;
         if !alive {
@@ -201,7 +202,7 @@ fn xdotool(place: Pos2) -> io::Result<Child> {
     let (pid, x, y) = (std::process::id().to_string(), place.x as i32, place.y as i32);
     let (x, y) = (x.to_string(), y.to_string());
     Command::new("xdotool")
-        .args(["search", "--onlyvisible", "--pid", &pid])
+        .args(["search", "--all", "--onlyvisible", "--pid", &pid, "--name", window::TITLE])
         .args(["mousemove", "--window", "%1", &x, &y, "click", "1"])
         .spawn()
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(crate) const TITLE: &str = "callbridge desktop";
-pub(crate) const SIZE: [f32; 2] = [460.0, 220.0];
+pub(crate) const SIZE: [f32; 2] = [460.0, 180.0];
 const REFRESH: Duration = Duration::from_millis(60);
 
 pub(crate) struct Window<'a> {
@@ -29,7 +29,7 @@ pub(crate) struct Window<'a> {
     smoke: Option<&'a mut Smoke>,
 }
 
-/// A request that runs on the event loop.
+/// A request that runs on the event loop; it ends with the window.
 struct Request {
     answer: BlockingFuture<io::Result<String>>,
     progress: Arc<Progress>,
@@ -68,7 +68,7 @@ impl<'a> Window<'a> {
         let answer = self.runner.spawn(async move { client::ask(server, &told).await });
         let window = ctx.clone();
         answer.add_done_callback(move |_| window.request_repaint());
-        self.request = Some(Request { answer, progress, began });
+        self.request = Some(Request { answer: answer.cancel_on_drop(), progress, began });
     }
 
     /// A look at the request, which never waits.
@@ -138,6 +138,8 @@ impl App for Window<'_> {
             };
             smoke.refreshed(ctx, &seen);
         }
-        ctx.request_repaint_after(REFRESH);
+        // The toolkit comes a frame early, to have it drawn in time.
+        let frame = ctx.input(|input| input.predicted_dt);
+        ctx.request_repaint_after(REFRESH + Duration::from_secs_f32(frame));
     }
 }
