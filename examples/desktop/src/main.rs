@@ -54,7 +54,7 @@ struct Args {
     #[arg(long)]
     blocking: bool,
     /// How long the server takes to answer, in milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(100..=4000))]
+    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(500..=4000))]
     latency: u64,
     /// Click, report and exit
     #[arg(long)]
