@@ -8,8 +8,8 @@
 //! deadline, after it: closing the window in the middle of a request ends the request too.
 //!
 //! ```sh
-//! cargo run --release -p callbridge-desktop                 # click, and drag the window meanwhile
-//! cargo run --release -p callbridge-desktop -- --blocking   # click, and try
+//! cargo run -p callbridge-desktop                 # click, and drag the window meanwhile
+//! cargo run -p callbridge-desktop -- --blocking   # click, and try
 //! ```
 //!
 //! Every refresh leaves a tick on the strip at the bottom, so a frozen window shows as a hole.
@@ -19,8 +19,12 @@
 //! Without a screen:
 //!
 //! ```sh
-//! xvfb-run -a cargo run --release -p callbridge-desktop -- --smoke --screenshot target/desktop.png
+//! xvfb-run -a cargo run -p callbridge-desktop -- --smoke --screenshot target/desktop.png
 //! ```
+//!
+//! On Linux the window needs X (or XWayland) and OpenGL, both found at run time: Debian's `libgl1`,
+//! `libgl1-mesa-dri`, `libx11-xcb1`, `libxcursor1`, `libxi6` and `libxkbcommon-x11-0`; without a
+//! screen `xvfb` and `xauth` as well, and `xdotool` for `--xdotool`. The build needs none of them.
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -59,7 +63,7 @@ struct Args {
     /// Click, report and exit
     #[arg(long)]
     smoke: bool,
-    /// With --smoke: write what the window shows to this PNG, and to <PATH>-asking.png half-way
+    /// With --smoke: write what the window shows at the end to this PNG; half-way to NAME-asking.png
     #[arg(long, value_name = "PATH", requires = "smoke")]
     screenshot: Option<PathBuf>,
     /// With --smoke: let the program xdotool click, through the X server, instead of the toolkit
