@@ -872,6 +872,42 @@ fn requests_of_one_read_that_wait_get_by_with_room_for_one() {
 }
 
 #[test]
+fn requests_that_wait_get_by_when_the_bridge_fills_up_under_them() {
+    let (runtime, _) = event_loop();
+    let bridge = Bridge::builder(runtime.handle().clone()).max_in_flight(100).build();
+    let hogs = Arc::new(Mutex::new(Vec::new()));
+    let (own, filled) = (bridge.clone(), Arc::clone(&hogs));
+    let listener = Listener::builder(lines().0)
+        .serve(&bridge, move |request: Request<String>| {
+            if request.frame == "1" {
+                let mut hogs = filled.lock().unwrap();
+                while let Ok(hog) = own.try_run_coroutine_threadsafe(std::future::pending::<()>()) {
+                    hogs.push(hog.cancel_on_drop());
+                }
+            }
+            async move {
+                tokio::task::yield_now().await;
+                Some(request.frame)
+            }
+        })
+        .pipeline(8)
+        .spawn()
+        .unwrap();
+    let mut client = say_at_once(&listener, 0..20);
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while hogs.lock().unwrap().is_empty() {
+        assert!(std::time::Instant::now() < deadline, "nobody filled it");
+        thread::yield_now();
+    }
+    assert_eq!(hear(&mut client), "0");
+    hogs.lock().unwrap().clear();
+    for n in 1..20 {
+        assert_eq!(hear(&mut client), n.to_string());
+    }
+    assert_eq!(clean(&listener).replies, 20);
+}
+
+#[test]
 fn requests_behind_one_that_blocks_the_loop_are_late_on_their_own() {
     let runtime = Builder::new_multi_thread().worker_threads(1).build().unwrap();
     let bridge = Bridge::new(runtime.handle().clone());

@@ -244,7 +244,7 @@ where
 
     /// False if the requests are to be submitted one by one.
     fn submit_batch(&mut self, deadline: Deadline) -> Result<bool, Verdict> {
-        if self.incoming.len() < 2 {
+        if self.incoming.len() < 2 || !self.has_room_for_a_batch() {
             return Ok(false);
         }
         let before = self.window.len();
@@ -266,6 +266,14 @@ where
             TrySubmitError::Full(()) => Ok(false),
             TrySubmitError::Closed(()) => Err(Verdict::LoopGone),
         }
+    }
+
+    /// Whether each request could become a call of its own, with some to spare for other threads: one
+    /// that couldn't would wait for its turn at the front of the window.
+    fn has_room_for_a_batch(&self) -> bool {
+        let bridge = &self.service.bridge;
+        let wanted = 2 * self.incoming.len();
+        bridge.max_in_flight().is_none_or(|limit| limit.saturating_sub(bridge.in_flight()) > wanted)
     }
 
     fn submit_each(&mut self, deadline: Deadline) -> Result<(), Verdict> {
