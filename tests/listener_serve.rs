@@ -17,6 +17,8 @@ use tokio::sync::Notify;
 use tokio_util::codec::{Encoder, LengthDelimitedCodec, LinesCodec};
 use tokio_util::sync::CancellationToken;
 
+/// A reply timeout that hanging requests run into and others, also on a busy machine, do not.
+const LATE: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn event_loop() -> (Runtime, Bridge) {
@@ -365,7 +367,7 @@ fn a_late_reply_is_counted_cancelled_and_replaced_by_the_fallback() {
                 Some(d.payload)
             }
         })
-        .reply_timeout(Duration::from_millis(50))
+        .reply_timeout(LATE)
         .fallback(|why| (why == Unanswered::TimedOut).then(|| Bytes::from("busy")))
         .spawn()
         .unwrap();
@@ -382,7 +384,7 @@ fn a_late_reply_without_a_fallback_is_only_counted_if_told_so() {
     let (server, addr) = lines();
     let listener = Listener::builder(server)
         .serve(&bridge, hang_or_echo)
-        .reply_timeout(Duration::from_millis(20))
+        .reply_timeout(LATE)
         .close_on_missing_reply(false)
         .pipeline(3)
         .spawn()
@@ -410,7 +412,7 @@ fn a_missing_reply_closes_its_connection_after_the_replies_before_it() {
         let (server, addr) = lines();
         let listener = Listener::builder(server)
             .serve(&bridge, hang_or_echo)
-            .reply_timeout(Duration::from_millis(100))
+            .reply_timeout(LATE)
             .fallback(|_| None)
             .pipeline(pipeline)
             .spawn()
@@ -432,7 +434,7 @@ fn no_reply_after_a_missing_one_is_written() {
     let (server, addr) = lines();
     let listener = Listener::builder(server)
         .serve(&bridge, hang_or_echo)
-        .reply_timeout(Duration::from_millis(20))
+        .reply_timeout(LATE)
         .pipeline(8)
         .spawn()
         .unwrap();
@@ -920,7 +922,7 @@ fn requests_behind_one_that_blocks_the_loop_are_late_on_their_own() {
             }
             async move { Some(request.frame) }
         })
-        .reply_timeout(Duration::from_millis(50))
+        .reply_timeout(LATE)
         .fallback(|why| Some(format!("{why:?}")))
         .pipeline(100)
         .spawn()
