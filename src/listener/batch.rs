@@ -136,9 +136,19 @@ where
         Err(refused)
     }
 
-    /// Whether the next outcome can be had without waiting.
-    pub(super) fn is_ready(&self) -> bool {
-        !self.ready.is_empty() || self.call.as_ref().is_none_or(BlockingFuture::is_done)
+    /// Whether the next request can be answered without waiting.
+    pub(super) fn is_ready(&mut self, bridge: &Bridge) -> bool {
+        if self.ready.is_empty() {
+            if self.call.as_ref().is_some_and(|call| !call.is_done()) {
+                return false;
+            }
+            self.submit_left_out(bridge);
+        }
+        match self.ready.front() {
+            Some(Outcome::Waits(call)) => call.is_done(),
+            Some(Outcome::NoRoom(_)) => false,
+            _ => true,
+        }
     }
 
     /// Takes the next outcome, if it was published.

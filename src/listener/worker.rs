@@ -161,10 +161,13 @@ where
     }
 
     /// Whether the oldest request can be answered without waiting.
-    fn front_is_ready(&self) -> bool {
+    fn front_is_ready(&mut self) -> bool {
         match self.window.front().map(|pending| &pending.reply) {
             Some(Reply::Call(call)) => call.is_done(),
-            Some(Reply::Batch) => self.batches.front().is_none_or(Batch::is_ready),
+            Some(Reply::Batch) => {
+                let bridge = &self.service.bridge;
+                self.batches.front_mut().is_none_or(|batch| batch.is_ready(bridge))
+            }
             Some(Reply::NoRoom) => true,
             None => false,
         }
