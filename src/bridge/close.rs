@@ -101,20 +101,43 @@ impl fmt::Display for StuckCall {
     }
 }
 
-pub(super) fn close_blocking(core: &Core, deadline: Duration) -> CloseReport {
-    let started = Instant::now();
+/// What a closing starts from.
+#[derive(Clone, Copy)]
+struct Opening {
+    started: Instant,
+    /// Calls that had ended before.
+    ended: u64,
+}
+
+/// Refuses new work and tells what is running.
+fn begin(core: &Core) -> Opening {
+    // Counted before the tokens are cancelled, which lets work end at once.
+    let opening = Opening { started: Instant::now(), ended: core.ledger.ended() };
     core.begin_close();
-    let in_flight = core.ledger.in_flight();
-    if (in_flight > 0 || core.callbacks.pending() > 0) && drives_a_loop() {
-        return report(core, started, 0, 0, true);
+    opening
+}
+
+fn is_idle(core: &Core) -> bool {
+    core.ledger.in_flight() == 0 && core.callbacks.pending() == 0
+}
+
+pub(super) fn close_blocking(core: &Core, deadline: Duration) -> CloseReport {
+    let opening = begin(core);
+    if !is_idle(core) && drives_a_loop() {
+        return report(core, opening.started, 0, 0, true);
     }
+    finish(core, opening, deadline)
+}
+
+fn finish(core: &Core, opening: Opening, deadline: Duration) -> CloseReport {
     let deadline = Deadline::after(Some(deadline));
     let late = core.ledger.wait_drained(deadline);
     core.callbacks.wait_drained(deadline);
+    let drained = (core.ledger.ended() - opening.ended) as usize;
     // Nothing is left, or nothing more is waited for: either way the drivers can go.
     core.die();
     let stuck = core.ledger.wait_drained(Deadline::after(Some(GRACE)));
-    report(core, started, in_flight.saturating_sub(late), late.saturating_sub(stuck), false)
+    report(core, opening.started, drained, late.saturating_sub(stuck), false)
 }
 
 fn report(
@@ -139,25 +162,19 @@ fn report(
 }
 
 pub(super) async fn close(core: Arc<Core>, deadline: Duration) -> CloseReport {
-    let started = Instant::now();
-    core.begin_close();
-    if core.ledger.in_flight() == 0 && core.callbacks.pending() == 0 {
-        core.die();
-        return report(&core, started, 0, 0, false);
+    let opening = begin(&core);
+    if is_idle(&core) {
+        return finish(&core, opening, deadline);
     }
     let (promise, closing) = lone_promise();
     let waiting = Arc::clone(&core);
     let thread = std::thread::Builder::new()
         .name(format!("{}-close", core.name))
-        .spawn(move || promise.resolve(Ok(close_blocking(&waiting, deadline))));
+        .spawn(move || promise.resolve(Ok(finish(&waiting, opening, deadline))));
     let closed = match thread {
         Ok(_detached) => closing.await.ok(),
         Err(_) => None,
     };
-    closed.unwrap_or_else(|| {
-        // No thread to wait on: cancel at once instead of never.
-        let in_flight = core.ledger.in_flight();
-        core.die();
-        report(&core, started, 0, in_flight - core.ledger.in_flight(), false)
-    })
+    // Without a thread to wait on: cancel at once instead of never.
+    closed.unwrap_or_else(|| finish(&core, opening, Duration::ZERO))
 }

@@ -121,7 +121,8 @@ impl Ledger {
         (self.entrance.0.admitted.load(Acquire) / ONE - ended) as usize
     }
 
-    fn ended(&self) -> u64 {
+    /// How many calls have ended so far.
+    pub(super) fn ended(&self) -> u64 {
         let exit = &self.exit.0;
         exit.finished.load(Acquire)
             + exit.cancelled.load(Acquire)
