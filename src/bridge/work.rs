@@ -1,5 +1,5 @@
 use crate::future::{Failure, Promise};
-use crate::sync::contain;
+use crate::sync::{Span, contain};
 use pin_project_lite::pin_project;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -78,23 +78,5 @@ impl<F: Future> Future for Work<F> {
         };
         self.end(outcome);
         Poll::Ready(())
-    }
-}
-
-#[cfg(feature = "tracing")]
-use tracing::Span;
-
-/// Stands for the caller's span when there is no tracing.
-#[cfg(not(feature = "tracing"))]
-struct Span;
-
-#[cfg(not(feature = "tracing"))]
-impl Span {
-    fn current() -> Self {
-        Span
-    }
-
-    fn in_scope<R>(&self, body: impl FnOnce() -> R) -> R {
-        body()
     }
 }

@@ -10,7 +10,7 @@ use super::token::{CancelToken, Signal, Signalled};
 use crate::future::{BlockingFuture, ExecutorError, Failure, Origin, Promise, promise};
 use crate::sync::prim::atomic::{AtomicU32, Ordering};
 use crate::sync::prim::{Mutex, lock};
-use crate::sync::{contain, panic_message};
+use crate::sync::{Span, contain, panic_message};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Arc;
@@ -230,23 +230,5 @@ where
             }
             None => self.signal.fire(),
         }
-    }
-}
-
-#[cfg(feature = "tracing")]
-use tracing::Span;
-
-/// Stands for the caller's span when there is no tracing.
-#[cfg(not(feature = "tracing"))]
-struct Span;
-
-#[cfg(not(feature = "tracing"))]
-impl Span {
-    fn current() -> Self {
-        Span
-    }
-
-    fn in_scope<R>(&self, body: impl FnOnce() -> R) -> R {
-        body()
     }
 }

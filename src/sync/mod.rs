@@ -9,9 +9,11 @@ mod lend;
 mod nap;
 mod parker;
 pub(crate) mod prim;
+mod span;
 
 pub(crate) use contain::{contain, discard, panic_message, report};
 pub(crate) use deadline::Deadline;
 pub(crate) use lend::{Place, lend, take_place};
 pub(crate) use nap::{Habit, nap, nap_by, pause};
 pub(crate) use parker::{Parker, Woken, with_cached_parker, with_parker};
+pub(crate) use span::Span;
