@@ -3,51 +3,19 @@
 //!
 //! A binary of its own, with one test, so that nobody else allocates meanwhile.
 
+#[path = "common/heap.rs"]
+mod heap;
+
 use bytes::BytesMut;
 use callbridge::listener::{Event, Listener, Request, TcpServer, UdpSource};
-use std::alloc::{GlobalAlloc, Layout, System};
+use heap::once_warm;
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio_util::codec::LengthDelimitedCodec;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const FRAMES: usize = 5000;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-struct Counting;
-
-// SAFETY: every call goes to the system's allocator unchanged.
-#[allow(unsafe_code)]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's layout, as it came.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's pointer and layout, as they came.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
-
-/// Allocations of the best of some equal rounds: which round first meets the longest queue, or
-/// first has a thread park, is chance; what costs one allocation per frame does so in every round.
-fn once_warm(mut round: impl FnMut()) -> u64 {
-    round();
-    let mut measured = || {
-        let before = ALLOCATIONS.load(Ordering::Relaxed);
-        round();
-        ALLOCATIONS.load(Ordering::Relaxed) - before
-    };
-    (0..5).map(|_| measured()).min().expect("five rounds")
-}
 
 #[test]
 fn frames_cost_no_allocation_once_warm() {
