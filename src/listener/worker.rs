@@ -8,11 +8,12 @@ use super::core::{Core, Verdict};
 use super::reader::is_framing;
 use super::serve::{Service, Unanswered};
 use super::source::{FrameSource, Interrupter, RequestSource, is_tick};
-use super::stats::{count, count_by, uncount};
+use super::stats::{count, count_by};
 use crate::sync::prim::atomic::{AtomicU64, Ordering};
 use crate::sync::{Deadline, Parker, contain, discard, report, with_parker};
 use crate::{BlockingFuture, ResultError, SubmitTimeoutError, TrySubmitError};
 use std::any::Any;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, ErrorKind};
@@ -109,6 +110,8 @@ impl<R, H> Service<R, H> {
             batches: VecDeque::new(),
             spare: None,
             staged: 0,
+            unbooked: 0,
+            unsettled: Cell::new(0),
         };
         let mut end = None;
         loop {
@@ -147,6 +150,10 @@ struct Worker<'a, S: FrameSource, A, R, H> {
     spare: Option<Batch<S::Frame, R>>,
     /// Replies that were encoded and haven't left.
     staged: usize,
+    /// How many of `incoming` aren't in the books yet.
+    unbooked: usize,
+    /// Requests in the books that nothing has come of yet, wherever they are.
+    unsettled: Cell<usize>,
 }
 
 impl<S, R, H, Fut> Worker<'_, S, S::Address, R, H>
@@ -203,7 +210,10 @@ where
                 self.source.next_ready()
             };
             match next {
-                Ok(Some(frame)) => self.incoming.push_back(frame),
+                Ok(Some(frame)) => {
+                    self.incoming.push_back(frame);
+                    self.unbooked += 1;
+                }
                 Ok(None) if idle && self.staged == 0 => return Err(self.ended()),
                 Ok(None) if idle => self.flush()?,
                 Ok(None) => return Ok(false),
@@ -228,9 +238,11 @@ where
     /// Submits what was taken in: several requests as a batch, if there is room for it.
     fn submit_incoming(&mut self) -> Result<(), Verdict> {
         let counters = &self.service.core.counters;
+        let booked = std::mem::take(&mut self.unbooked);
         for counter in [&counters.frames, &counters.requests, &counters.in_flight] {
-            count_by(counter, self.incoming.len());
+            count_by(counter, booked);
         }
+        self.unsettled.set(self.unsettled.get() + booked);
         let deadline = Deadline::after(Some(self.service.reply_timeout));
         let submitted = match self.submit_batch(deadline) {
             Ok(true) => return Ok(()),
@@ -240,7 +252,7 @@ where
         if submitted.is_err() {
             let lost = std::mem::take(&mut self.incoming).len();
             count_by(&counters.aborted, lost);
-            counters.in_flight.fetch_sub(lost as u64, Ordering::AcqRel);
+            self.forget(lost);
         }
         submitted
     }
@@ -535,30 +547,35 @@ where
     }
 
     fn forget_staged(&mut self) {
-        let in_flight = &self.service.core.counters.in_flight;
-        in_flight.fetch_sub(self.staged as u64, Ordering::AcqRel);
-        self.staged = 0;
+        let staged = std::mem::take(&mut self.staged);
+        self.forget(staged);
     }
 
     /// Enters the outcome of a request.
     fn settle(&self, column: &AtomicU64) {
         count(column);
-        uncount(&self.core().counters.in_flight);
+        self.forget(1);
+    }
+
+    /// Takes requests off what is in flight; their outcome is in the books.
+    fn forget(&self, requests: usize) {
+        self.unsettled.set(self.unsettled.get() - requests);
+        self.core().counters.in_flight.fetch_sub(requests as u64, Ordering::AcqRel);
     }
 }
 
 impl<S: FrameSource, A, R, H> Drop for Worker<'_, S, A, R, H> {
     fn drop(&mut self) {
         let counters = &self.service.core.counters;
-        // A source that panics can leave some behind.
+        // A source that panics can leave some behind, one of them in nobody's hands.
         for counter in [&counters.frames, &counters.requests, &counters.aborted] {
-            count_by(counter, self.incoming.len());
+            count_by(counter, self.unbooked);
         }
-        count_by(&counters.aborted, self.window.len());
+        let unsettled = self.unsettled.get();
+        count_by(&counters.aborted, unsettled - self.staged);
         // Encoded, but the source went before they could leave.
         count_by(&counters.reply_errors, self.staged);
-        let left = self.window.len() + self.staged;
-        counters.in_flight.fetch_sub(left as u64, Ordering::AcqRel);
+        counters.in_flight.fetch_sub(unsettled as u64, Ordering::AcqRel);
     }
 }
 
