@@ -6,6 +6,7 @@ use super::job::{Plain, Site, prepare};
 use super::worker;
 use crate::future::ExecutorError;
 use crate::sync::prim::{Mutex, lock};
+use crate::sync::wake;
 use async_channel::TrySendError;
 use slab::Slab;
 use std::error::Error;
@@ -101,7 +102,7 @@ impl Core {
     pub(super) fn carry_out(self: &Arc<Self>, order: Order) {
         match order {
             Order::Nothing => {}
-            Order::Wake(waker) => waker.wake(),
+            Order::Wake(waker) => wake(waker),
             Order::Hire => self.hire(),
         }
     }
@@ -138,7 +139,7 @@ impl Core {
     /// Refuses new work; what is queued still runs.
     pub(super) fn close(&self) {
         self.inbox.close();
-        self.crew.close().into_iter().for_each(std::task::Waker::wake);
+        self.crew.close().into_iter().for_each(wake);
     }
 
     pub(super) fn enter(&self, card: Arc<Card>) -> usize {

@@ -6,9 +6,9 @@
 //! 3. Wakers are woken and dropped after the lock is released.
 
 use super::inbox::wait_for;
-use crate::sync::Deadline;
 use crate::sync::context::drives_a_loop;
 use crate::sync::prim::{Mutex, lock};
+use crate::sync::{Deadline, wake};
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
@@ -277,7 +277,7 @@ impl CapacityLimiter {
             state.limit = limit.into().unwrap_or(usize::MAX);
             state.grant()
         };
-        woken.into_iter().for_each(Waker::wake);
+        woken.into_iter().for_each(wake);
     }
 
     /// How many permits there are, are out, and are waited for.
@@ -306,7 +306,7 @@ impl CapacityLimiter {
             state.in_use -= 1;
             state.grant()
         };
-        woken.into_iter().for_each(Waker::wake);
+        woken.into_iter().for_each(wake);
     }
 }
 

@@ -21,7 +21,7 @@ use super::refused::ExecutorError;
 use super::start_error::StartError;
 use crate::sync::prim::atomic::{AtomicBool, Ordering};
 use crate::sync::prim::{Mutex, lock};
-use crate::sync::{contain, discard, report};
+use crate::sync::{contain, discard, report, wake};
 use std::any::Any;
 use std::sync::Arc;
 use std::task::Waker;
@@ -286,7 +286,7 @@ fn resolve<T>(shared: &Shared<T>, outcome: Result<T, Failure>) {
     };
     shared.done.store(true, Ordering::Release);
     if let Some(waiter) = waiter {
-        waiter.wake();
+        wake(waiter);
     }
     for callback in callbacks.into_iter().flat_map(|callbacks| *callbacks) {
         contain("a done callback", || callback(state));

@@ -13,8 +13,8 @@ use super::socket;
 use super::source::{Interrupter, is_tick};
 use super::stats::count_by;
 use super::stream::shutdown_on_interrupt;
-use crate::sync::Deadline;
 use crate::sync::prim::{Mutex, lock};
+use crate::sync::{Deadline, wake};
 use bytes::{Buf, Bytes, BytesMut};
 use socket2::Socket;
 use std::collections::VecDeque;
@@ -474,7 +474,7 @@ impl Core {
             outbox.pending = outbox.pending.saturating_sub(written);
             std::mem::take(&mut outbox.waiters)
         };
-        waiters.into_iter().for_each(Waker::wake);
+        waiters.into_iter().for_each(wake);
         while let Some(Piece { bytes, .. }) = batch.front_mut() {
             if written < bytes.len() {
                 bytes.advance(written);
@@ -505,7 +505,7 @@ impl Core {
             // The reading side, if it is still there, wakes up and ends as well.
             let _ = socket.shutdown(Shutdown::Both);
         }
-        waiters.into_iter().for_each(Waker::wake);
+        waiters.into_iter().for_each(wake);
     }
 }
 

@@ -358,7 +358,7 @@ impl<'a> Ended<'a> {
             clock.rung.store(true, Ordering::Release);
             let waker = crate::sync::prim::lock(&clock.waker).take();
             if let Some(waker) = waker {
-                waker.wake();
+                crate::sync::wake(waker);
             }
         };
         let builder = std::thread::Builder::new().name(format!("{}-stop", self.name));

@@ -1,5 +1,6 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::Waker;
 
 /// Runs foreign code that must not unwind into the bridge; a panic is reported and dropped.
 ///
@@ -14,6 +15,12 @@ pub(crate) fn contain<R>(what: &'static str, body: impl FnOnce() -> R) -> Option
             None
         }
     }
+}
+
+/// Wakes a task that may be anybody's: a waker that panics must not keep others from being woken,
+/// nor unwind into whoever wakes.
+pub(crate) fn wake(waker: Waker) {
+    contain("a waker", || waker.wake());
 }
 
 #[cfg(feature = "tracing")]

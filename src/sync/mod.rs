@@ -11,7 +11,7 @@ mod parker;
 pub(crate) mod prim;
 mod span;
 
-pub(crate) use contain::{contain, discard, panic_message, report};
+pub(crate) use contain::{contain, discard, panic_message, report, wake};
 pub(crate) use deadline::Deadline;
 pub(crate) use lend::{Place, lend, take_place};
 pub(crate) use nap::{Habit, nap, nap_by, pause};
