@@ -7,7 +7,7 @@ use super::overflow::Ending;
 use super::state::{End, Shared, State, Termination};
 use crate::sync::context::drives_a_loop;
 use crate::sync::prim::lock;
-use crate::sync::{Deadline, Woken, contain, with_parker};
+use crate::sync::{Deadline, Woken, contain, wake, with_parker};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub(super) struct Farewell {
 
 impl Farewell {
     pub(super) fn wake_all(self) {
-        self.wakers.into_iter().for_each(Waker::wake);
+        self.wakers.into_iter().for_each(wake);
         for termination in self.terminations {
             contain("a termination callback", || termination(self.ending));
         }

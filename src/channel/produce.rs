@@ -6,7 +6,7 @@ use super::overflow::{Fallback, LossReason, Overflow, Sent};
 use super::state::{Parked, Shared, State};
 use crate::sync::context::drives_a_loop;
 use crate::sync::prim::{MutexGuard, lock};
-use crate::sync::{Deadline, Woken, with_parker};
+use crate::sync::{Deadline, Woken, wake, with_parker};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -78,7 +78,7 @@ impl<T> Shared<T> {
         let remaining = self.remaining(&state);
         drop(state);
         if let Some(consumer) = consumer {
-            consumer.wake();
+            wake(consumer);
         }
         Ok(Sent::Queued { remaining })
     }
@@ -258,7 +258,7 @@ impl<T> Shared<T> {
             let consumer = self.accept(&mut state, parked.frame, weight);
             let tell = self.mark_pressure(&mut state);
             drop(state);
-            [sender, consumer].into_iter().flatten().for_each(Waker::wake);
+            [sender, consumer].into_iter().flatten().for_each(wake);
             if tell {
                 self.tell_pressure();
             }
@@ -320,7 +320,7 @@ impl<T> Shared<T> {
         let tell = self.mark_pressure(&mut state);
         drop(state);
         if let Some(consumer) = consumer {
-            consumer.wake();
+            wake(consumer);
         }
         if tell {
             self.tell_pressure();
