@@ -79,8 +79,11 @@ fn run(args: &Args, began: Instant) -> Result<String, String> {
     let grown = least(last, |q| q.heap_kib) - least(first, |q| q.heap_kib);
     let resident = least(last, |q| q.resident_kib);
     let resident_before = least(first, |q| q.resident_kib);
-    let counts: Vec<_> =
-        SCENARIOS.iter().zip(&checked).map(|((name, _), count)| format!("{name} {count}")).collect();
+    let counts: Vec<_> = SCENARIOS
+        .iter()
+        .zip(&checked)
+        .map(|((name, _), count)| format!("{name} {count}"))
+        .collect();
     let summary = format!(
         "{} rounds in {:?}; checked: {}; heap {grown:+} KiB, resident {resident_before} -> \
          {resident} KiB between the first and the last quarter",
@@ -113,7 +116,8 @@ fn round(seed: u64, checked: &mut [u64]) -> Result<(), String> {
             .collect();
         let results = running.into_iter().map(thread::ScopedJoinHandle::join);
         for ((result, count), (name, _)) in results.zip(checked).zip(SCENARIOS) {
-            *count += result.map_err(|_| format!("{name} with seed {seed}; see its panic above"))?;
+            *count +=
+                result.map_err(|_| format!("{name} with seed {seed}; see its panic above"))?;
         }
         Ok(())
     })

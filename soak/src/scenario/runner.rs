@@ -18,7 +18,8 @@ pub(crate) fn loops(seed: u64) -> u64 {
         let context = context.unwrap();
         let (sender, numbers) = callbridge::channel(8);
         let bridge = runner.bridge().unwrap();
-        let feed = std::thread::spawn(move || (0..ITEMS).try_for_each(|n| sender.send(n).map(drop)));
+        let feed =
+            std::thread::spawn(move || (0..ITEMS).try_for_each(|n| sender.send(n).map(drop)));
         let items: Result<Vec<_>, _> = runner.wrap_iter(numbers).collect();
         assert!(items.unwrap().into_iter().eq(0..ITEMS));
         feed.join().unwrap().unwrap();
