@@ -38,6 +38,7 @@
 //! |---|---|
 //! | `runner` (on by default) | `ThreadRunner`, which owns a runtime: tokio's multi-thread scheduler |
 //! | `tracing` | submitted work runs in the caller's span; errors that nobody reads become events |
+//! | `ffi` | callbacks from C libraries: `ffi::UserData` and `trampoline!`, and all of the `unsafe` |
 //!
 //! # Examples
 //!
@@ -72,6 +73,8 @@
 mod bridge;
 pub mod channel;
 pub mod executor;
+#[cfg(feature = "ffi")]
+pub mod ffi;
 mod future;
 pub mod listener;
 #[cfg(feature = "runner")]

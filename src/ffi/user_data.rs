@@ -1,0 +1,323 @@
+use super::enter::ORPHANED;
+use super::gate::Released;
+use super::mark::is_inside;
+use super::registry::{self, Key, Slot, Value};
+use crate::sync::context::drives_a_loop;
+use crate::sync::{Deadline, Woken, contain, with_parker};
+use std::ffi::c_void;
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
+use std::time::Duration;
+use thiserror::Error;
+
+/// A value and its books, behind a gate.
+pub(super) struct Held<T> {
+    pub(super) value: T,
+    /// Told of the handler's panics.
+    pub(super) on_panic: Option<PanicHook<T>>,
+    pub(super) calls: AtomicU64,
+    pub(super) bad_arguments: AtomicU64,
+    pub(super) panicked: AtomicU64,
+}
+
+type PanicHook<T> = Box<dyn Fn(&T, &str) + Send + Sync>;
+
+/// A value that C's threads use, for as long as it is registered with them.
+///
+/// [`as_ptr`](Self::as_ptr) is what C gets as its `void *user_data`. It is a number that
+/// [`trampoline!`](crate::trampoline) looks up, not an address: C may keep it and call with it at
+/// any time, even after the value is gone. Such a late call is swallowed and counted.
+///
+/// Ending a registration goes in this order: [`shut`](Self::shut) the gate, unregister with or stop
+/// the C library, [`unregister`](Self::unregister) as the barrier behind which no call is inside.
+/// Dropping it instead shuts the gate and never waits: if calls are inside, the last of them
+/// drops the value, on its thread, which [`ProcessStats::orphaned`](super::ProcessStats) counts.
+///
+/// What stays for the life of the process is one header of [`HEADER_BYTES`](super::HEADER_BYTES) bytes,
+/// which later registrations use again.
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::ffi::UserData;
+/// use std::ffi::c_void;
+/// use std::sync::atomic::{AtomicUsize, Ordering};
+/// use std::time::Duration;
+///
+/// callbridge::trampoline! {
+///     /// `void (*on_bytes)(void *user_data, const uint8_t *data, size_t len)`
+///     fn on_bytes(user_data: *mut c_void, data: *const u8, len: usize);
+///     |seen: AtomicUsize = user_data, frame: &[u8] = bytes(data, len)| {
+///         seen.fetch_add(frame.len(), Ordering::Relaxed);
+///     }
+/// }
+///
+/// let seen = UserData::new(AtomicUsize::new(0));
+/// let held_by_c = seen.as_ptr();
+/// // SAFETY: the pointer and the length are those of one slice.
+/// unsafe { on_bytes(held_by_c, b"abc".as_ptr(), 3) };
+///
+/// let seen = seen.unregister(Duration::from_secs(1)).unwrap();
+/// // SAFETY: as above. The call is late, and swallowed.
+/// unsafe { on_bytes(held_by_c, b"late".as_ptr(), 4) };
+/// assert_eq!(seen.into_inner(), 3);
+/// ```
+#[must_use = "dropping it shuts the gate: every call of C's is swallowed from then on"]
+pub struct UserData<T: Send + Sync + 'static> {
+    /// The value; the gate holds the other reference. `None` once it was handed out.
+    held: Option<Arc<Held<T>>>,
+    /// What C holds.
+    key: Key,
+    /// The gate.
+    slot: &'static Slot,
+}
+
+impl<T: Send + Sync + 'static> UserData<T> {
+    /// Puts `value` behind an open gate. Calls may come from here on.
+    ///
+    /// # Panics
+    ///
+    /// If the table is full: 2^32 - 16 registrations at once (2^16 - 16 where pointers have 32 bits).
+    pub fn new(value: T) -> Self {
+        Self::build(value, None)
+    }
+
+    /// As [`new`](Self::new), with a hook for the handler's panics: it gets the value and the message.
+    ///
+    /// The place to end what the callback feeds, say with [`Sender::fail`](crate::Sender::fail). It
+    /// runs on C's thread, before C gets its return value; a panic in it is contained and reported.
+    pub fn with_panic_hook(value: T, hook: impl Fn(&T, &str) + Send + Sync + 'static) -> Self {
+        Self::build(value, Some(Box::new(hook)))
+    }
+
+    fn build(value: T, on_panic: Option<PanicHook<T>>) -> Self {
+        let held = Arc::new(Held {
+            value,
+            on_panic,
+            calls: AtomicU64::new(0),
+            bad_arguments: AtomicU64::new(0),
+            panicked: AtomicU64::new(0),
+        });
+        let (key, slot) = registry::register(Arc::clone(&held) as Value);
+        UserData { held: Some(held), key, slot }
+    }
+
+    /// What to hand to C: never NULL, the same for the whole registration, never that of another one.
+    ///
+    /// It leads nowhere and must not be followed.
+    #[must_use]
+    pub fn as_ptr(&self) -> *mut c_void {
+        self.key.as_ptr()
+    }
+
+    /// The value.
+    #[must_use]
+    pub fn get(&self) -> &T {
+        &self.held().value
+    }
+
+    fn held(&self) -> &Arc<Held<T>> {
+        self.held.as_ref().expect("the value is only taken from a registration that is consumed")
+    }
+
+    /// Lets no call in any more, without waiting for those inside. Whether it was open.
+    ///
+    /// May be called from anywhere, also from inside a callback.
+    pub fn shut(&self) -> bool {
+        self.slot.gate.shut()
+    }
+
+    /// Whether the gate is shut.
+    #[must_use]
+    pub fn is_shut(&self) -> bool {
+        self.slot.gate.is_shut()
+    }
+
+    /// What happened to the calls so far.
+    #[must_use]
+    pub fn stats(&self) -> UserDataStats {
+        let held = self.held();
+        UserDataStats {
+            calls: held.calls.load(Relaxed),
+            inside: self.slot.gate.inside(),
+            late: self.slot.late.load(Relaxed),
+            bad_arguments: held.bad_arguments.load(Relaxed),
+            panicked: held.panicked.load(Relaxed),
+        }
+    }
+
+    /// Shuts the gate, waits until no call is inside, and gives the value back.
+    ///
+    /// `None` waits for ever, zero only looks. Behind it no call is inside and none comes in.
+    ///
+    /// # Blocking
+    ///
+    /// Blocks the calling thread until the last call left, at most for `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// All give the registration back, with its gate shut: [`UnregisterError::InCallback`] at once
+    /// from inside one of its own callbacks, [`UnregisterError::TimedOut`], or
+    /// [`UnregisterError::WouldDeadlock`] if it had to wait on a thread that drives an event loop.
+    pub fn unregister(self, timeout: impl Into<Option<Duration>>) -> Result<T, UnregisterError<T>> {
+        let deadline = Deadline::after(timeout.into());
+        self.shut();
+        if is_inside(self.key) {
+            return Err(UnregisterError::InCallback(self));
+        }
+        let outcome = with_parker(|parker| {
+            if self.slot.gate.idle_or_tell(parker.waker()) {
+                return Ok(());
+            }
+            if deadline.passed() {
+                return Err(Stopped::TimedOut);
+            }
+            if drives_a_loop() {
+                return Err(Stopped::WouldDeadlock);
+            }
+            while !self.slot.gate.idle_or_tell(parker.waker()) {
+                if parker.park(deadline) == Woken::TimedOut
+                    && !self.slot.gate.idle_or_tell(parker.waker())
+                {
+                    return Err(Stopped::TimedOut);
+                }
+            }
+            Ok(())
+        });
+        match outcome {
+            Ok(()) => Ok(self.take()),
+            Err(Stopped::TimedOut) => Err(UnregisterError::TimedOut(self)),
+            Err(Stopped::WouldDeadlock) => Err(UnregisterError::WouldDeadlock(self)),
+        }
+    }
+
+    /// Shuts the gate and waits until no call is inside.
+    ///
+    /// Bound it with `tokio::time::timeout`; [`unregister`](Self::unregister) with zero then gives the
+    /// value.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the wait; the gate stays shut.
+    ///
+    /// # Errors
+    ///
+    /// [`InCallback`] at once if it is polled inside one of its own callbacks.
+    pub async fn idle(&mut self) -> Result<(), InCallback> {
+        self.shut();
+        poll_fn(|context| {
+            if is_inside(self.key) {
+                Poll::Ready(Err(InCallback))
+            } else if self.slot.gate.idle_or_tell(context.waker()) {
+                Poll::Ready(Ok(()))
+            } else {
+                Poll::Pending
+            }
+        })
+        .await
+    }
+
+    /// For a gate that is shut with nobody inside.
+    fn take(mut self) -> T {
+        let held = self.held.take().expect("the value is taken once");
+        if let Released::Value(other) = self.slot.gate.release() {
+            drop(other);
+            registry::recycle(self.key);
+        }
+        let held = Arc::into_inner(held).expect("the gate held the only other reference");
+        held.value
+    }
+}
+
+enum Stopped {
+    TimedOut,
+    WouldDeadlock,
+}
+
+impl<T: Send + Sync + 'static> Drop for UserData<T> {
+    fn drop(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        // The gate's reference is the last, so that whoever takes it out drops the value.
+        drop(held);
+        match self.slot.gate.release() {
+            Released::Value(value) => {
+                contain("a user-data destructor", || drop(value));
+                registry::recycle(self.key);
+            }
+            Released::Left => {
+                ORPHANED.fetch_add(1, Relaxed);
+            }
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static> fmt::Debug for UserData<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UserData")
+            .field("pointer", &self.as_ptr())
+            .field("shut", &self.is_shut())
+            .field("inside", &self.slot.gate.inside())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What happened to the calls of one registration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UserDataStats {
+    /// Calls that got inside.
+    pub calls: u64,
+    /// Calls that are inside now.
+    pub inside: usize,
+    /// Calls that came after the gate was shut: swallowed.
+    pub late: u64,
+    /// Of `calls`: swallowed because of a [`BadArgument`](super::BadArgument).
+    pub bad_arguments: u64,
+    /// Of `calls`: the handler panicked.
+    pub panicked: u64,
+}
+
+/// Why a registration isn't over yet. Its gate is shut.
+#[derive(Error)]
+#[non_exhaustive]
+pub enum UnregisterError<T: Send + Sync + 'static> {
+    /// Asked for from inside one of its own callbacks: drop it, or wait elsewhere.
+    #[error("this is one of its own callbacks: wait for its end on another thread")]
+    InCallback(UserData<T>),
+    /// A call is still inside.
+    #[error("a call is still inside: wait again, or drop it to leave the value to that call")]
+    TimedOut(UserData<T>),
+    /// The wait would block a thread that drives an event loop.
+    #[error("the wait would block the event loop: await `idle` instead")]
+    WouldDeadlock(UserData<T>),
+}
+
+impl<T: Send + Sync + 'static> UnregisterError<T> {
+    /// The registration, to wait again.
+    pub fn into_inner(self) -> UserData<T> {
+        match self {
+            Self::InCallback(user_data)
+            | Self::TimedOut(user_data)
+            | Self::WouldDeadlock(user_data) => user_data,
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static> fmt::Debug for UnregisterError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InCallback(_) => "InCallback(..)",
+            Self::TimedOut(_) => "TimedOut(..)",
+            Self::WouldDeadlock(_) => "WouldDeadlock(..)",
+        })
+    }
+}
+
+/// The wait was polled inside one of the registration's own callbacks, where it could never end.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("this is one of its own callbacks: wait for its end on another thread")]
+pub struct InCallback;
