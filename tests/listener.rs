@@ -376,6 +376,15 @@ fn a_stream_chopped_anywhere_decodes_as_in_one_piece() {
 }
 
 #[test]
+fn a_frame_that_is_too_long_and_malformed_is_too_long_however_it_is_chopped() {
+    let line = b"good\n\xff\xff\xff\xff\xff\xff\n";
+    let (frames, end) = drain(line, 1, u64::MAX, 5, LinesCodec::new());
+    assert_eq!(frames, ["good"]);
+    assert!(end.contains("too long"), "{end}");
+    assert_eq!(drain(line, 1, 1, 5, LinesCodec::new()), (frames, end));
+}
+
+#[test]
 fn frames_before_a_bad_one_are_handed_over_first() {
     let (frames, end) =
         drain(b"one\ntwo\nmuch too long\nnever seen\n", 1, 99, 9, LinesCodec::new());

@@ -181,7 +181,9 @@ where
             }
             Err(source) => {
                 let source: Box<dyn Error + Send + Sync> = Box::new(source);
-                Err(if says_too_long(&*source) {
+                // Whatever else is wrong with it, as it would be had it come in smaller pieces.
+                let over = self.consumed - offset > self.limit as u64;
+                Err(if over || says_too_long(&*source) {
                     self.too_long()
                 } else {
                     FrameError::Malformed { offset, source }
