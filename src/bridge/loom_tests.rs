@@ -62,6 +62,26 @@ fn close_releases_every_waiting_submitter() {
 }
 
 #[test]
+fn a_release_and_a_close_race_for_a_waiting_submitter() {
+    loom::model(|| {
+        let ledger = Arc::new(Ledger::new(1));
+        ledger.try_admit().unwrap();
+        let waiting = Arc::clone(&ledger);
+        let submitter = thread::spawn(move || match waiting.admit(Deadline::Never) {
+            Ok(()) => waiting.release(None),
+            Err(refusal) => assert_eq!(refusal, Refusal::Closed),
+        });
+        let closing = Arc::clone(&ledger);
+        let closer = thread::spawn(move || closing.close());
+        ledger.release(None);
+        submitter.join().unwrap();
+        closer.join().unwrap();
+        assert_eq!(ledger.wait_drained(Deadline::Never), 0);
+        assert!(ledger.stats().balances());
+    });
+}
+
+#[test]
 fn the_last_release_wakes_whoever_waits_for_the_drain() {
     loom::model(|| {
         let ledger = Arc::new(Ledger::new(2));

@@ -299,3 +299,79 @@ fn an_awaited_end_is_woken() {
         consumer.join().unwrap();
     });
 }
+
+#[test]
+fn an_evicting_sender_races_the_drop() {
+    model(|| {
+        let losses = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&losses);
+        let (sender, frames) = builder()
+            .capacity(1)
+            .overflow(Overflow::DropOldest)
+            .on_loss(move |_| {
+                count.fetch_add(1, Ordering::Relaxed);
+            })
+            .build()
+            .unwrap();
+        let source = send_on_thread(&sender, 1);
+        let consumer = thread::spawn(move || drop(frames));
+        let sent = usize::from(sender.send(2).is_ok()) + usize::from(source.join().unwrap());
+        consumer.join().unwrap();
+        let stats = sender.stats();
+        assert_balanced(&stats);
+        assert_eq!(stats.queued, 0, "nothing stays in a queue that nobody reads");
+        assert_eq!(losses.load(Ordering::Relaxed), sent);
+    });
+}
+
+#[test]
+fn an_awaiting_consumer_sees_the_latest_frame() {
+    model(|| {
+        let (sender, mut frames) = builder().overflow(Overflow::Latest).build().unwrap();
+        let source = thread::spawn(move || [1, 2].map(|frame| sender.send(frame).is_ok()));
+        let mut last = None;
+        while let Some(frame) = block_on(frames.recv()) {
+            last = Some(frame);
+        }
+        assert_eq!(last, Some(2));
+        assert_eq!(source.join().unwrap(), [true; 2]);
+        assert_balanced(&frames.stats());
+    });
+}
+
+#[test]
+fn an_awaited_send_meets_the_close() {
+    model(|| {
+        let (sender, mut frames) = channel(1);
+        sender.send(10).unwrap();
+        let sending = sender.clone();
+        let source = thread::spawn(move || {
+            block_on(async move { sending.send_async(1).await.map_err(SendError::into_inner) })
+        });
+        let closer = thread::spawn(move || sender.close());
+        let read = read_all(&mut frames);
+        closer.join().unwrap();
+        match source.join().unwrap() {
+            Ok(_) => assert_eq!(read, [10, 1]),
+            Err(frame) => assert_eq!((read, frame), (vec![10], 1)),
+        }
+        assert_balanced(&frames.stats());
+    });
+}
+
+#[test]
+fn a_withdrawn_heavy_frame_lets_the_light_one_behind_it_in() {
+    model(|| {
+        let (sender, mut frames) =
+            builder().capacity(4).weigh(|frame: &u64| *frame as usize, 4).build().unwrap();
+        sender.send(2).unwrap();
+        let mut heavy = Box::pin(sender.send_async(3));
+        assert!(heavy.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let light = send_on_thread(&sender, 1);
+        drop(heavy);
+        assert!(light.join().unwrap());
+        sender.close();
+        assert_eq!(read_all(&mut frames), [2, 1]);
+        assert_balanced(&frames.stats());
+    });
+}
