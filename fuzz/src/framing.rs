@@ -188,7 +188,6 @@ pub fn check(input: &[u8]) {
                 .length_field_type::<u16>()
                 .little_endian()
                 .length_adjustment(-2)
-                .num_skip(0)
                 .max_frame_length(own_limit)
                 .new_codec()
         }),
