@@ -33,25 +33,41 @@ pub(crate) fn ours_serve(on: &Loop, pipeline: usize) -> Server {
     Server::new(addr, move || drop(listener.shutdown_blocking(Duration::from_secs(5))))
 }
 
-/// callbridge: frames as a stream, answered by the task one by one.
+/// callbridge: frames as a stream; the task answers all it finds in one write.
 pub(crate) fn ours_stream(on: &Loop) -> Server {
     let server = TcpServer::bind(LOOPBACK, LARGEST, LengthDelimitedCodec::new).expect(WORKS);
     let addr = server.local_addr().expect(WORKS);
     let (listener, mut events) = Listener::builder(server).spawn().expect(WORKS);
     on.handle().spawn(async move {
         let mut repliers: HashMap<u64, ConnectionReplier<LengthDelimitedCodec>> = HashMap::new();
-        while let Some(incoming) = events.recv().await {
-            let id = incoming.connection.id();
-            match incoming.event {
-                Event::Opened => {
-                    repliers.insert(id, incoming.connection.replier(LengthDelimitedCodec::new()));
+        let (mut batch, mut fed) = (Vec::new(), Vec::new());
+        while events.recv_many(&mut batch, 256).await > 0 {
+            for incoming in batch.drain(..) {
+                let id = incoming.connection.id();
+                match incoming.event {
+                    Event::Opened => {
+                        let codec = LengthDelimitedCodec::new();
+                        repliers.insert(id, incoming.connection.replier(codec));
+                    }
+                    Event::Frame(frame) => {
+                        let frame: BytesMut = frame;
+                        let replier = repliers.get_mut(&id).expect("it was opened");
+                        replier.feed(frame.freeze()).expect("it was short enough to be decoded");
+                        if fed.last() != Some(&id) {
+                            fed.push(id);
+                        }
+                    }
+                    _ => {
+                        if let Some(mut replier) = repliers.remove(&id) {
+                            let _ = replier.flush().await;
+                        }
+                    }
                 }
-                Event::Frame(frame) => {
-                    let replier = repliers.get_mut(&id).expect("it was opened");
-                    let frame: BytesMut = frame;
-                    let _ = replier.send(frame.freeze()).await;
+            }
+            for id in fed.drain(..) {
+                if let Some(replier) = repliers.get_mut(&id) {
+                    let _ = replier.flush().await;
                 }
-                _ => drop(repliers.remove(&id)),
             }
         }
     });
