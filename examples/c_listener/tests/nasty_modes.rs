@@ -4,8 +4,12 @@
 use callbridge::ffi::{UnregisterError, UserData, in_callback, process_stats};
 use callbridge_c_listener::{CListener, OnFrame};
 use std::ffi::{c_int, c_void};
+use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::{Command, ExitStatus, exit};
+use std::ptr::null_mut;
+use std::sync::atomic::AtomicPtr;
+use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -15,6 +19,11 @@ const LONG: Duration = Duration::from_secs(60);
 
 #[repr(C)]
 struct Victim {
+    _private: [u8; 0],
+}
+
+#[repr(C)]
+struct RawListener {
     _private: [u8; 0],
 }
 
@@ -29,6 +38,12 @@ unsafe extern "C" {
     fn nasty_victim_start(on_frame: OnFrame, user_data: *mut c_void) -> *mut Victim;
     fn nasty_victim_cancel(victim: *mut Victim);
     fn nasty_victim_join(victim: *mut Victim) -> c_int;
+    fn c_listener_start(
+        on_frame: OnFrame,
+        user_data: *mut c_void,
+        port: *mut u16,
+    ) -> *mut RawListener;
+    fn c_listener_stop(listener: *mut RawListener) -> c_int;
 }
 
 type Handler = Box<dyn Fn(&[u8]) + Send + Sync>;
@@ -163,7 +178,7 @@ fn calls_while_the_process_exits() {
         assert_eq!(status.code(), Some(42), "{status}");
         return;
     }
-    let user_data = handler(|_| drop(in_callback()));
+    let user_data = handler(|_| assert!(in_callback()));
     // SAFETY: see above.
     unsafe {
         assert_eq!(nasty_at_exit(on_frame, user_data.as_ptr()), 0);
@@ -194,6 +209,40 @@ fn stop_from_inside_the_callback_is_refused_and_done_outside() {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     socket.send_to(b"late", (Ipv4Addr::LOCALHOST, port)).unwrap();
     assert!(frames.recv_blocking(LONG).is_err(), "the stream has ended");
+}
+
+#[test]
+fn stop_on_the_librarys_own_thread_is_a_deadlock_that_c_reports_and_the_guard_refuses() {
+    struct Own {
+        listener: AtomicPtr<RawListener>,
+        user_data: Mutex<Option<UserData<Handler>>>,
+    }
+    let own = Arc::new(Own { listener: AtomicPtr::new(null_mut()), user_data: Mutex::new(None) });
+    let (tell, told) = channel();
+    let inner = Arc::clone(&own);
+    let user_data = handler(move |_| {
+        // SAFETY: the listener lives until the test stops it, after this call.
+        let failed = unsafe { c_listener_stop(inner.listener.load(Acquire)) };
+        let user_data = inner.user_data.lock().unwrap().take().unwrap();
+        let refused = user_data.unregister(None).map(drop).unwrap_err();
+        let c_says = io::Error::from_raw_os_error(failed).kind();
+        tell.send((c_says, matches!(refused, UnregisterError::InCallback(_)))).unwrap();
+        *inner.user_data.lock().unwrap() = Some(refused.into_inner());
+    });
+    let mut port = 0;
+    // SAFETY: see above; `port` outlives the call.
+    let listener = unsafe { c_listener_start(on_frame, user_data.as_ptr(), &raw mut port) };
+    assert!(!listener.is_null());
+    own.listener.store(listener, Release);
+    *own.user_data.lock().unwrap() = Some(user_data);
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    socket.send_to(b"stop", (Ipv4Addr::LOCALHOST, port)).unwrap();
+    assert_eq!(told.recv_timeout(LONG), Ok((io::ErrorKind::Deadlock, true)));
+    // SAFETY: the listener is alive, and C gets it for the last time.
+    assert_eq!(unsafe { c_listener_stop(listener) }, 0);
+    let user_data = own.user_data.lock().unwrap().take().unwrap();
+    assert_eq!(user_data.stats().calls, 1);
+    user_data.unregister(Duration::ZERO).map(drop).unwrap();
 }
 
 #[test]
