@@ -76,6 +76,10 @@ pub mod executor;
 #[cfg(feature = "ffi")]
 pub mod ffi;
 mod future;
+#[cfg(all(any(doc, doctest), feature = "ffi"))]
+pub mod guide {
+    #![doc = include_str!("../docs/WRAPPING.md")]
+}
 pub mod listener;
 #[cfg(feature = "runner")]
 mod runner;

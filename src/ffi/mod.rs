@@ -34,7 +34,7 @@
 //! | e31, e32 | locks | none is held while the handler, a waker or a destructor runs |
 //! | e33, e34, e36, e37, e43, e45 | the library's own calls and memory | the wrapper's part: see `examples/c_listener` |
 //! | e39 | borrowed buffers | views end with the handler: copy |
-//! | e40 | pointer and length | [`bytes`], [`c_str`], [`reference`] refuse and count |
+//! | e40 | pointer and length | [`bytes()`], [`c_str()`], [`reference()`] refuse and count |
 //! | e41, e42 | text and enums | views give bytes and integers |
 //! | e46, e47 | tests with a C driver | `examples/c_listener/tests/nasty_modes.rs` |
 mod cancel;

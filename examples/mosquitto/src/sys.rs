@@ -1,4 +1,4 @@
-//! What this example needs of `mosquitto.h` (libmosquitto 2.0).
+//! What this example needs of `mosquitto.h`: libmosquitto 2.0, on Debian the package libmosquitto-dev.
 
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::marker::{PhantomData, PhantomPinned};

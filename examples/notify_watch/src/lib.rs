@@ -59,11 +59,11 @@ impl Watch {
         &self.directory
     }
 
-    /// Unregisters the directory; behind it, nothing more of it is handled.
+    /// Unregisters the directory, and ends the watch.
     ///
     /// # Blocking
     ///
-    /// Waits until the handler, if it is running, has returned.
+    /// Waits for notify's thread, so until the handler, if it is running, has returned.
     ///
     /// # Errors
     ///
