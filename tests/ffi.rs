@@ -6,7 +6,7 @@ use callbridge::ffi::{
     BadArgument, Busy, Exclusive, HEADER_BYTES, InCallback, UnregisterError, UserData, bytes,
     c_str, in_callback, process_stats, reference,
 };
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::{null, null_mut, without_provenance_mut};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, Sender as Tell, channel};
@@ -403,7 +403,7 @@ fn pointer_and_length_are_checked_before_they_are_followed_e40() {
         assert_eq!(bytes(dangling, isize::MAX as usize + 1), Err(BadArgument::Length));
         assert_eq!(bytes(dangling, u128::MAX), Err(BadArgument::Length));
         assert_eq!(c_str(null()), Err(BadArgument::Null));
-        assert_eq!(c_str(c"\xff".as_ptr()).map(|text| text.to_bytes()), Ok(&b"\xff"[..]));
+        assert_eq!(c_str(c"\xff".as_ptr()).map(CStr::to_bytes), Ok(&b"\xff"[..]));
         assert_eq!(reference::<u32>(null()), Err(BadArgument::Null));
         assert_eq!(reference::<u32>(without_provenance_mut(3)), Err(BadArgument::Misaligned));
         assert_eq!(reference(&5u32), Ok(&5));
@@ -466,7 +466,7 @@ fn a_sender_takes_the_frames_and_its_policy_decides_e27_e39() {
 
 #[test]
 fn what_stays_of_a_registration_is_small_and_used_again() {
-    assert!(HEADER_BYTES <= 64, "{HEADER_BYTES} bytes");
+    const { assert!(HEADER_BYTES <= 64) };
     // Far more in turn than places at once; each must find one.
     for round in 0..100_000 {
         let user_data = handler(move || round);
