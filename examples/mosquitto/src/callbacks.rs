@@ -60,8 +60,8 @@ trampoline! {
                 drop(callbacks.receipts.expect(id, departure));
             }
         }
-        (callbacks.hand_over)(Event::Connected);
         callbacks.link.send_replace(Link::Up);
+        (callbacks.hand_over)(Event::Connected);
     }
 }
 

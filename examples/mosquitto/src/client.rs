@@ -57,9 +57,10 @@ impl Client {
         };
         let library = DedicatedThread::builder()
             .name("mqtt-calls")
-            .spawn(move || Library::start(&settings, callbacks))
-            .await
-            .map_err(|error| CallError::Refused(error.to_string()))?;
+            .spawn(move || Library::start(&settings, callbacks));
+        // A call that still waits for the network then ends by itself, and the library with it.
+        let library = timeout_at(late, library).await.map_err(|_| CallError::NoAnswer)?;
+        let library = library.map_err(CallError::of_start)?;
         let client = Client { library, receipts, subscriptions, link, events: weak, tally };
         match timeout_at(late, client.settled()).await {
             Ok(Some(Link::Up)) => Ok((client, events)),

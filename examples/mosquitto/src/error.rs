@@ -1,7 +1,10 @@
 use crate::sys;
 use callbridge::ResultError;
+use callbridge::executor::ExecutorError;
+use std::error::Error;
 use std::ffi::{CStr, c_int};
 use std::io;
+use std::sync::Arc;
 
 /// Why the library didn't do what it was called for.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +25,9 @@ pub enum CallError {
     /// A system call of the library's failed.
     #[error("libmosquitto: {0}")]
     System(#[source] io::Error),
+    /// The client didn't get as far as asking the broker.
+    #[error("can't connect: {0}")]
+    Start(#[source] Arc<dyn Error + Send + Sync>),
     /// The broker didn't accept the connection in time.
     #[error("the broker has not accepted the connection in time")]
     NoAnswer,
@@ -44,6 +50,14 @@ impl CallError {
                 Err(CallError::Refused(text.to_string_lossy().into_owned()))
             }
         }
+    }
+
+    /// Why the thread that was to own the library has none.
+    pub(crate) fn of_start(error: ResultError) -> Self {
+        CallError::Start(match error {
+            ResultError::Refused(ExecutorError::Broken(reason)) => reason,
+            other => Arc::new(other),
+        })
     }
 
     pub(crate) fn of_thread(error: &ResultError) -> Self {

@@ -103,10 +103,8 @@ async fn read_until_gone(changes: &mut Changes, last: &Path) -> Result<Tally, Bo
     let seen = Tally::default();
     while let Some(change) = changes.next().await {
         note(&change, &seen);
-        if let Change::Event(event) = change
-            && event.kind.is_remove()
-            && event.paths.iter().any(|path| path == last)
-        {
+        let Change::Event(event) = change else { continue };
+        if event.kind.is_remove() && event.paths.iter().any(|path| path == last) {
             return Ok(seen);
         }
     }
