@@ -8,6 +8,7 @@ use callbridge_mosquitto::{CallError, Client, Delivery, DeliveryError, Event, Me
 use callbridge_mosquitto::{QoS, Settings, Tally};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -261,9 +262,13 @@ async fn restart(qos: QoS) -> (Seen, usize) {
     subscribe(&subscriber, "load/#", qos).await;
 
     let sending = publisher.clone();
+    let (ended, mut until_ended) = oneshot::channel();
     let sent = tokio::spawn(async move {
         let mut deliveries = Vec::new();
         for n in 0..count {
+            if n == count / 3 * 2 {
+                (&mut until_ended).await.expect("the broker is ended");
+            }
             let delivery = sending.publish(&format!("load/{n}"), payload(n), qos).await;
             deliveries.push(delivery.expect("it is taken, connected or not"));
         }
@@ -272,6 +277,7 @@ async fn restart(qos: QoS) -> (Seen, usize) {
     let mut seen = Seen::default();
     seen.read(&mut events, |numbers| numbers.len() >= count / 3).await;
     broker.terminate().unwrap();
+    ended.send(()).expect("there is more to send");
     // The library's thread may stand before a full stream, so the wait for its word reads on.
     tokio::join!(
         async { timeout(PATIENCE, publisher.disconnected()).await.unwrap().unwrap() },
