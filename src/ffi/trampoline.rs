@@ -38,7 +38,7 @@
 ///     panicked STOP, swallowed GO_ON
 /// }
 ///
-/// let (sender, frames) = callbridge::channel(16);
+/// let (sender, frames) = callbridge::channel::<Vec<u8>>(16);
 /// let registration = UserData::with_panic_hook(sender, |sender, message| {
 ///     sender.fail(message);
 /// });
