@@ -265,9 +265,9 @@ impl Run {
                         assert_eq!(future.cancel(), first, "whether this call asked");
                         call.cancel_asked |= call.ended.is_none();
                     }
-                    12 => look(call, future.result(Duration::ZERO)),
+                    12 => look(call, &future.result(Duration::ZERO)),
                     13 => match future.try_result() {
-                        Some(result) => look(call, result),
+                        Some(result) => look(call, &result),
                         None => assert!(call.ended.is_none()),
                     },
                     14 => {
@@ -340,8 +340,8 @@ fn drop_future(call: &mut Call) {
     }
 }
 
-fn look(call: &mut Call, result: Result<(u32, Live), ResultError>) {
-    match (&result, call.ended, call.taken) {
+fn look(call: &mut Call, result: &Result<(u32, Live), ResultError>) {
+    match (result, call.ended, call.taken) {
         (Err(ResultError::TimedOut { state }), None, _) => assert!(!state.is_done()),
         (Err(ResultError::AlreadyTaken), Some(_), true) => {}
         (Ok((id, _)), Some(FutureState::Finished), false) => assert_eq!(*id, call.id),
