@@ -24,10 +24,10 @@ for name in "$@"; do
     # What is compiled is judged by its time, and copies keep theirs.
     patch --quiet --directory "$tree" -p1 <"$patch"
     find "$tree/src" -name '*.rs' -exec touch {} +
-    (cd "$tree" && "${CARGO:-cargo}" test --quiet --release --lib --no-run)
+    (cd "$tree" && "${CARGO:-cargo}" test --quiet --release --lib --features ffi --no-run)
     log=$root/target/mutations/$name.log
     began=$SECONDS code=0
-    (cd "$tree" && timeout 300 "${CARGO:-cargo}" test --release --lib -- --exact "$model") >"$log" 2>&1 || code=$?
+    (cd "$tree" && timeout 300 "${CARGO:-cargo}" test --release --lib --features ffi -- --exact "$model") >"$log" 2>&1 || code=$?
     if ! grep -q '^running 1 test' "$log"; then
         echo "$name: there is no model $model"
         exit 1

@@ -121,6 +121,21 @@ fn every_job_is_run_by_one_worker() {
 }
 
 #[test]
+fn a_job_reaches_the_worker_that_is_about_to_sit_down() {
+    loom::model(|| {
+        let (pool, ran) = (Pool::new(1), Arc::new(AtomicUsize::new(0)));
+        pool.submit(counting(&ran));
+        // Awaited before the close, which would wake whoever sleeps.
+        let parker = Parker::new();
+        let done = parker.waker().clone();
+        pool.submit(move |_| done.wake());
+        parker.park(Deadline::Never);
+        pool.close();
+        assert_eq!(ran.load(SeqCst), 1);
+    });
+}
+
+#[test]
 fn two_jobs_that_wait_for_each_other_get_a_worker_each() {
     loom::model(|| {
         let pool = Pool::new(2);

@@ -81,6 +81,28 @@ fn nobody_is_inside_once_the_wait_is_over() {
 }
 
 #[test]
+fn the_call_that_was_inside_ends_the_wait() {
+    loom::model(|| {
+        let (gate, generation, freed) = open();
+        let inside = gate.enter(generation).unwrap();
+        let owner = thread::spawn({
+            let gate = Arc::clone(&gate);
+            move || {
+                gate.shut();
+                let parker = Parker::new();
+                while !gate.idle_or_tell(parker.waker()) {
+                    parker.park(Deadline::Never);
+                }
+                assert!(matches!(gate.release(), Released::Value(_)));
+            }
+        });
+        assert!(matches!(inside.leave(), Left::Nothing));
+        owner.join().unwrap();
+        assert_eq!(freed.load(SeqCst), 1);
+    });
+}
+
+#[test]
 fn a_late_call_never_sees_the_next_registrations_value() {
     loom::model(|| {
         let (gate, first, freed) = open();
