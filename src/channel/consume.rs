@@ -69,19 +69,28 @@ impl<T> Shared<T> {
 
     /// Hands frames out of the batch, without the lock unless a sender waits for their slots.
     fn hand_out(&self, batch: &mut VecDeque<T>, max: usize, sink: &mut impl FnMut(T)) -> usize {
+        if max == 1 {
+            return self.hand_out_one(batch).into_iter().map(sink).count();
+        }
         let frames = max.min(batch.len());
         if frames == 0 {
             return 0;
         }
-        if frames == 1 {
-            batch.pop_front().into_iter().for_each(sink);
-        } else {
-            batch.drain(..frames).for_each(sink);
-        }
+        batch.drain(..frames).for_each(sink);
         if self.handed.add(frames) {
             self.serve_parked();
         }
         frames
+    }
+
+    /// Hands the batch's next frame out, if there is one.
+    #[inline]
+    pub(super) fn hand_out_one(&self, batch: &mut VecDeque<T>) -> Option<T> {
+        let frame = batch.pop_front()?;
+        if self.handed.add(1) {
+            self.serve_parked();
+        }
+        Some(frame)
     }
 
     /// The stream is dropped: ends the channel and empties it.

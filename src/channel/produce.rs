@@ -10,6 +10,8 @@ use crate::sync::{Deadline, Woken, wake, with_parker};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+const UNTOUCHED: &str = "a frame that isn't accepted stays where it is";
+
 /// What to do with a frame that doesn't fit.
 pub(super) enum OnFull {
     /// Hand it back as `Full`; the caller will offer it again, so the books don't know it yet.
@@ -60,27 +62,34 @@ impl<T> Shared<T> {
     /// What `Sender::send` does.
     #[inline]
     pub(super) fn send(&self, frame: T) -> Outcome<T> {
-        self.send_at_once(frame).or_else(|frame| self.send_otherwise(frame))
+        let mut frame = Some(frame);
+        match self.send_at_once(&mut frame) {
+            Some(remaining) => Ok(Sent::Queued { remaining }),
+            None => self.send_otherwise(frame.expect(UNTOUCHED)),
+        }
     }
 
-    /// The short way for a frame that fits without further ado; hands it back, with nothing done
-    /// and nothing booked, if that isn't so.
+    /// The short way for a frame that fits without further ado; tells how many more would fit.
+    /// `None` leaves the frame where it is, with nothing done and nothing booked.
+    ///
+    /// The frame isn't passed by value and back: a result that may hold it is put together in
+    /// memory, and reading it back waited for the lock's stores, which took longer than the rest.
     #[inline]
-    fn send_at_once(&self, frame: T) -> Result<Sent<T>, T> {
+    fn send_at_once(&self, frame: &mut Option<T>) -> Option<usize> {
         if !self.rules.batched {
-            return Err(frame);
+            return None;
         }
         let mut state = lock(&self.state);
         if state.end.is_some() || !state.parked.is_empty() || !self.has_room(&mut state, None) {
-            return Err(frame);
+            return None;
         }
-        let consumer = self.accept(&mut state, frame, None);
+        let consumer = self.accept(&mut state, frame.take()?, None);
         let remaining = self.remaining(&state);
         drop(state);
         if let Some(consumer) = consumer {
             wake(consumer);
         }
-        Ok(Sent::Queued { remaining })
+        Some(remaining)
     }
 
     fn send_otherwise(&self, frame: T) -> Outcome<T> {
@@ -102,7 +111,11 @@ impl<T> Shared<T> {
 
     #[inline]
     pub(super) fn try_send(&self, frame: T) -> Outcome<T> {
-        self.send_at_once(frame).or_else(|frame| self.try_send_otherwise(frame))
+        let mut frame = Some(frame);
+        match self.send_at_once(&mut frame) {
+            Some(remaining) => Ok(Sent::Queued { remaining }),
+            None => self.try_send_otherwise(frame.expect(UNTOUCHED)),
+        }
     }
 
     fn try_send_otherwise(&self, frame: T) -> Outcome<T> {
@@ -134,14 +147,13 @@ impl<T> Shared<T> {
             return Err(Refused { why: Refusal::WouldDeadlock, frame });
         }
         let made_progress = || self.handed.position() != before;
-        let frame = if self.rules.naps && self.rhythm.pause_sending(deadline, made_progress) {
-            match self.send_at_once(frame) {
-                Ok(sent) => return Ok(sent),
-                Err(frame) => frame,
+        let mut frame = Some(frame);
+        if self.rules.naps && self.rhythm.pause_sending(deadline, made_progress) {
+            if let Some(remaining) = self.send_at_once(&mut frame) {
+                return Ok(Sent::Queued { remaining });
             }
-        } else {
-            frame
-        };
+        }
+        let frame = frame.expect(UNTOUCHED);
         with_parker(|parker| {
             let ticket = match self.offer(frame, weight, OnFull::Park(parker.waker().clone())) {
                 Offered::Settled(outcome) => return outcome,

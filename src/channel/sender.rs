@@ -75,6 +75,7 @@ impl<T> Sender<T> {
     /// assert_eq!(sender.send(2).unwrap_err().into_inner(), 2);
     /// # Ok::<(), callbridge::SendError<i32>>(())
     /// ```
+    #[inline]
     pub fn send(&self, frame: T) -> Result<Sent<T>, SendError<T>> {
         self.shared.send(frame).map_err(SendError::from_refused)
     }
@@ -95,6 +96,7 @@ impl<T> Sender<T> {
     /// assert!(sender.try_send(1).is_ok());
     /// assert_eq!(sender.try_send(2).unwrap_err().into_inner(), 2);
     /// ```
+    #[inline]
     pub fn try_send(&self, frame: T) -> Result<Sent<T>, TrySendError<T>> {
         self.shared.try_send(frame).map_err(TrySendError::from_refused)
     }

@@ -82,6 +82,7 @@ impl<T> FrameStream<T> {
     /// # Ok(())
     /// # }
     /// ```
+    #[inline]
     pub async fn recv(&mut self) -> Option<T> {
         poll_fn(|cx| self.poll_recv(cx)).await
     }
@@ -211,7 +212,15 @@ impl<T> FrameStream<T> {
     /// assert_eq!(frames.poll_recv(&mut cx), Poll::Ready(Some(7)));
     /// # Ok::<(), callbridge::SendError<i32>>(())
     /// ```
+    #[inline]
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        if self.batch.is_empty() {
+            return self.poll_recv_from_queue(cx);
+        }
+        within_budget(cx, |_| Poll::Ready(self.shared.hand_out_one(&mut self.batch)))
+    }
+
+    fn poll_recv_from_queue(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
         let mut frame = None;
         let taken = self.poll_take(cx, 1, &mut |taken| frame = Some(taken));
         taken.map(|_| frame)
