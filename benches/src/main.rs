@@ -22,6 +22,9 @@ struct Arguments {
     /// Only cases whose name contains this, for example mt1.
     #[arg(long)]
     case: Option<String>,
+    /// Only contestants whose name contains one of these, for example callbridge,tachyonix.
+    #[arg(long, value_delimiter = ',')]
+    contestants: Vec<String>,
     /// A smoke test: short rounds, no figures worth keeping.
     #[arg(long)]
     quick: bool,
@@ -59,7 +62,11 @@ fn main() -> anyhow::Result<()> {
     };
     let mut workloads: Vec<Workload> = workloads::all();
     workloads.retain(|it| chosen(it.name));
-    let bench = Bench { plan, only_case: arguments.case.as_deref() };
+    let bench = Bench {
+        plan,
+        only_case: arguments.case.as_deref(),
+        only_contestants: &arguments.contestants,
+    };
 
     let start = Instant::now();
     let mut cases = Vec::new();
@@ -74,7 +81,8 @@ fn main() -> anyhow::Result<()> {
     print!("{}", report.markdown());
     eprintln!("took {:.0?}", start.elapsed());
 
-    let full = arguments.only.is_empty() && arguments.case.is_none() && !arguments.quick;
+    let all = arguments.only.is_empty() && arguments.contestants.is_empty();
+    let full = all && arguments.case.is_none() && !arguments.quick;
     let results = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/results"));
     if let Some(to) = arguments.out.or_else(|| full.then(results)) {
         report.save(&to)?;

@@ -93,6 +93,11 @@ impl<'a> Case<'a> {
         self.contestants.push(Contestant { name, role, run: Box::new(run) });
     }
 
+    /// Leaves out the contestants whose name isn't `wanted`.
+    pub(crate) fn retain(&mut self, wanted: impl Fn(&str) -> bool) {
+        self.contestants.retain(|contestant| wanted(contestant.name));
+    }
+
     /// Runs all contestants by turns, so that what disturbs the machine disturbs them alike.
     pub(crate) fn measure(mut self, plan: &Plan) -> CaseResult {
         let rounds = self.rounds.map_or(plan.rounds, |most| plan.rounds.min(most));

@@ -27,6 +27,8 @@ pub(crate) struct Bench<'a> {
     pub(crate) plan: Plan,
     /// Only cases whose name contains this.
     pub(crate) only_case: Option<&'a str>,
+    /// Only contestants whose name contains one of these; all of them if there is none.
+    pub(crate) only_contestants: &'a [String],
 }
 
 impl Bench<'_> {
@@ -36,7 +38,10 @@ impl Bench<'_> {
     }
 
     /// Runs a case, and tells how it went on.
-    pub(crate) fn measure(&self, case: crate::harness::Case<'_>) -> CaseResult {
+    pub(crate) fn measure(&self, mut case: crate::harness::Case<'_>) -> CaseResult {
+        if !self.only_contestants.is_empty() {
+            case.retain(|name| self.only_contestants.iter().any(|part| name.contains(part)));
+        }
         let result = case.measure(&self.plan);
         eprintln!("  {} {} done", result.workload, result.case);
         result
