@@ -2,11 +2,11 @@
 //!
 //! The invariants are at the head of `state`.
 
+use super::buffer::Buffer;
 use super::overflow::{Ending, LossReason};
 use super::state::Shared;
 use crate::sync::contain;
 use crate::sync::prim::lock;
-use std::collections::VecDeque;
 use std::task::Waker;
 
 pub(super) enum Taken {
@@ -22,7 +22,7 @@ impl<T> Shared<T> {
     /// under the lock.
     pub(super) fn take(
         &self,
-        batch: &mut VecDeque<T>,
+        batch: &mut Buffer<T>,
         max: usize,
         sink: &mut impl FnMut(T),
         waker: Option<Waker>,
@@ -68,7 +68,7 @@ impl<T> Shared<T> {
     }
 
     /// Hands frames out of the batch, without the lock unless a sender waits for their slots.
-    fn hand_out(&self, batch: &mut VecDeque<T>, max: usize, sink: &mut impl FnMut(T)) -> usize {
+    fn hand_out(&self, batch: &mut Buffer<T>, max: usize, sink: &mut impl FnMut(T)) -> usize {
         if max == 1 {
             return self.hand_out_one(batch).into_iter().map(sink).count();
         }
@@ -76,7 +76,7 @@ impl<T> Shared<T> {
         if frames == 0 {
             return 0;
         }
-        batch.drain(..frames).for_each(sink);
+        batch.by_ref().take(frames).for_each(sink);
         if self.handed.add(frames) {
             self.serve_parked();
         }
@@ -85,8 +85,8 @@ impl<T> Shared<T> {
 
     /// Hands the batch's next frame out, if there is one.
     #[inline]
-    pub(super) fn hand_out_one(&self, batch: &mut VecDeque<T>) -> Option<T> {
-        let frame = batch.pop_front()?;
+    pub(super) fn hand_out_one(&self, batch: &mut Buffer<T>) -> Option<T> {
+        let frame = batch.pop()?;
         if self.handed.add(1) {
             self.serve_parked();
         }
@@ -94,7 +94,7 @@ impl<T> Shared<T> {
     }
 
     /// The stream is dropped: ends the channel and empties it.
-    pub(super) fn leave(&self, batch: VecDeque<T>) {
+    pub(super) fn leave(&self, batch: Buffer<T>) {
         let mut state = lock(&self.state);
         let farewell = self.end_locked(&mut state, Ending::ConsumerDropped, None);
         let (queued, handed_out) = state.queue.clear(&self.handed);
@@ -107,7 +107,7 @@ impl<T> Shared<T> {
         if let Ok(farewell) = farewell {
             farewell.wake_all();
         }
-        for frame in batch.into_iter().chain(queued) {
+        for frame in batch.chain(queued) {
             self.rules.tell_loss(&frame, LossReason::ConsumerDropped);
             contain("a frame's destructor", || drop(frame));
         }

@@ -47,6 +47,7 @@
 //! # }
 //! ```
 
+mod buffer;
 mod builder;
 mod consume;
 mod coop;

@@ -15,6 +15,7 @@
 //! 4. Only the consumer counts, so what it reads there itself is exact. `start` is set under the
 //!    lock, so whoever reads the count under the lock finds it at `start` or beyond.
 
+use super::buffer::Buffer;
 use crate::sync::prim::atomic::{AtomicUsize, Ordering};
 use std::collections::VecDeque;
 
@@ -66,7 +67,7 @@ impl Position {
 
 /// The frames that wait, oldest first.
 pub(super) struct Queue<T> {
-    frames: VecDeque<T>,
+    frames: Buffer<T>,
     /// What each frame weighs, beside the frames; stays empty in an unweighed channel.
     weights: VecDeque<usize>,
     /// The sum of `weights`.
@@ -82,7 +83,7 @@ pub(super) struct Queue<T> {
 impl<T> Queue<T> {
     pub(super) fn new() -> Self {
         Queue {
-            frames: VecDeque::new(),
+            frames: Buffer::new(),
             weights: VecDeque::new(),
             weight: 0,
             lent: 0,
@@ -111,7 +112,7 @@ impl<T> Queue<T> {
     }
 
     pub(super) fn push(&mut self, frame: T, weight: Option<usize>) {
-        self.frames.push_back(frame);
+        self.frames.push(frame);
         if let Some(weight) = weight {
             self.weights.push_back(weight);
             self.weight = self.weight.saturating_add(weight);
@@ -121,12 +122,12 @@ impl<T> Queue<T> {
     pub(super) fn pop(&mut self) -> Option<T> {
         let weight = self.weights.pop_front().unwrap_or(0);
         self.weight = self.weight.saturating_sub(weight);
-        self.frames.pop_front()
+        self.frames.pop()
     }
 
     /// Gives the consumer, whose `batch` is used up, everything there is; returns how many frames
     /// the used-up batch had.
-    pub(super) fn lend(&mut self, batch: &mut VecDeque<T>, handed: &Handed) -> usize {
+    pub(super) fn lend(&mut self, batch: &mut Buffer<T>, handed: &Handed) -> usize {
         debug_assert!(batch.is_empty(), "a batch is exchanged when it is used up");
         let used_up = std::mem::replace(&mut self.lent, self.frames.len());
         self.seen = 0;
@@ -137,12 +138,12 @@ impl<T> Queue<T> {
 
     /// Takes everything away for good, what the consumer was lent included; returns the frames
     /// and how many of the last batch had been handed out.
-    pub(super) fn clear(&mut self, handed: &Handed) -> (VecDeque<T>, usize) {
+    pub(super) fn clear(&mut self, handed: &Handed) -> (Buffer<T>, usize) {
         self.refresh(handed);
         let handed_out = self.seen;
         self.start = handed.position();
         (self.lent, self.seen, self.weight) = (0, 0, 0);
         self.weights.clear();
-        (std::mem::take(&mut self.frames), handed_out)
+        (std::mem::replace(&mut self.frames, Buffer::new()), handed_out)
     }
 }

@@ -1,5 +1,6 @@
 //! The consumer's end.
 
+use super::buffer::Buffer;
 use super::consume::Taken;
 use super::coop::within_budget;
 use super::error::{RecvBlockingError, SourceError, TryRecvError};
@@ -10,7 +11,6 @@ use super::stats::Stats;
 use crate::sync::context::drives_a_loop;
 use crate::sync::{Deadline, Woken, with_parker};
 use futures_core::stream::{FusedStream, Stream};
-use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -45,7 +45,7 @@ use std::time::Duration;
 pub struct FrameStream<T> {
     shared: Arc<Shared<T>>,
     /// Frames taken out of the queue together and not handed out; they still count as queued.
-    batch: VecDeque<T>,
+    batch: Buffer<T>,
     /// When to leave the senders alone.
     pace: Pace,
     /// Set once everything was read.
@@ -58,7 +58,7 @@ impl<T> Unpin for FrameStream<T> {}
 impl<T> FrameStream<T> {
     pub(super) fn new(shared: Arc<Shared<T>>) -> Self {
         let pace = Pace::new(shared.rules.capacity);
-        FrameStream { shared, batch: VecDeque::new(), pace, ended: None }
+        FrameStream { shared, batch: Buffer::new(), pace, ended: None }
     }
 
     /// The next frame; `None` when the channel has ended and everything was read.
@@ -475,7 +475,7 @@ impl<T> FusedStream for FrameStream<T> {
 
 impl<T> Drop for FrameStream<T> {
     fn drop(&mut self) {
-        self.shared.leave(std::mem::take(&mut self.batch));
+        self.shared.leave(std::mem::replace(&mut self.batch, Buffer::new()));
     }
 }
 
