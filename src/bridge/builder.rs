@@ -97,9 +97,10 @@ impl BridgeBuilder {
     /// Whether a waiting thread may look for its result a few microseconds longer before it sleeps;
     /// `true` unless told.
     ///
-    /// It looks for 12 µs at most, and only while that has been paying off: after results that came
-    /// later than that it sleeps at once, and tries again ever more rarely, down to one wait in
-    /// 1 024. On a single core it never does.
+    /// It looks for about as long as it has been taking to wake two threads, between 12 and 50 µs,
+    /// and only while that has been paying off: after results that came later than that it sleeps at
+    /// once, and tries again ever more rarely, down to one wait in 1 024. On a single core it never
+    /// does.
     ///
     /// # Examples
     ///

@@ -1,18 +1,58 @@
 //! Looking a little longer before sleeping, while that pays off.
 //!
-//! A sleep and a wake cost both sides several microseconds. A thread whose answers come sooner than
-//! that does better to look for them a moment longer. A thread whose answers don't come that soon
-//! would only burn its core: it looks once in a while to see whether that has changed, and sleeps at
-//! once otherwise.
+//! A sleep and a wake cost both sides several microseconds, on some machines some dozens. A thread
+//! whose answers come sooner than that does better to look for them a moment longer. A thread whose
+//! answers don't come that soon would only burn its core: it looks once in a while to see whether
+//! that has changed, and sleeps at once otherwise.
 
 use super::Deadline;
 use std::cell::Cell;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::LocalKey;
 use std::time::{Duration, Instant};
 
-/// How long a nap is at most: about what a sleep and a wake cost.
-const LONGEST: Duration = Duration::from_micros(12);
+/// How long a nap is at most where wake-ups cost little, and where they cost a lot.
+const LONGEST: std::ops::RangeInclusive<Duration> =
+    Duration::from_micros(12)..=Duration::from_micros(50);
+
+/// A thread that is up only after this long was kept waiting for a core: its wake-up tells nothing.
+const NO_WAKE_UP: Duration = Duration::from_micros(100);
+
+/// What waking a sleeping thread has been taking, in nanoseconds, on the cautious side.
+static WAKE_UP: AtomicU32 = AtomicU32::new(0);
+
+/// The wake-up of a sleeping thread, timed.
+#[derive(Clone, Copy)]
+pub(super) struct WakeUp(Instant);
+
+impl WakeUp {
+    /// Called by whoever wakes.
+    pub(super) fn begins() -> Self {
+        WakeUp(Instant::now())
+    }
+
+    /// Called by the thread that was woken.
+    pub(super) fn ends(self) {
+        let took = self.0.elapsed();
+        if took < NO_WAKE_UP {
+            let before = WAKE_UP.load(Ordering::Relaxed);
+            WAKE_UP.store(learnt(before, took.as_nanos() as u32), Ordering::Relaxed);
+        }
+    }
+}
+
+/// The estimate after one more wake-up: it falls fast and rises slowly, since what delays a wake-up
+/// on a busy machine isn't its price.
+fn learnt(before: u32, took: u32) -> u32 {
+    if took < before { before - (before - took) / 4 } else { before + (took - before) / 16 }
+}
+
+/// How long a nap is at most now: until the other side would have been woken and have answered.
+fn longest() -> Duration {
+    let wake_up = Duration::from_nanos(WAKE_UP.load(Ordering::Relaxed).into());
+    (2 * wake_up).clamp(*LONGEST.start(), *LONGEST.end())
+}
 
 /// After so many naps in vain in a row, the thread tries again only every 2¹⁰th time.
 const MOST_MISSES: u8 = 10;
@@ -83,7 +123,7 @@ pub(crate) fn pause(time: Duration) {
 }
 
 fn look(deadline: Deadline, done: &mut impl FnMut() -> bool) -> bool {
-    let began = Instant::now();
+    let (began, longest) = (Instant::now(), longest());
     loop {
         for _ in 0..32 {
             if done() {
@@ -91,7 +131,7 @@ fn look(deadline: Deadline, done: &mut impl FnMut() -> bool) -> bool {
             }
             std::hint::spin_loop();
         }
-        if began.elapsed() >= LONGEST || deadline.passed() {
+        if began.elapsed() >= longest || deadline.passed() {
             return done();
         }
     }
@@ -105,7 +145,7 @@ fn has_another_core() -> bool {
 
 #[cfg(all(test, not(callbridge_loom)))]
 mod tests {
-    use super::{Habit, has_another_core};
+    use super::{Habit, has_another_core, learnt};
 
     fn naps(habit: &mut Habit, waits: u32, pays_off: bool) -> u32 {
         let mut naps = 0;
@@ -129,5 +169,13 @@ mod tests {
         }
         let expected = if has_another_core() { 100 } else { 0 };
         assert_eq!(naps(&mut habit, 100, true), expected);
+    }
+
+    #[test]
+    fn a_wake_up_that_was_delayed_changes_the_estimate_less_than_a_fast_one() {
+        assert_eq!(learnt(8_000, 40_000), 10_000);
+        assert_eq!(learnt(40_000, 8_000), 32_000);
+        let settled = (0..200).fold(0, |estimate, _| learnt(estimate, 20_000));
+        assert!((19_000..=20_000).contains(&settled), "{settled}");
     }
 }

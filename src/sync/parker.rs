@@ -12,15 +12,16 @@
 //!    system call.
 
 use super::Deadline;
+use super::nap::WakeUp;
 use super::prim::{Condvar, Mutex, lock};
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Token {
     Empty,
     Parked,
-    Notified,
+    /// Woken, and since when if it had to be woken from sleep.
+    Notified(Option<WakeUp>),
 }
 
 struct Shared {
@@ -36,8 +37,15 @@ impl Wake for Shared {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        let before = std::mem::replace(&mut *lock(&self.token), Token::Notified);
-        if before == Token::Parked {
+        let mut token = lock(&self.token);
+        let asleep = matches!(*token, Token::Parked);
+        match *token {
+            // Sooner or later makes no difference, but the first wake tells how long it took.
+            Token::Notified(_) => {}
+            _ => *token = Token::Notified(asleep.then(WakeUp::begins)),
+        }
+        drop(token);
+        if asleep {
             self.sleep.notify_one();
         }
     }
@@ -72,8 +80,11 @@ impl Parker {
     pub(crate) fn park(&self, deadline: Deadline) -> Woken {
         let mut token = lock(&self.shared.token);
         loop {
-            if *token == Token::Notified {
-                *token = Token::Empty;
+            if let Token::Notified(wake_up) = std::mem::replace(&mut *token, Token::Empty) {
+                drop(token);
+                if let Some(wake_up) = wake_up {
+                    wake_up.ends();
+                }
                 return Woken::Notified;
             }
             *token = Token::Parked;
