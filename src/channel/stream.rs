@@ -259,40 +259,30 @@ impl<T> FrameStream<T> {
         max: usize,
         sink: &mut impl FnMut(T),
     ) -> Poll<usize> {
-        within_budget(cx, |cx| {
-            let mut taken = self.take_patiently(max, sink);
-            if let Taken::Nothing = taken {
-                taken = self.take(max, sink, Some(cx.waker().clone()));
-            }
-            match taken {
-                Taken::Frames(frames) => Poll::Ready(frames),
-                Taken::Nothing => Poll::Pending,
-                Taken::Ended(_) => Poll::Ready(0),
-            }
+        within_budget(cx, |cx| match self.take_patiently(cx, max, sink) {
+            Taken::Frames(frames) => Poll::Ready(frames),
+            Taken::Nothing => Poll::Pending,
+            Taken::Ended(_) => Poll::Ready(0),
         })
     }
 
-    /// Takes what there is. While it pays off, it leaves a source that is just as fast alone for a
-    /// moment before that, and pauses where there is nothing.
-    fn take_patiently(&mut self, max: usize, sink: &mut impl FnMut(T)) -> Taken {
-        if !self.batch.is_empty() || !self.shared.rules.naps {
-            return self.take(max, sink, None);
-        }
+    /// Takes what there is, or leaves the task's waker. While it pays off, it leaves a source that
+    /// is just as fast alone for a moment before that, and pauses where there is nothing.
+    fn take_patiently(&mut self, cx: &Context<'_>, max: usize, sink: &mut impl FnMut(T)) -> Taken {
         let mut taken = Taken::Nothing;
-        let keeps_up = self.pace.keeps_up();
-        if !keeps_up {
+        if !self.batch.is_empty() || !self.pace.keeps_up() {
             taken = self.take(max, sink, None);
         }
-        if let Taken::Nothing = taken {
+        if let (Taken::Nothing, true) = (&taken, self.shared.rules.naps) {
             let mut pace = self.pace;
-            let paused = pace.pause(|| {
+            pace.pause(|| {
                 taken = self.take(max, sink, None);
                 !matches!(taken, Taken::Nothing)
             });
             self.pace = pace;
-            if keeps_up && !paused {
-                taken = self.take(max, sink, None);
-            }
+        }
+        if let Taken::Nothing = taken {
+            taken = self.take(max, sink, Some(cx.waker().clone()));
         }
         self.pace.note(match taken {
             Taken::Frames(frames) => frames + self.batch.len(),
