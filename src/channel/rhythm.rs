@@ -8,7 +8,7 @@
 //! A pause is nothing but time: whoever pauses holds no lock and is registered nowhere, and goes
 //! the whole way to sleep afterwards, with the looks under the lock that belong to it.
 
-use crate::sync::{Deadline, Habit, nap_by, pause};
+use crate::sync::{Deadline, Habit, longest_nap, nap_by, pause};
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
@@ -26,9 +26,6 @@ std::thread_local! {
 /// How long a consumer without frames stays awake: less than a sleep and a wake cost, since it
 /// holds up its event loop meanwhile.
 const LONGEST: Duration = Duration::from_micros(2);
-
-/// How long a sender without room stays awake: long enough for a consumer to wake up.
-const LONGEST_SENDING: Duration = Duration::from_micros(12);
 
 /// How many frames to leave time for, in a channel of some capacity.
 #[derive(Clone, Copy)]
@@ -56,10 +53,9 @@ impl Rhythm {
         }
     }
 
-    /// A sender's pause on a full queue.
+    /// A sender's pause on a full queue: long enough for a consumer to wake up.
     pub(super) fn pause_sending(self, deadline: Deadline, done: impl FnMut() -> bool) -> bool {
-        let longest =
-            deadline.remaining().map_or(LONGEST_SENDING, |left| left.min(LONGEST_SENDING));
+        let longest = deadline.remaining().unwrap_or(Duration::MAX).min(longest_nap());
         nap_by(&HABIT, || self.look(longest, done))
     }
 }

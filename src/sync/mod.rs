@@ -14,6 +14,6 @@ mod span;
 pub(crate) use contain::{contain, discard, panic_message, report, wake};
 pub(crate) use deadline::Deadline;
 pub(crate) use lend::{Place, lend, take_place};
-pub(crate) use nap::{Habit, nap, nap_by, pause};
+pub(crate) use nap::{Habit, longest_nap, nap, nap_by, pause};
 pub(crate) use parker::{Parker, Woken, with_cached_parker, with_parker};
 pub(crate) use span::Span;

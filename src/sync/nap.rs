@@ -49,7 +49,7 @@ fn learnt(before: u32, took: u32) -> u32 {
 }
 
 /// How long a nap is at most now: until the other side would have been woken and have answered.
-fn longest() -> Duration {
+pub(crate) fn longest_nap() -> Duration {
     let wake_up = Duration::from_nanos(WAKE_UP.load(Ordering::Relaxed).into());
     (2 * wake_up).clamp(*LONGEST.start(), *LONGEST.end())
 }
@@ -123,7 +123,7 @@ pub(crate) fn pause(time: Duration) {
 }
 
 fn look(deadline: Deadline, done: &mut impl FnMut() -> bool) -> bool {
-    let (began, longest) = (Instant::now(), longest());
+    let (began, longest) = (Instant::now(), longest_nap());
     loop {
         for _ in 0..32 {
             if done() {
