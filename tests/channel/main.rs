@@ -5,10 +5,14 @@
 mod books;
 mod context;
 mod endings;
+mod lifetimes;
 mod overflow;
 mod pressure;
+mod send_async;
 mod sender;
 mod stream;
+mod termination;
+mod weights;
 
 use callbridge::{Sender, Stats};
 use std::pin::Pin;

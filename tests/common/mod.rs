@@ -1,10 +1,10 @@
-//! Loops to test on.
+//! Loops to test on, and waits for what other threads do.
 #![allow(dead_code, unreachable_pub)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 
@@ -13,6 +13,15 @@ pub const LONG: Duration = Duration::from_secs(60);
 
 /// A wait that is meant to time out.
 pub const SHORT: Duration = Duration::from_millis(10);
+
+/// Waits for what another thread is about to make true.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::yield_now();
+    }
+}
 
 /// A loop of either flavour that is driven until it is dropped.
 pub enum Loop {

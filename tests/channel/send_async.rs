@@ -1,0 +1,126 @@
+//! Sends that are awaited: cancelled, dropped, forgotten, and in one line with threads.
+
+use crate::*;
+use callbridge::{Loss, LossReason, Overflow, SendError, Sent, channel};
+use std::sync::Mutex;
+
+/// Kotlin: a parked send that is cancelled gets the drop hook for its item only.
+#[test]
+fn a_sending_future_that_is_dropped_loses_its_frame_and_no_other() {
+    let losses = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&losses);
+    let (sender, mut frames) = channel::builder()
+        .capacity(1)
+        .on_loss(move |loss: Loss<'_, u32>| log.lock().unwrap().push((*loss.frame, loss.reason)))
+        .build()
+        .unwrap();
+    sender.send(1).unwrap();
+    let mut waiting = sender.send_async(2);
+    assert!(poll_once(&mut waiting).is_pending());
+    drop(waiting);
+    drop(sender.send_async(3));
+    let reason = LossReason::SendCancelled;
+    assert_eq!(*losses.lock().unwrap(), [(2, reason), (3, reason)]);
+    assert_eq!(frames.try_recv(), Ok(1));
+    assert!(frames.try_recv().is_err());
+    assert_eq!(frames.stats().lost.send_cancelled, 2);
+    assert_balanced(&frames.stats());
+}
+
+#[test]
+fn a_sending_future_that_got_its_room_is_sent_even_if_it_is_dropped_unpolled() {
+    let (sender, mut frames) = channel(1);
+    sender.send(1).unwrap();
+    let mut waiting = sender.send_async(2);
+    assert!(poll_once(&mut waiting).is_pending());
+    assert_eq!(frames.try_recv(), Ok(1));
+    drop(waiting);
+    assert_eq!(frames.try_recv(), Ok(2));
+    assert_eq!(frames.stats().lost.total(), 0);
+    assert_balanced(&frames.stats());
+}
+
+/// event-listener and async-channel: a future that was woken, or forgotten, keeps the slot to
+/// itself.
+#[test]
+fn a_forgotten_sending_future_freezes_nobody() {
+    let (sender, mut frames) = channel(1);
+    sender.send(1).unwrap();
+    let mut forgotten = sender.send_async(2);
+    assert!(poll_once(&mut forgotten).is_pending());
+    std::mem::forget(forgotten);
+    let mut waiting = sender.send_async(3);
+    assert!(poll_once(&mut waiting).is_pending());
+    let read: Vec<_> = std::iter::from_fn(|| frames.try_recv().ok()).collect();
+    assert_eq!(read, [1, 2, 3]);
+    assert!(poll_once(&mut waiting).is_ready());
+}
+
+#[test]
+fn a_sending_future_hands_its_frame_back_on_cancel_and_on_close() {
+    let (sender, _frames) = channel(1);
+    sender.send(1).unwrap();
+    let mut cancelled = sender.send_async(2);
+    let mut closed = sender.send_async(3);
+    assert!(poll_once(&mut cancelled).is_pending() && poll_once(&mut closed).is_pending());
+    assert_eq!(cancelled.cancel(), Some(2));
+    assert_eq!(cancelled.cancel(), None);
+    sender.close();
+    assert_eq!(poll_once(&mut closed), Poll::Ready(Err(SendError::Closed(3))));
+    assert_eq!(sender.stats().refused, 2);
+    assert_balanced(&sender.stats());
+}
+
+#[test]
+fn a_sending_future_that_moves_to_another_task_wakes_the_new_one() {
+    let (sender, mut frames) = channel(1);
+    sender.send(1).unwrap();
+    let mut waiting = sender.send_async(2);
+    let wakes: Vec<_> = (0..2).map(|_| Arc::new(Wakes::default())).collect();
+    for wakes in &wakes {
+        let waker = Waker::from(Arc::clone(wakes));
+        assert!(Pin::new(&mut waiting).poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    assert_eq!(frames.try_recv(), Ok(1));
+    assert_eq!((wakes[0].count(), wakes[1].count()), (0, 1));
+    assert!(poll_once(&mut waiting).is_ready());
+}
+
+#[test]
+fn an_awaited_send_applies_the_policy() {
+    for (policy, expected) in [
+        (Overflow::DropNewest, Ok(Sent::Dropped(2))),
+        (Overflow::DropOldest, Ok(Sent::Evicted(1))),
+        (Overflow::Latest, Ok(Sent::Evicted(1))),
+        (Overflow::Fail, Err(SendError::Full(2))),
+    ] {
+        let (sender, frames) = channel::builder().capacity(1).overflow(policy).build().unwrap();
+        assert!(poll_once(&mut sender.send_async(1)).is_ready());
+        assert_eq!(poll_once(&mut sender.send_async(2)), Poll::Ready(expected));
+        assert_balanced(&frames.stats());
+    }
+}
+
+#[test]
+fn threads_and_tasks_wait_in_one_line() {
+    within(|| {
+        let (sender, mut frames) = channel(1);
+        sender.send(0).unwrap();
+        let mut first = sender.send_async(1);
+        assert!(poll_once(&mut first).is_pending());
+        let second = {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                sender.send(2).unwrap();
+            })
+        };
+        until_parked(&sender, 2);
+        let mut third = sender.send_async(3);
+        assert!(poll_once(&mut third).is_pending());
+        for expected in 0..4 {
+            assert_eq!(frames.try_recv(), Ok(expected));
+        }
+        second.join().unwrap();
+        assert!(poll_once(&mut first).is_ready() && poll_once(&mut third).is_ready());
+    });
+}
