@@ -6,7 +6,7 @@
 mod heap;
 
 use callbridge::channel::{self, Overflow};
-use heap::once_warm;
+use heap::{live_bytes, once_warm};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -66,4 +66,14 @@ fn nothing_is_allocated_per_frame_once_warm() {
     drop(start);
     source.join().unwrap();
     assert!(allocations < 10, "{allocations} allocations for 10 000 frames");
+
+    // b75. napi-rs and neon: clone and drop in a tight loop, 100 000 times.
+    let (sender, _frames) = channel::channel::<u64>(2);
+    let before = live_bytes();
+    let allocations = once_warm(|| {
+        for _ in 0..100_000 {
+            drop(sender.clone().downgrade().upgrade());
+        }
+    });
+    assert_eq!((allocations, live_bytes() - before), (0, 0));
 }

@@ -45,6 +45,7 @@ fn allowed_here() {
     assert_eq!(sender.wait_closed(short), Err(WaitClosedError::TimedOut));
 }
 
+/// b126. tokio's `blocking_send` panics there, with room or without.
 #[test]
 fn waiting_is_refused_in_a_task_and_in_the_root_of_a_loop() {
     for runtime in runtimes() {
@@ -55,6 +56,7 @@ fn waiting_is_refused_in_a_task_and_in_the_root_of_a_loop() {
     }
 }
 
+/// b126
 #[test]
 fn waiting_is_free_where_it_blocks_no_loop() {
     within(allowed_here);

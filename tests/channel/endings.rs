@@ -1,7 +1,7 @@
 //! Who ends a channel, what the other side is told, and in what order.
 
 use crate::*;
-use callbridge::{Ending, SendError, SourceError, TryRecvError, channel};
+use callbridge::{Ending, FrameStream, SendError, SourceError, TryRecvError, channel};
 use futures_core::Stream;
 use futures_core::stream::FusedStream;
 use std::io;
@@ -13,8 +13,8 @@ fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
     }
 }
 
-/// Kotlin: a source that closes with an error after five items: all five, then the error. Swift:
-/// the error comes once, then the end for ever.
+/// b2, b33, b71, b118. Kotlin: a source that closes with an error after five items: all five, then
+/// the error. Swift: the error comes once, then the end for ever.
 #[test]
 fn frames_the_error_and_the_end_come_in_this_order() {
     let (sender, frames) = channel(8);
@@ -49,25 +49,66 @@ fn a_plain_stream_just_ends_and_keeps_the_reason() {
     assert!(frames.is_terminated());
 }
 
-/// Kotlin and Swift: true once, then false; what comes after the end changes nothing.
+/// b8, b24, b32, b34, b48. Kotlin and Swift: true once, then false; what comes after the end
+/// changes nothing.
 #[test]
 fn the_first_end_wins() {
     let (sender, mut frames) = channel(2);
+    let other = sender.clone();
     sender.send(1).unwrap();
     assert!(sender.close());
     assert!(!sender.close() && !sender.fail("late") && !frames.close());
-    assert_eq!(sender.send(2), Err(SendError::Closed(2)));
+    assert_eq!(other.send(2), Err(SendError::Closed(2)));
+    assert_eq!(poll_once(&mut other.send_async(2)), Poll::Ready(Err(SendError::Closed(2))));
     assert!(sender.send_timeout(2, LIMIT).is_err() && sender.try_send(2).is_err());
     assert_eq!(next(&mut frames), Some(1));
-    assert_eq!(next(&mut frames), None);
-    drop(sender);
+    assert_eq!((next(&mut frames), next(&mut frames)), (None, None));
+    drop((sender, other));
     assert_eq!(frames.ending(), Some(Ending::Finished));
     assert!(frames.error().is_none());
     assert_balanced(&frames.stats());
 }
 
-/// Swift: dropping one of several producers ends nothing, the last one ends the stream after its
-/// frames; a producer that sends after another has finished gets an error.
+/// b10. Kotlin: a blocking send, parked or late, is closed with exactly the channel's cause.
+#[test]
+fn a_refused_send_finds_the_cause_in_the_ending() {
+    type End = fn(&Sender<u8>, &mut Option<FrameStream<u8>>) -> bool;
+    let ends: [(End, Ending); 4] = [
+        (|sender, _| sender.close(), Ending::Finished),
+        (|sender, _| sender.fail("unplugged"), Ending::Failed),
+        (|_, frames| frames.as_mut().unwrap().close(), Ending::ConsumerDropped),
+        (|_, frames| frames.take().is_some(), Ending::ConsumerDropped),
+    ];
+    within(move || {
+        for (end, cause) in ends {
+            let (sender, frames) = channel(1);
+            let mut frames = Some(frames);
+            sender.send(1).unwrap();
+            let parked = sender.clone();
+            let source = std::thread::spawn(move || (parked.send(2), parked.ending()));
+            until_parked(&sender, 1);
+            assert!(end(&sender, &mut frames));
+            assert_eq!(source.join().unwrap(), (Err(SendError::Closed(2)), Some(cause)));
+            assert_eq!((sender.send(3), sender.ending()), (Err(SendError::Closed(3)), Some(cause)));
+        }
+    });
+}
+
+/// b40. Swift ends a stream with the first error that is yielded; here a frame that is an error is
+/// a frame like any other, and `fail` ends.
+#[test]
+fn a_frame_that_is_an_error_ends_nothing() {
+    let (sender, mut frames) = channel(2);
+    sender.send(Err("bad checksum")).unwrap();
+    sender.send(Ok(1)).unwrap();
+    assert_eq!((next(&mut frames), next(&mut frames)), (Some(Err("bad checksum")), Some(Ok(1))));
+    assert!(sender.fail("unplugged"));
+    assert_eq!(sender.send(Ok(2)), Err(SendError::Closed(Ok(2))));
+    assert_eq!(next(&mut frames), None);
+}
+
+/// b47. Swift: dropping one of several producers ends nothing, the last one ends the stream after
+/// its frames.
 #[test]
 fn the_last_sender_ends_the_stream() {
     let (sender, mut frames) = channel(2);

@@ -1,6 +1,7 @@
 //! The channel, in the order of its API.
 //!
-//! Where a test carries over from a peer of another ecosystem, its comment says which peer has it.
+//! Where a test carries over from a peer of another ecosystem, its comment says which peer has it,
+//! with the row of `tests/PEERS.md`.
 
 mod books;
 mod context;

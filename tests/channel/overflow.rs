@@ -46,8 +46,8 @@ fn block_fills_to_exactly_its_capacity() {
     }
 }
 
-/// Kotlin: drop-latest of capacity 2 keeps 1, 2. Swift: bufferingOldest(3) with 5 reports the
-/// room 2, 1, 0 and hands 4 and 5 back.
+/// b12, b35. Kotlin: drop-latest of capacity 2 keeps 1, 2. Swift: bufferingOldest(3) with 5 reports
+/// the room 2, 1, 0 and hands 4 and 5 back.
 #[test]
 fn drop_newest_keeps_the_first_and_hands_back_the_rest() {
     let (sender, mut frames, losses) = with_hook(3, Overflow::DropNewest);
@@ -61,8 +61,8 @@ fn drop_newest_keeps_the_first_and_hands_back_the_rest() {
     assert_balanced(&frames.stats());
 }
 
-/// Kotlin: drop-oldest of capacity 2 keeps 3, 4. Swift: bufferingNewest(3) with 5 hands 1 and 2
-/// back.
+/// b11, b36. Kotlin: drop-oldest of capacity 2 keeps 3, 4. Swift: bufferingNewest(3) with 5 hands 1
+/// and 2 back.
 #[test]
 fn drop_oldest_keeps_the_last_and_hands_back_the_evicted() {
     let (sender, mut frames, losses) = with_hook(3, Overflow::DropOldest);
@@ -76,7 +76,7 @@ fn drop_oldest_keeps_the_last_and_hands_back_the_evicted() {
     assert_balanced(&frames.stats());
 }
 
-/// Kotlin: the drop hook is called for overflow in both modes, for a capacity of one as well.
+/// b23. Kotlin: the drop hook is called for overflow in both modes, for a capacity of one as well.
 #[test]
 fn a_capacity_of_one_drops_and_evicts_like_any_other() {
     let (sender, mut frames, losses) = with_hook(1, Overflow::DropNewest);
@@ -92,18 +92,47 @@ fn a_capacity_of_one_drops_and_evicts_like_any_other() {
     assert_eq!(losses.lock().unwrap().len(), 1);
 }
 
-/// Kotlin: a conflated channel shows the last of many, and keeps it readable after the close.
+/// b13, b14. Kotlin: a conflated channel shows the last of many, keeps it readable after the close,
+/// and discards it when the consumer goes.
 #[test]
 fn latest_keeps_the_newest_only_whatever_capacity_was_set() {
-    let (sender, mut frames, losses) = with_hook(64, Overflow::Latest);
-    assert_eq!(sender.capacity(), 1);
-    for frame in 1..=5 {
-        sender.send(frame).unwrap();
+    for leave in [false, true] {
+        let (sender, mut frames, losses) = with_hook(64, Overflow::Latest);
+        assert_eq!(sender.capacity(), 1);
+        for frame in 1..=5 {
+            sender.send(frame).unwrap();
+        }
+        assert_eq!(losses.lock().unwrap().len(), 4);
+        if leave {
+            drop(frames);
+            assert_eq!(losses.lock().unwrap()[4..], [(5, LossReason::ConsumerDropped)]);
+        } else {
+            sender.close();
+            assert_eq!(drain(&mut frames), [5]);
+            assert_eq!(frames.try_recv(), Err(callbridge::TryRecvError::Ended));
+            assert_eq!(losses.lock().unwrap().len(), 4);
+        }
+        assert_balanced(&sender.stats());
     }
-    sender.close();
-    assert_eq!(drain(&mut frames), [5]);
-    assert_eq!(losses.lock().unwrap().len(), 4);
-    assert_balanced(&frames.stats());
+}
+
+/// b13. Kotlin hands the first frame to a parked receiver directly; here the consumer is woken, and
+/// reads the newest there is by the time it comes.
+#[test]
+fn a_parked_consumer_of_the_latest_is_woken_and_reads_the_newest() {
+    let (sender, mut frames, _) = with_hook(1, Overflow::Latest);
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(Arc::clone(&wakes));
+    let mut cx = Context::from_waker(&waker);
+    assert!(frames.poll_recv(&mut cx).is_pending());
+    sender.send(1).unwrap();
+    assert_eq!(wakes.count(), 1);
+    assert_eq!(frames.poll_recv(&mut cx), Poll::Ready(Some(1)));
+    assert!(frames.poll_recv(&mut cx).is_pending());
+    sender.send(2).unwrap();
+    assert_eq!(sender.send(3), Ok(Sent::Evicted(2)));
+    assert_eq!(wakes.count(), 2);
+    assert_eq!(frames.poll_recv(&mut cx), Poll::Ready(Some(3)));
 }
 
 #[test]
@@ -119,7 +148,7 @@ fn fail_fails_the_call_and_the_stream_goes_on() {
     assert_balanced(&frames.stats());
 }
 
-/// Swift: an unbounded buffer reports infinite room.
+/// b38. Swift: an unbounded buffer reports infinite room.
 #[test]
 fn unbounded_is_never_full() {
     let (sender, frames, _) = with_hook(1, Overflow::Unbounded);
@@ -174,7 +203,7 @@ fn block_for_sends_when_room_comes_in_time() {
     }
 }
 
-/// .NET and Kotlin drop modes apply to their try-send too; here a call that can hand the frame
+/// b21. .NET and Kotlin drop modes apply to their try-send too; here a call that can hand the frame
 /// back never loses one. Kotlin: the drop hook is not called for a rejected try-send.
 #[test]
 fn try_send_and_send_timeout_never_drop_a_frame() {
@@ -190,8 +219,8 @@ fn try_send_and_send_timeout_never_drop_a_frame() {
     }
 }
 
-/// Kotlin: with a slow consumer drop-oldest shows the first frame and the last c, drop-latest the
-/// first and the next c.
+/// b17. Kotlin: with a slow consumer drop-oldest shows the first frame and the last c, drop-latest
+/// the first and the next c.
 #[test]
 fn a_slow_consumer_sees_what_the_policy_promises() {
     for (policy, expected) in
@@ -222,8 +251,8 @@ fn capacity_counts_what_was_not_handed_out_whatever_is_batched() {
     assert_eq!(drain(&mut frames), [1, 2, 3, 4]);
 }
 
-/// Kotlin: buffered items get the drop hook when the channel is cancelled, exactly once each, and
-/// none on normal delivery.
+/// b18. Kotlin: buffered items get the drop hook when the channel is cancelled, exactly once each,
+/// and none on normal delivery.
 #[test]
 fn the_hook_sees_each_lost_frame_once_and_no_delivered_one() {
     let (sender, mut frames, losses) = with_hook(8, Overflow::Block);
@@ -240,7 +269,8 @@ fn the_hook_sees_each_lost_frame_once_and_no_delivered_one() {
     assert_balanced(&stats);
 }
 
-/// Kotlin: a drop hook that panics doesn't corrupt the channel.
+/// b22. Kotlin: a drop hook that panics doesn't corrupt the channel; `tests/tracing.rs` sees the
+/// report.
 #[test]
 fn a_panic_in_the_hook_is_contained() {
     let (sender, mut frames) = channel::builder()
@@ -290,6 +320,8 @@ fn a_channel_without_capacity_is_a_mistake_that_shows_at_once() {
     let _ = channel::<u8>(0);
 }
 
+/// b15, b37. In Kotlin a capacity of 0 is 1 in a drop mode, in Swift it drops everything; here it
+/// is a mistake that is told, but for the policies that need no capacity.
 #[test]
 fn a_builder_refuses_what_makes_no_sense() {
     type Setup = fn(channel::Builder<u8>) -> channel::Builder<u8>;
@@ -307,23 +339,41 @@ fn a_builder_refuses_what_makes_no_sense() {
         assert_eq!(refused, expected);
         assert!(refused.to_string().contains(text), "{refused}");
     }
+    let patience = Overflow::BlockFor(LIMIT, Fallback::DropOldest);
+    for policy in [patience, Overflow::DropNewest, Overflow::DropOldest, Overflow::Fail] {
+        let refused = channel::builder::<u8>().capacity(0).overflow(policy).build();
+        assert_eq!(refused.unwrap_err(), BuildError::ZeroCapacity, "{policy:?}");
+    }
+    for (policy, capacity) in [(Overflow::Latest, 1), (Overflow::Unbounded, usize::MAX)] {
+        let (sender, _) = channel::builder::<u8>().capacity(0).overflow(policy).build().unwrap();
+        assert_eq!(sender.capacity(), capacity);
+    }
     let order = channel::builder::<u8>().watermarks(3, 2, |_| {}).build().unwrap_err();
     assert!(matches!(order, BuildError::WatermarkOrder { low: 3, high: 2, .. }));
     let above = channel::builder::<u8>().capacity(4).watermarks(1, 5, |_| {}).build().unwrap_err();
     assert!(matches!(above, BuildError::WatermarkAboveCapacity { high: 5, capacity: 4, .. }));
 }
 
-/// Kotlin: setting twice, the last one wins.
+/// b16. Kotlin: setting twice, the last one wins; strategy and capacity combine predictably.
 #[test]
-fn the_last_setting_wins() {
-    let (sender, _frames) = channel::builder::<u8>()
-        .capacity(0)
-        .capacity(2)
-        .overflow(Overflow::Unbounded)
-        .overflow(Overflow::Fail)
-        .build()
-        .unwrap();
-    assert_eq!(sender.capacity(), 2);
+fn the_last_setting_wins_and_policy_and_capacity_come_in_any_order() {
+    type Setup = fn(channel::Builder<u8>) -> channel::Builder<u8>;
+    type Third = Result<Sent<u8>, SendError<u8>>;
+    let setups: [(Setup, Third); 4] = [
+        (|b| b.capacity(2).overflow(Overflow::Fail), Err(SendError::Full(2))),
+        (|b| b.overflow(Overflow::Fail).capacity(2), Err(SendError::Full(2))),
+        (|b| b.overflow(Overflow::DropNewest), Ok(Sent::Dropped(2))),
+        // The capacity outlives a policy that has no use for it.
+        (|b| b.overflow(Overflow::Latest).overflow(Overflow::DropOldest), Ok(Sent::Evicted(0))),
+    ];
+    for (setup, third) in setups {
+        let earlier = channel::builder().capacity(0).overflow(Overflow::Unbounded).capacity(2);
+        let (sender, _frames) = setup(earlier).build().unwrap();
+        assert_eq!(sender.capacity(), 2);
+        sender.send(0).unwrap();
+        sender.send(1).unwrap();
+        assert_eq!(sender.send(2), third);
+    }
 }
 
 #[test]

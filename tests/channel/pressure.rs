@@ -17,7 +17,7 @@ fn marked(low: usize, high: usize, capacity: usize) -> (Sender<u32>, FrameStream
     (sender, frames, log)
 }
 
-/// Swift: with watermarks 2 and 4 the producer stops at 4 and restarts at 2, not at 3.
+/// b52. Swift: with watermarks 2 and 4 the producer stops at 4 and restarts at 2, not at 3.
 #[test]
 fn high_is_told_at_the_high_mark_and_low_at_the_low_one() {
     let (sender, mut frames, log) = marked(2, 4, 8);

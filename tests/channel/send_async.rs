@@ -4,7 +4,7 @@ use crate::*;
 use callbridge::{Loss, LossReason, Overflow, SendError, Sent, channel};
 use std::sync::Mutex;
 
-/// Kotlin: a parked send that is cancelled gets the drop hook for its item only.
+/// b19. Kotlin: a parked send that is cancelled gets the drop hook for its item only.
 #[test]
 fn a_sending_future_that_is_dropped_loses_its_frame_and_no_other() {
     let losses = Arc::new(Mutex::new(Vec::new()));
@@ -69,6 +69,34 @@ fn a_sending_future_hands_its_frame_back_on_cancel_and_on_close() {
     assert_eq!(poll_once(&mut closed), Poll::Ready(Err(SendError::Closed(3))));
     assert_eq!(sender.stats().refused, 2);
     assert_balanced(&sender.stats());
+}
+
+/// b50. Swift: a token that is cancelled before it waits is told so; what was accepted stays.
+#[test]
+fn a_sending_future_can_be_cancelled_before_it_waits_but_not_once_it_has_its_room() {
+    let (sender, mut frames) = channel(1);
+    assert_eq!(sender.send_async(1).cancel(), Some(1));
+    sender.send(2).unwrap();
+    let mut waiting = sender.send_async(3);
+    assert!(poll_once(&mut waiting).is_pending());
+    assert_eq!(frames.try_recv(), Ok(2));
+    assert_eq!(waiting.cancel(), None);
+    assert_eq!(frames.try_recv(), Ok(3));
+    assert_eq!((frames.stats().refused, frames.stats().lost.total()), (1, 0));
+    assert_balanced(&frames.stats());
+}
+
+/// b51. Swift: room that appears between the send and the wait calls back at once. Room that comes
+/// while the sender is just parking is for the model
+/// `a_slot_freed_out_of_the_batch_releases_a_sender_that_is_just_parking`.
+#[test]
+fn room_that_comes_before_the_first_poll_is_taken_at_once() {
+    let (sender, mut frames) = channel(1);
+    sender.send(1).unwrap();
+    let mut sending = sender.send_async(2);
+    assert_eq!(frames.try_recv(), Ok(1));
+    assert!(poll_once(&mut sending).is_ready());
+    assert_eq!(frames.try_recv(), Ok(2));
 }
 
 #[test]

@@ -32,8 +32,8 @@ fn eight_parked() -> (Sender<u32>, callbridge::FrameStream<u32>, Vec<std::thread
     (sender, frames, sources)
 }
 
-/// Node: two or more producers parked at abort are all released. tokio: a blocked send gets its
-/// item back. In Kotlin a parked blocking sender stays parked.
+/// b65. Node: two or more producers parked at abort are all released. In Kotlin a parked blocking
+/// sender stays parked.
 #[test]
 fn close_releases_every_parked_sender_with_its_frame() {
     within(|| {
@@ -47,6 +47,7 @@ fn close_releases_every_parked_sender_with_its_frame() {
     });
 }
 
+/// b49, b65, b125. tokio: a blocked send gets its item back.
 #[test]
 fn consumer_drop_releases_every_parked_sender_with_its_frame() {
     within(|| {
@@ -59,6 +60,7 @@ fn consumer_drop_releases_every_parked_sender_with_its_frame() {
     });
 }
 
+/// b125: and what is queued stays readable.
 #[test]
 fn stream_close_releases_every_parked_sender_with_its_frame() {
     within(|| {
@@ -70,8 +72,8 @@ fn stream_close_releases_every_parked_sender_with_its_frame() {
     });
 }
 
-/// Node: three producers parked on a full queue of three all finish when the consumer drains it in a
-/// burst, without further traffic.
+/// b66. Node: three producers parked on a full queue of three all finish when the consumer drains
+/// it in a burst, without further traffic.
 #[test]
 fn a_burst_of_freed_slots_releases_as_many_senders() {
     within(|| {
@@ -116,12 +118,35 @@ fn each_freed_slot_releases_one_sender_in_the_order_of_their_coming() {
     assert!(waiting.iter_mut().all(|future| poll_once(future).is_ready()));
 }
 
-/// Kotlin: ten blocking sends into a rendezvous channel arrive in order. Node: 10 000 items through
-/// a queue of two.
+/// b9, b58, b111. Kotlin: ten blocking sends into a rendezvous channel arrive in order; the
+/// tightest here is a slot. Node: 10 000 items through a queue of two. UniFFI: through a buffer of
+/// ten.
 #[test]
-fn ten_thousand_frames_pass_through_two_slots_in_order() {
+fn ten_thousand_frames_pass_through_a_few_slots_in_order() {
     within(|| {
-        let (sender, mut frames) = channel(2);
+        for slots in [1, 2, 10] {
+            let (sender, mut frames) = channel(slots);
+            let source = std::thread::spawn(move || {
+                (0..10_000).for_each(|frame| {
+                    sender.send(frame).unwrap();
+                });
+            });
+            for expected in 0..10_000 {
+                assert_eq!(frames.recv_blocking(None), Ok(expected));
+            }
+            source.join().unwrap();
+            let stats = frames.stats();
+            assert!(stats.high_water <= slots as u64 && stats.lost.total() == 0, "{stats:?}");
+        }
+    });
+}
+
+/// b59. Node: the same without a bound, and with a source that tries again, which saw "full".
+#[test]
+fn ten_thousand_frames_pass_without_a_bound_and_with_retries() {
+    within(|| {
+        let (sender, mut frames) =
+            channel::builder().overflow(Overflow::Unbounded).build().unwrap();
         let source = std::thread::spawn(move || {
             (0..10_000).for_each(|frame| {
                 sender.send(frame).unwrap();
@@ -131,11 +156,29 @@ fn ten_thousand_frames_pass_through_two_slots_in_order() {
             assert_eq!(frames.recv_blocking(None), Ok(expected));
         }
         source.join().unwrap();
-        assert!(frames.stats().high_water <= 2);
+
+        let (sender, mut frames) = channel(2);
+        let (saw_full, full) = mpsc::sync_channel(1);
+        let source = std::thread::spawn(move || {
+            for mut frame in 0..10_000 {
+                while let Err(refused) = sender.try_send(frame) {
+                    frame = refused.into_inner();
+                    let _ = saw_full.try_send(());
+                    std::thread::yield_now();
+                }
+            }
+        });
+        full.recv().unwrap();
+        for expected in 0..10_000 {
+            assert_eq!(frames.recv_blocking(None), Ok(expected));
+        }
+        source.join().unwrap();
+        assert!(frames.stats().refused > 0);
+        assert_balanced(&frames.stats());
     });
 }
 
-/// Swift: with two producers the order of each is kept.
+/// b55. Swift: with two producers the order of each is kept.
 #[test]
 fn each_producer_keeps_its_order() {
     within(|| {
@@ -163,7 +206,7 @@ fn each_producer_keeps_its_order() {
     });
 }
 
-/// napi-rs: 100 threads with a clone each, one call each.
+/// b70. napi-rs: 100 threads with a clone each, one call each.
 #[test]
 fn a_hundred_threads_send_one_frame_each() {
     within(|| {
@@ -244,7 +287,7 @@ fn a_callback_books_a_frame_that_is_too_heavy_once() {
     assert_balanced(&stats);
 }
 
-/// Swift: unit items count one by one.
+/// b39. Swift: unit items count one by one.
 #[test]
 fn frames_without_size_are_counted() {
     let (sender, mut frames) = channel(2);

@@ -20,7 +20,7 @@ fn poll_with(frames: &mut FrameStream<u32>, wakes: &Arc<Wakes>) -> Poll<Option<u
     frames.poll_recv(&mut Context::from_waker(&waker))
 }
 
-/// Swift: yield without a consumer, then a consumer; yield from another thread.
+/// b31. Swift: yield without a consumer, then a consumer; yield from another thread.
 #[test]
 fn frames_wait_for_their_consumer_and_the_consumer_for_frames() {
     for runtime in runtimes() {
@@ -34,7 +34,9 @@ fn frames_wait_for_their_consumer_and_the_consumer_for_frames() {
     }
 }
 
-/// iroh and flume: a cancelled receive swallowed the notification, or the frame.
+/// b20. Kotlin: a receive that is cancelled after the hand-off gets the drop hook; here nothing is
+/// handed off before it is taken, and nothing lost. iroh and flume: a cancelled receive swallowed
+/// the notification, or the frame.
 #[test]
 fn a_recv_that_loses_a_race_takes_nothing() {
     const RACES: u32 = 100_000;
@@ -78,6 +80,7 @@ fn a_recv_that_loses_a_race_takes_nothing() {
     }
 }
 
+/// b124. libpcap: a count of 0 is none, not "for ever".
 #[test]
 fn recv_many_takes_what_is_there_up_to_its_limit() {
     let [runtime, _] = runtimes();
@@ -289,6 +292,7 @@ fn a_sender_that_always_finds_room_lets_its_neighbours_run() {
     assert_eq!(rounds, 7);
 }
 
+/// b112. UniFFI: several loops one after another.
 #[test]
 fn the_stream_outlives_the_loop_it_was_read_on() {
     let (sender, mut frames) = channel(4);
@@ -301,6 +305,7 @@ fn the_stream_outlives_the_loop_it_was_read_on() {
     assert_eq!(frames.recv_blocking(LIMIT), Ok(2));
 }
 
+/// b64. Node: a loop that is torn down while threads send.
 #[test]
 fn a_loop_that_dies_with_the_stream_releases_its_senders() {
     within(|| {

@@ -4,7 +4,7 @@ use crate::overflow::{Losses, drain};
 use crate::*;
 use callbridge::{Overflow, SendError, Sent, TrySendError, channel};
 
-/// Swift: one item of weight 3 counts as 3.
+/// b53. Swift: one item of weight 3 counts as 3.
 #[test]
 fn weights_and_slots_must_both_have_room() {
     let (sender, mut frames) =
