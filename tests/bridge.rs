@@ -1,4 +1,6 @@
 //! `Bridge`: submitting, order, parallelism, callbacks, closing, and loops that die.
+//!
+//! Letters with numbers are rows of peers; `tests/PEERS.md` says whose.
 
 mod common;
 
@@ -48,6 +50,26 @@ fn submissions_of_one_thread_start_in_order() {
     assert!(order.lock().unwrap().iter().copied().eq(0..1_000));
 }
 
+/// b77. neon: a call that a thread joins sees the state of the time it runs, not of its submission.
+#[test]
+fn a_call_sees_the_state_of_the_time_it_runs() {
+    let undriven = Builder::new_current_thread().build().unwrap();
+    let bridge = undriven.handle().bridge();
+    let (submitted, wait_for_it) = mpsc::channel();
+    let (answer, answered) = oneshot::channel();
+    let waiter = thread::spawn(move || {
+        let state = Arc::new(AtomicUsize::new(1));
+        let seen = Arc::clone(&state);
+        let mut call = bridge.run_coroutine_threadsafe(async move { seen.load(Ordering::SeqCst) });
+        state.store(2, Ordering::SeqCst);
+        submitted.send(()).unwrap();
+        answer.send(call.result(LONG)).unwrap();
+    });
+    wait_for_it.recv_timeout(LONG).unwrap();
+    assert_eq!(undriven.block_on(answered).unwrap().unwrap(), 2);
+    waiter.join().unwrap();
+}
+
 #[test]
 fn timers_and_spawned_tasks_work_inside() {
     for runtime in Loop::both() {
@@ -60,8 +82,8 @@ fn timers_and_spawned_tasks_work_inside() {
     }
 }
 
-/// Rule 10: two calls that block until both run meet when they run at once. tokio itself strands one
-/// of two such tasks once in some thousand times, so not every meeting needs to come about.
+/// Rule 10: two calls that block until both run meet when they run at once. tokio itself strands
+/// one of two such tasks once in some thousand times, so not every meeting needs to come about.
 #[test]
 fn calls_run_in_parallel_on_all_workers() {
     let runtime = Loop::multi(2);
@@ -82,7 +104,8 @@ fn calls_run_in_parallel_on_all_workers() {
     assert!(met >= 15, "{met} of 20");
 }
 
-/// Rule 10: one slow poll delays no other work while a worker is free; also work that a waker brings.
+/// Rule 10: one slow poll delays no other work while a worker is free; also work that a waker
+/// brings.
 #[test]
 fn a_slow_poll_delays_no_other_work_on_a_free_worker() {
     let runtime = Loop::multi(2);
@@ -195,6 +218,7 @@ fn callbacks_of_one_thread_run_in_order_one_at_a_time() {
     }
 }
 
+/// b72
 #[test]
 fn a_panicking_callback_does_not_end_the_lane() {
     let runtime = Loop::multi(1);
@@ -337,7 +361,7 @@ fn child_tokens_are_cancelled_by_close_and_by_the_loops_end() {
 
 // Loops that die
 
-/// 127, 128: the whole crowd is released at once.
+/// b127: the whole crowd is released at once.
 #[test]
 fn a_thousand_waiters_are_released_when_the_runtime_is_dropped() {
     for runtime in Loop::both() {
@@ -371,17 +395,25 @@ fn a_thousand_waiters_are_released_when_the_runtime_is_dropped() {
     }
 }
 
-/// A12, 128: submitting to a loop that is gone is an error, not a panic and not a hang.
+/// A12, b128: submitting to a loop that is gone is an error, not a panic and not a hang, and the
+/// work is dropped unpolled.
 #[test]
 fn a_submission_after_the_loops_end_resolves_at_once() {
     for runtime in Loop::both() {
         let (bridge, handle) = (runtime.bridge(), runtime.handle());
         drop(runtime);
-        let mut call = bridge.run_coroutine_threadsafe(async {});
+        let (ran, runs) = mpsc::channel();
+        let work = || {
+            let ran = ran.clone();
+            async move { ran.send(()).unwrap() }
+        };
+        let mut call = bridge.run_coroutine_threadsafe(work());
         assert!(matches!(call.result(None), Err(ResultError::LoopClosed)));
-        let mut fresh = run_coroutine_threadsafe(async {}, &handle);
+        let mut fresh = run_coroutine_threadsafe(work(), &handle);
         assert!(matches!(fresh.result(None), Err(ResultError::LoopClosed)));
-        assert!(handle.bridge().try_run_coroutine_threadsafe(async {}).is_err());
+        assert!(handle.bridge().try_run_coroutine_threadsafe(work()).is_err());
+        drop(ran);
+        assert_eq!(runs.try_recv(), Err(mpsc::TryRecvError::Disconnected));
     }
 }
 
@@ -401,7 +433,8 @@ fn an_undriven_loop_that_is_dropped_releases_its_waiters() {
     assert!(matches!(waiter.join().unwrap(), Err(ResultError::LoopClosed)));
 }
 
-/// Work that outlives every bridge still ends with its loop.
+/// b57. Swift only logs a continuation that is dropped unresolved. Work that outlives every bridge
+/// still ends with its loop.
 #[test]
 fn a_waiter_without_a_bridge_is_released_when_the_runtime_is_dropped() {
     for runtime in Loop::both() {
@@ -438,7 +471,8 @@ fn a_future_whose_destructor_submits_again_does_not_hang_the_runtimes_drop() {
     }
 }
 
-/// Whatever the moment, every submission is refused or resolves, and nothing stays alive.
+/// b64. Node: a loop that is torn down while threads call. Whatever the moment, every submission is
+/// refused or resolves, and nothing stays alive.
 #[test]
 fn a_runtime_dropped_at_any_moment_leaves_nobody_waiting() {
     for round in 0..200_u64 {
@@ -454,7 +488,7 @@ fn a_runtime_dropped_at_any_moment_leaves_nobody_waiting() {
                         let guard = census.guard();
                         n += 1;
                         let kind = (n + who) % 4;
-                        let mut call = bridge.run_coroutine_threadsafe(async move {
+                        let mut call = bridge.clone().run_coroutine_threadsafe(async move {
                             let _guard = guard;
                             match kind {
                                 0 => {}
@@ -503,22 +537,32 @@ fn a_runtime_shut_down_in_the_background_releases_waiters_behind_a_stuck_poll() 
     assert!(stuck.wait(LONG).is_ok() && queued.wait(LONG).is_ok());
 }
 
-/// A bridge keeps nothing running once it is gone and its work is done.
+/// A bridge keeps nothing running once it is gone and its work is done. b29. Kotlin: a view without
+/// work leaves nothing to its base, which may have gone. b79. neon: a handle that is dropped on a
+/// worker lets go as well.
 #[test]
 fn drivers_leave_with_the_last_bridge_and_the_last_call() {
     for runtime in Loop::both() {
         let handle = runtime.handle();
         // The loop of `Loop::current` is a bare `block_on`, which is no task.
         let tasks = || handle.metrics().num_alive_tasks();
-        assert_eq!(tasks(), 0);
-        let bridge = runtime.bridge();
-        let (end, ended) = oneshot::channel::<()>();
-        let mut call = bridge.run_coroutine_threadsafe(async move { ended.await.is_ok() });
-        bridge.call_soon_threadsafe(|| {}).unwrap();
-        assert!(tasks() >= 1);
-        drop(bridge);
-        end.send(()).unwrap();
-        assert!(call.result(LONG).unwrap(), "work in flight goes on without a bridge");
-        eventually("the drivers have left", || tasks() == 0);
+        drop(runtime.bridge());
+        eventually("an unused bridge's watch has left", || tasks() == 0);
+        for on_the_loop in [false, true] {
+            let bridge = runtime.bridge();
+            let (end, ended) = oneshot::channel::<()>();
+            let last = on_the_loop.then(|| bridge.clone());
+            let mut call = bridge.run_coroutine_threadsafe(async move {
+                let in_time = ended.await.is_ok();
+                drop(last);
+                in_time
+            });
+            bridge.call_soon_threadsafe(|| {}).unwrap();
+            assert!(tasks() >= 1);
+            drop(bridge);
+            end.send(()).unwrap();
+            assert!(call.result(LONG).unwrap(), "work in flight goes on without a bridge");
+            eventually("the drivers have left", || tasks() == 0);
+        }
     }
 }

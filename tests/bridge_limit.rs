@@ -1,16 +1,18 @@
-//! `Bridge`: the limit of calls in flight.
+//! `Bridge`: the limit of calls in flight, and bridges that share a loop.
 
 mod common;
 
 use callbridge::{Bridge, FutureState, ResultError, SubmitTimeoutError, TrySubmitError};
 use common::{LONG, Loop, SHORT, eventually};
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
+/// b28. Kotlin: a limited view never runs more at a time.
 #[test]
 fn the_limit_is_never_exceeded_and_every_submitter_gets_in() {
     let runtime = Loop::multi(2);
@@ -98,9 +100,66 @@ fn a_blocked_submitter_is_released_by_close_and_by_the_loops_end() {
     }
 }
 
+/// b28
 #[test]
 #[should_panic(expected = "max_in_flight(0) would refuse every call")]
 fn a_limit_of_zero_is_refused_with_a_reason() {
     let runtime = Loop::multi(1);
     let _ = Bridge::builder(runtime.handle()).max_in_flight(0);
+}
+
+/// b30. Kotlin: a dispatcher that fails now and then leaks no permit.
+#[test]
+fn calls_that_panic_or_are_cancelled_give_their_places_back() {
+    for runtime in Loop::both() {
+        let bridge = Bridge::builder(runtime.handle()).max_in_flight(2).build();
+        for n in 0..150 {
+            let call = bridge.run_coroutine_threadsafe(async move {
+                match n % 3 {
+                    0 => {}
+                    1 => panic!("now and then"),
+                    _ => pending().await,
+                }
+            });
+            if n % 3 == 2 {
+                call.cancel();
+            }
+        }
+        eventually("all are done", || bridge.in_flight() == 0);
+        let stats = bridge.stats();
+        assert_eq!((stats.finished, stats.panicked, stats.cancelled), (50, 50, 50));
+        let (_first, _second) = [(); 2]
+            .map(|()| bridge.try_run_coroutine_threadsafe(pending::<()>()).expect("a place"))
+            .into();
+        let third = bridge.try_run_coroutine_threadsafe(pending::<()>());
+        assert!(matches!(third, Err(TrySubmitError::Full(_))));
+    }
+}
+
+/// b28. Kotlin: two views of one thread stay fair.
+#[test]
+fn a_flooded_bridge_leaves_the_loop_to_its_neighbour() {
+    let runtime = Loop::current();
+    let [flooded, calm] =
+        [50, 1].map(|limit| Bridge::builder(runtime.handle()).max_in_flight(limit).build());
+    // Each of these wakes itself for ever.
+    let flood: Vec<_> = (0..50)
+        .map(|_| {
+            flooded.run_coroutine_threadsafe(poll_fn(|cx| {
+                cx.waker().wake_by_ref();
+                Poll::<()>::Pending
+            }))
+        })
+        .collect();
+    for n in 0..100 {
+        let mut call = calm.run_coroutine_threadsafe(async move {
+            tokio::task::yield_now().await;
+            n
+        });
+        assert_eq!(call.result(LONG).unwrap(), n);
+    }
+    assert_eq!((flooded.in_flight(), calm.stats().finished), (50, 100));
+    for call in flood {
+        drop(call.cancel_on_drop());
+    }
 }

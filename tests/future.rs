@@ -1,4 +1,6 @@
 //! `BlockingFuture`: waiting, states, cancel, callbacks, panics; `wait` and `as_completed`.
+//!
+//! Letters with numbers are rows of peers; `tests/PEERS.md` says whose.
 
 mod common;
 
@@ -29,7 +31,7 @@ fn the_types_cross_threads_and_errors_box_with_question_mark() {
     assert_eq!(boxes(runtime.bridge().run_coroutine_threadsafe(async { 1 })).unwrap(), 1);
 }
 
-/// C1, C2, A6, A15
+/// C1, C2, A6, A15, b78
 #[test]
 fn a_thread_gets_the_value_or_the_error_of_the_work() {
     for runtime in Loop::both() {
@@ -79,7 +81,7 @@ fn zero_answers_at_once_and_max_does_not_overflow() {
     }
 }
 
-/// 130: the deadline is std's, so it holds where no timer of the runtime would fire.
+/// b130: the deadline is std's, so it holds where no timer of the runtime would fire.
 #[test]
 fn a_loop_that_nobody_drives_is_told_from_one_that_is_busy() {
     let undriven = Builder::new_current_thread().build().unwrap();
@@ -117,20 +119,26 @@ fn a_runtime_without_a_time_driver_times_out_all_the_same() {
     assert!(matches!(never.result(SHORT), Err(ResultError::TimedOut { .. })));
 }
 
-/// C19: a waiter is woken by the end, and by a cancel from another thread.
+/// C19: a waiter is woken by the end, and by a cancel from another thread. b25. Kotlin: the cleanup
+/// has run by then. b123. rust-pcap: a break handle may outlive what it breaks.
 #[test]
 fn a_blocked_waiter_is_woken_by_a_cancel() {
     for runtime in Loop::both() {
-        let mut never = runtime.bridge().run_coroutine_threadsafe(pending::<()>());
+        let census = Census::default();
+        let guard = census.guard();
+        let mut never = runtime.bridge().run_coroutine_threadsafe(async move {
+            let _guard = guard;
+            pending::<()>().await;
+        });
         let canceller = never.canceller();
         let (waiting, waits) = mpsc::channel();
         let waiter = thread::spawn(move || {
             waiting.send(()).unwrap();
-            never.result(LONG)
+            (never.result(LONG), census.alive())
         });
         waits.recv_timeout(LONG).unwrap();
         assert!(canceller.cancel());
-        assert!(matches!(waiter.join().unwrap(), Err(ResultError::Cancelled)));
+        assert!(matches!(waiter.join().unwrap(), (Err(ResultError::Cancelled), 0)));
         assert!(!canceller.cancel(), "it has ended");
     }
 }
@@ -174,16 +182,30 @@ fn a_panicking_callback_is_contained() {
     assert_eq!(bridge.run_coroutine_threadsafe(async { 1 }).result(LONG).unwrap(), 1);
 }
 
+/// b73. napi-rs: the awaiter gave up, and the answer came later. b117. UniFFI: an end after the
+/// drop and a drop after the end are each told once.
 #[test]
-fn callbacks_outlive_a_dropped_future() {
-    let runtime = Loop::multi(1);
-    let (reply, asked) = oneshot::channel::<()>();
-    let (said, heard) = mpsc::channel();
-    let call = runtime.bridge().run_coroutine_threadsafe(async move { asked.await.is_ok() });
-    call.add_done_callback(move |state| said.send(state).unwrap());
-    drop(call);
-    reply.send(()).unwrap();
-    assert_eq!(heard.recv_timeout(LONG).unwrap(), FutureState::Finished);
+fn what_nobody_waits_for_any_more_is_told_and_dropped_once() {
+    for drop_first in [true, false] {
+        let runtime = Loop::multi(1);
+        let census = Census::default();
+        let guard = census.guard();
+        let (reply, asked) = oneshot::channel::<()>();
+        let (said, heard) = mpsc::channel();
+        let mut call = runtime.bridge().run_coroutine_threadsafe(async move {
+            asked.await.unwrap();
+            guard
+        });
+        call.add_done_callback(move |state| said.send(state).unwrap());
+        assert!(matches!(call.result(Duration::from_nanos(1)), Err(ResultError::TimedOut { .. })));
+        let kept = (!drop_first).then_some(call);
+        reply.send(()).unwrap();
+        assert_eq!(heard.recv_timeout(LONG), Ok(FutureState::Finished));
+        assert_eq!(heard.recv_timeout(LONG), Err(mpsc::RecvTimeoutError::Disconnected));
+        drop(kept);
+        drop(runtime);
+        assert_eq!(census.alive(), 0);
+    }
 }
 
 /// C16, C17: cancel before the first poll: the body never runs.
@@ -211,6 +233,7 @@ fn a_call_cancelled_before_its_first_poll_never_runs() {
     assert_eq!(census.alive(), 0);
 }
 
+/// b109. UniFFI: cancelled, its side effect never happens.
 #[test]
 fn a_running_call_is_dropped_at_its_next_await() {
     for runtime in Loop::both() {
@@ -242,7 +265,7 @@ fn a_running_call_is_dropped_at_its_next_await() {
     }
 }
 
-/// 108: work that finishes first stays finished, however close the cancel comes.
+/// b108: work that finishes first stays finished, however close the cancel comes.
 #[test]
 fn a_cancel_that_races_the_end_leaves_one_outcome() {
     let runtime = Loop::multi(2);
@@ -254,6 +277,8 @@ fn a_cancel_that_races_the_end_leaves_one_outcome() {
             }
             round
         });
+        // A little later each time, so that some cancel meets the value as it is stored.
+        (0..round).for_each(|_| std::hint::spin_loop());
         let asked = call.cancel();
         match call.result(LONG) {
             Ok(value) => assert_eq!(value, round),
@@ -297,7 +322,7 @@ fn cancel_on_drop_cancels_and_a_plain_drop_does_not() {
     assert_eq!(heard.recv_timeout(LONG), Ok("went on"));
 }
 
-/// 110, 78: the payload is kept, and other work goes on.
+/// b72, b78, b110: the payload is kept, whatever it is, and other work goes on.
 #[test]
 fn a_panic_keeps_its_payload_and_harms_nobody_else() {
     for runtime in Loop::both() {
@@ -319,6 +344,27 @@ fn a_panic_keeps_its_payload_and_harms_nobody_else() {
         assert!(matches!(other.result(SHORT), Err(ResultError::TimedOut { .. })));
         assert_eq!(bridge.run_coroutine_threadsafe(async { 1 }).result(LONG).unwrap(), 1);
     }
+}
+
+/// b74. napi-rs: an error is dropped on whichever thread has it last.
+#[test]
+fn an_error_may_be_dropped_on_another_thread() {
+    struct TellsWhere(mpsc::Sender<thread::ThreadId>);
+    impl Drop for TellsWhere {
+        fn drop(&mut self) {
+            self.0.send(thread::current().id()).unwrap();
+        }
+    }
+    let runtime = Loop::multi(1);
+    let (said, heard) = mpsc::channel();
+    let payload = TellsWhere(said);
+    let mut call: BlockingFuture<()> =
+        runtime.bridge().run_coroutine_threadsafe(async { std::panic::panic_any(payload) });
+    let error = call.result(LONG).unwrap_err();
+    let dropper = thread::spawn(move || drop(error));
+    let there = dropper.thread().id();
+    dropper.join().unwrap();
+    assert_eq!(heard.recv_timeout(LONG), Ok(there));
 }
 
 struct PanicsInDrop;
@@ -365,7 +411,7 @@ fn destructors_that_panic_on_the_loop_are_contained() {
     assert_eq!(bridge.run_coroutine_threadsafe(async { 1 }).result(LONG).unwrap(), 1);
 }
 
-/// C79, 109: awaitable too, on its own loop and on another.
+/// C79: awaitable too, on its own loop and on another.
 #[test]
 fn a_blocking_future_can_be_awaited() {
     let elsewhere = Loop::multi(1);

@@ -1,0 +1,125 @@
+//! `BlockingFuture` polled by hand: who is woken, how often, and what a waker keeps.
+//!
+//! The rows are UniFFI's, whose foreign loops poll; `tests/PEERS.md` tells of them.
+
+mod common;
+
+use callbridge::{BlockingFuture, FutureState, ResultError};
+use common::{Census, LONG, Loop, eventually};
+use std::future::{pending, poll_fn};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
+use tokio::sync::oneshot;
+
+/// A waker that counts.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wakes {
+    fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    fn poll<T>(self: &Arc<Self>, call: &mut BlockingFuture<T>) -> Poll<Result<T, ResultError>> {
+        Pin::new(call).poll(&mut Context::from_waker(&Waker::from(Arc::clone(self))))
+    }
+}
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// b113: pending, then one wake, then ready; and ready at once if it is done.
+#[test]
+fn the_end_wakes_once_however_often_it_was_polled() {
+    for runtime in Loop::both() {
+        let bridge = runtime.bridge();
+        let wakes = Arc::new(Wakes::default());
+        let (reply, asked) = oneshot::channel();
+        let mut call = bridge.run_coroutine_threadsafe(async { asked.await.unwrap() });
+        for _ in 0..3 {
+            assert!(wakes.poll(&mut call).is_pending());
+        }
+        assert_eq!(wakes.count(), 0);
+        reply.send(5).unwrap();
+        eventually("a wake", || wakes.count() > 0);
+        assert!(matches!(wakes.poll(&mut call), Poll::Ready(Ok(5))));
+
+        let mut done = bridge.run_coroutine_threadsafe(async { 6 });
+        done.wait(LONG).unwrap();
+        assert!(matches!(wakes.poll(&mut done), Poll::Ready(Ok(6))));
+        drop((bridge, runtime));
+        assert_eq!(wakes.count(), 1);
+    }
+}
+
+/// b114
+#[test]
+fn wakes_inside_a_poll_lead_to_one_more_poll() {
+    for runtime in Loop::both() {
+        let bridge = runtime.bridge();
+        let polls = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&polls);
+        let call = bridge.run_coroutine_threadsafe(poll_fn(move |cx| {
+            if count.fetch_add(1, Ordering::SeqCst) == 0 {
+                cx.waker().wake_by_ref();
+                cx.waker().wake_by_ref();
+            }
+            Poll::<()>::Pending
+        }));
+        eventually("one more poll", || polls.load(Ordering::SeqCst) == 2);
+        // A third poll would have been in line before these.
+        for _ in 0..100 {
+            bridge.run_coroutine_threadsafe(tokio::task::yield_now()).result(LONG).unwrap();
+        }
+        assert_eq!(polls.load(Ordering::SeqCst), 2);
+        drop(call.cancel_on_drop());
+    }
+}
+
+/// b115: the stored waker is woken once by a cancel, and the answer stays the same.
+#[test]
+fn a_cancel_wakes_whoever_awaits_the_call() {
+    for runtime in Loop::both() {
+        let wakes = Arc::new(Wakes::default());
+        let mut call = runtime.bridge().run_coroutine_threadsafe(pending::<()>());
+        assert!(wakes.poll(&mut call).is_pending());
+        assert!(call.cancel());
+        eventually("a wake", || wakes.count() > 0);
+        assert!(call.is_cancelled());
+        for _ in 0..2 {
+            assert!(matches!(wakes.poll(&mut call), Poll::Ready(Err(ResultError::Cancelled))));
+        }
+        drop(runtime);
+        assert_eq!(wakes.count(), 1);
+    }
+}
+
+/// b116: the work goes at once, whoever still holds its waker, and waking that does nothing.
+#[test]
+fn a_waker_that_outlives_its_call_keeps_nothing_alive() {
+    for runtime in Loop::both() {
+        let census = Census::default();
+        let guard = census.guard();
+        let (give, given) = mpsc::channel();
+        let mut call = runtime.bridge().run_coroutine_threadsafe(async move {
+            let _guard = guard;
+            poll_fn(|cx| {
+                give.send(cx.waker().clone()).unwrap();
+                Poll::<()>::Pending
+            })
+            .await;
+        });
+        let waker = given.recv_timeout(LONG).unwrap();
+        assert_eq!(call.cancel_and_wait(LONG), Ok(FutureState::Cancelled));
+        assert_eq!(census.alive(), 0);
+        waker.wake_by_ref();
+        drop((call, runtime));
+        waker.wake();
+        assert!(given.try_iter().next().is_none());
+    }
+}
