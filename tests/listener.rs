@@ -120,6 +120,20 @@ fn an_interrupter_that_panics_is_contained() {
     clean(&listener);
 }
 
+/// b123. rust-pcap: a break handle that is used after the capture was dropped does nothing; here,
+/// not to whoever has the port by then either.
+#[test]
+fn an_interrupter_may_outlive_its_source() {
+    let (source, client) = udp();
+    let (interrupter, addr) = (source.interrupter(), source.local_addr().unwrap());
+    drop(source);
+    let next_owner = UdpSocket::bind(addr).unwrap();
+    interrupter.interrupt();
+    client.send(b"first").unwrap();
+    next_owner.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(next_owner.recv(&mut [0; 8]).unwrap(), 5);
+}
+
 // --- UDP ---------------------------------------------------------------------------------------
 
 #[test]

@@ -50,6 +50,46 @@ fn a_legacy_loop_that_fails_or_panics_says_so() {
     assert_eq!(end(&mut frames), Ending::Panicked);
 }
 
+/// b6. Kotlin: a failure in the builder cancels what it started.
+#[test]
+fn threads_of_a_legacy_loop_that_fails_are_told_to_stop() {
+    for panics in [false, true] {
+        let (tell, told) = mpsc::channel();
+        let (_listener, mut frames) = Listener::from_fn::<u8, _>(move |sink| {
+            thread::spawn(move || tell.send((sink.wait_stop(None), sink.send(1).is_err())));
+            if panics {
+                panic!("bug");
+            }
+            Err(io::Error::other("no carrier"))
+        })
+        .spawn()
+        .unwrap();
+        assert_eq!(told.recv_timeout(PATIENCE), Ok((true, true)));
+        let expected = if panics { Ending::Panicked } else { Ending::Failed };
+        assert_eq!(end(&mut frames), expected);
+    }
+}
+
+/// b5. Kotlin: a close inside the builder ends the collector although the builder hangs.
+#[test]
+fn a_legacy_loop_that_closes_its_stream_and_hangs_keeps_no_consumer() {
+    let (release, blocked) = mpsc::channel::<()>();
+    let (listener, mut frames) = Listener::from_fn(move |sink| {
+        sink.send(1).map_err(io::Error::other)?;
+        assert!(sink.sender().close());
+        let _ = blocked.recv();
+        Ok(())
+    })
+    .name("hangs")
+    .spawn()
+    .unwrap();
+    assert_eq!(next(&mut frames), 1);
+    assert_eq!(end(&mut frames), Ending::Finished);
+    assert_eq!(listener.shutdown_blocking(Duration::ZERO).stragglers, ["hangs"]);
+    drop(release);
+    clean(&listener);
+}
+
 #[test]
 fn the_stream_ends_with_the_loop_whatever_sinks_are_left() {
     let (give, take) = mpsc::channel();
