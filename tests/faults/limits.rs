@@ -1,36 +1,15 @@
-//! The system refuses descriptors and threads. Limits hold for a process, so each test runs its body
-//! in a child of its own: this binary, started again for the one test.
+//! The system refuses descriptors and threads. Limits hold for a process, so each test runs its
+//! body in a child of its own: this binary, started again for the one test.
 
 use crate::common::{LONG, Loop};
-use crate::until;
+use crate::{in_a_child, until};
 use callbridge::listener::{Listener, Request, TcpServer, UdpSource};
 use callbridge::{DedicatedThread, ResultError, ThreadPool, ThreadRunner};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::process::Command;
 use tokio_util::codec::LinesCodec;
-
-const CHILD: &str = "CALLBRIDGE_FAULTS_CHILD";
-
-/// Runs `body` in a child process that runs nothing but the test of this name.
-fn in_a_child(test: &str, body: impl FnOnce()) {
-    if std::env::var_os(CHILD).is_some() {
-        return body();
-    }
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args([test, "--exact", "--nocapture", "--test-threads=1"])
-        .env(CHILD, "1")
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && said.contains("1 passed"),
-        "{said}\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
 
 fn limit(resource: Resource, current: Option<u64>) -> Option<u64> {
     let Rlimit { current: before, maximum } = getrlimit(resource);
