@@ -319,6 +319,28 @@ fn a_panic_gives_the_chosen_answer_and_is_told_to_the_hook_e13_e14_e16() {
     user_data.unregister(Duration::ZERO).map(drop).unwrap();
 }
 
+/// Row b122 of `tests/PEERS.md`. rust-pcap: the library's loop stops, and its Rust caller goes on
+/// with the panic if it likes.
+#[test]
+fn a_panic_stops_the_loop_of_a_library_by_its_own_word_for_stop() {
+    type OnFrame = unsafe extern "C" fn(*mut c_void) -> c_int;
+    fn library_loop(on_frame: OnFrame, user_data: *mut c_void) -> c_int {
+        // SAFETY: any user data may come, and there is no other pointer.
+        (1..100).find(|_| unsafe { on_frame(user_data) } < 0).unwrap_or(0)
+    }
+    let told = Arc::new(Mutex::new(None));
+    let (heard, calls) = (Arc::clone(&told), AtomicU64::new(0));
+    let body: Handler = Box::new(move || {
+        assert_ne!(calls.fetch_add(1, SeqCst), 2, "the third frame");
+        0
+    });
+    let user_data = UserData::with_panic_hook(body, move |_, message| {
+        *heard.lock().unwrap() = Some(message.to_owned());
+    });
+    assert_eq!(library_loop(run, user_data.as_ptr()), 3);
+    assert!(told.lock().unwrap().take().is_some_and(|message| message.contains("the third frame")));
+}
+
 #[test]
 fn a_panic_payload_that_panics_when_dropped_stays_inside_e15() {
     struct Bomb;

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{LONG, Loop};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Span, Subscriber, info_span};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -32,13 +32,26 @@ fn current() -> Option<&'static str> {
     Span::current().metadata().map(tracing::Metadata::name)
 }
 
-/// One test: the subscriber is the process's.
+/// What the crate has said so far; the subscriber is the process's.
+fn events() -> &'static Events {
+    static EVENTS: OnceLock<Events> = OnceLock::new();
+    EVENTS.get_or_init(|| {
+        let events = Events::default();
+        let subscriber = tracing_subscriber::registry().with(events.clone());
+        tracing::subscriber::set_global_default(subscriber).unwrap();
+        events
+    })
+}
+
+impl Events {
+    fn with(&self, text: &str) -> usize {
+        self.0.lock().unwrap().iter().filter(|event| event.contains(text)).count()
+    }
+}
+
 #[test]
 fn work_runs_in_its_submitters_span_and_unread_errors_are_reported_once() {
-    let events = Events::default();
-    let subscriber = tracing_subscriber::registry().with(events.clone());
-    tracing::subscriber::set_global_default(subscriber).unwrap();
-
+    let events = events();
     for runtime in Loop::both() {
         let bridge = runtime.bridge();
         let span = info_span!("caller");
@@ -64,7 +77,18 @@ fn work_runs_in_its_submitters_span_and_unread_errors_are_reported_once() {
     drop::<callbridge::BlockingFuture<()>>(call);
     end.recv_timeout(LONG).unwrap();
     drop(runtime);
-    let events = events.0.lock().unwrap();
-    let unread: Vec<_> = events.iter().filter(|text| text.contains("nobody reads this")).collect();
-    assert_eq!(unread.len(), 1, "{events:?}");
+    assert_eq!(events.with("nobody reads this"), 1);
+}
+
+/// b22. Kotlin: the panic of a drop hook is reported, not lost.
+#[test]
+fn a_panic_in_the_loss_hook_is_reported() {
+    let events = events();
+    let (sender, frames) = callbridge::channel::builder()
+        .on_loss(|_: callbridge::Loss<'_, u8>| panic!("the hook's own fault"))
+        .build()
+        .unwrap();
+    sender.send(1).unwrap();
+    drop(frames);
+    assert_eq!(events.with("the hook's own fault"), 1);
 }
