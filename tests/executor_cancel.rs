@@ -87,7 +87,7 @@ fn a_running_job_that_is_cancelled_keeps_its_value() {
 }
 
 /// A1: the awaiting side is cancelled; the thread sees it and stops early.
-/// A44 without abandoning: the await ends after the thread.
+/// A44 without abandoning, b27: the await ends after the thread.
 #[test]
 fn waiting_on_cancel_ends_with_the_thread() {
     block_on(async {

@@ -373,7 +373,7 @@ fn overlapping_leases_share_a_loop() {
     assert_eq!(lease.clone().run(here()).unwrap(), expected);
 }
 
-/// A52: a lease after the last one starts a loop of its own; none is left.
+/// A52, b112: a lease after the last one starts a loop of its own; none is left.
 #[test]
 fn a_lease_after_the_last_starts_again() {
     let _one_at_a_time = LEASES.lock().unwrap_or_else(PoisonError::into_inner);
