@@ -1,4 +1,4 @@
-//! The workloads, P1 to P10, each in a file of its own; P11 is `python/p11.py`.
+//! The workloads, each in a file of its own; P11 is `python/p11.py`.
 
 mod p01_stream;
 mod p02_pressure;
@@ -10,6 +10,7 @@ mod p07_udp;
 mod p08_tcp;
 mod p09_to_thread;
 mod p10_scale;
+mod p12_idle;
 
 use crate::harness::{CaseResult, Goal, Plan};
 use std::process::Command;
@@ -61,6 +62,7 @@ pub(crate) fn all() -> Vec<Workload> {
         p08_tcp::WORKLOAD,
         p09_to_thread::WORKLOAD,
         p10_scale::WORKLOAD,
+        p12_idle::WORKLOAD,
     ]
 }
 
