@@ -1,9 +1,10 @@
 //! Datagram sockets as sources.
 //!
-//! The receiving call is std's: socket2's fills uninitialised memory, which only unsafe code could
-//! read. std's can't be used on an unconnected UDP socket that was shut down (it then trips over
-//! the address that the kernel didn't write), so the crate never shuts such a socket down: it wakes
-//! the receiver by an empty datagram that the socket sends to itself.
+//! The receiving call of a UDP socket is rustix's on Unix, where it can be told for each datagram not
+//! to wait. socket2's fills uninitialised memory, which only unsafe code could read. std's takes no
+//! flags, and trips over the address that the kernel doesn't write once an unconnected socket was
+//! shut down; so where it is used, elsewhere, the crate never shuts such a socket down: it wakes the
+//! receiver by an empty datagram that the socket sends to itself.
 
 use super::pool::Pool;
 use super::socket::{self, POLL_INTERVAL};
@@ -93,10 +94,15 @@ pub trait DatagramSocket: sealed::Sealed + From<Socket> + Sized + Send + Sync + 
     /// The peer of a connected socket.
     #[doc(hidden)]
     fn fixed_peer(&self) -> Option<Self::Addr>;
+    /// Receives, waiting at most for the read timeout, or not at all; without a peer if the socket was
+    /// shut down.
     #[doc(hidden)]
-    fn receive_from(&self, buffer: &mut [u8]) -> io::Result<(usize, Self::Addr)>;
-    #[doc(hidden)]
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize>;
+    fn receive(
+        &self,
+        buffer: &mut [u8],
+        fixed_peer: Option<&Self::Addr>,
+        wait: bool,
+    ) -> io::Result<(usize, Option<Self::Addr>)>;
     /// Sends, waiting at most for the write timeout; with `None` to the fixed peer.
     #[doc(hidden)]
     fn send_waiting(&self, data: &[u8], to: Option<&Self::Addr>) -> io::Result<usize>;
@@ -137,12 +143,37 @@ impl DatagramSocket for UdpSocket {
         self.peer_addr().ok()
     }
 
-    fn receive_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.recv_from(buffer)
+    #[cfg(unix)]
+    fn receive(
+        &self,
+        buffer: &mut [u8],
+        _fixed_peer: Option<&SocketAddr>,
+        wait: bool,
+    ) -> io::Result<(usize, Option<SocketAddr>)> {
+        use rustix::net::{RecvFlags, recvfrom};
+        let flags = if wait { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
+        let (received, _, peer) = recvfrom(self, buffer, flags)?;
+        Ok((received, peer.and_then(|peer| peer.try_into().ok())))
     }
 
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.recv(buffer)
+    #[cfg(not(unix))]
+    fn receive(
+        &self,
+        buffer: &mut [u8],
+        fixed_peer: Option<&SocketAddr>,
+        wait: bool,
+    ) -> io::Result<(usize, Option<SocketAddr>)> {
+        if !wait {
+            self.set_nonblocking(true)?;
+        }
+        let received = match fixed_peer {
+            Some(&peer) => self.recv(buffer).map(|received| (received, Some(peer))),
+            None => self.recv_from(buffer).map(|(received, peer)| (received, Some(peer))),
+        };
+        if !wait {
+            self.set_nonblocking(false)?;
+        }
+        received
     }
 
     fn send_waiting(&self, data: &[u8], to: Option<&SocketAddr>) -> io::Result<usize> {
@@ -172,8 +203,8 @@ impl DatagramSocket for UdpSocket {
     }
 
     fn was_shut_down(&self, _empty: u32) -> io::Result<bool> {
-        // A socket that was shut down answers with no address at all.
-        self.sock().peek_sender().map(|sender| sender.as_socket().is_none())
+        // A socket that was shut down answers with no address at all, as the receive on Unix can tell.
+        Ok(!cfg!(unix) && self.sock().peek_sender()?.as_socket().is_none())
     }
 
     fn kernel_drops(&self) -> Option<u64> {
@@ -221,8 +252,6 @@ pub struct DatagramSource<S: DatagramSocket> {
     scratch: Box<[u8]>,
     /// The peer of a connected socket: the receive then gives none.
     fixed_peer: Option<S::Addr>,
-    /// Whether the socket is switched to not waiting.
-    nonblocking: bool,
     /// How many datagrams in a row were empty: a sign of a shutdown, too.
     empty: u32,
     /// What is shared with the interrupter and the gauge.
@@ -273,8 +302,8 @@ impl<S: DatagramSocket> DatagramSource<S> {
     /// Unix an `OwnedFd`.
     ///
     /// Its blocking mode and its timeouts are set anew, for every handle of the same socket. If
-    /// another owner shuts it down, the source fails (an unconnected UDP socket may make std's
-    /// receive panic then, which ends the listener as panicked).
+    /// another owner shuts it down, the source fails (elsewhere than on Unix, an unconnected UDP socket
+    /// may make std's receive panic then, which ends the listener as panicked).
     ///
     /// # Errors
     ///
@@ -305,7 +334,6 @@ impl<S: DatagramSocket> DatagramSource<S> {
             pool: Pool::default(),
             scratch: vec![0; MAX_DATAGRAM + 1].into_boxed_slice(),
             fixed_peer,
-            nonblocking: false,
             empty: 0,
             shared: Arc::default(),
             #[cfg(unix)]
@@ -363,26 +391,21 @@ impl<S: DatagramSocket> DatagramSource<S> {
         Replier { socket: Arc::downgrade(&self.socket), connected: self.fixed_peer.is_some() }
     }
 
-    fn set_nonblocking(&mut self, nonblocking: bool) -> io::Result<()> {
-        if self.nonblocking != nonblocking {
-            self.socket.sock().set_nonblocking(nonblocking)?;
-            self.nonblocking = nonblocking;
+    fn receive(&mut self, wait: bool) -> io::Result<Datagram<S::Addr>> {
+        if self.empty > 0 {
+            if !wait {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            if self.socket.was_shut_down(self.empty)? {
+                return Err(shut_down());
+            }
         }
-        Ok(())
-    }
-
-    fn receive(&mut self) -> io::Result<Datagram<S::Addr>> {
-        if self.empty > 0 && self.socket.was_shut_down(self.empty)? {
-            return Err(shut_down());
-        }
-        let received = match &self.fixed_peer {
-            Some(peer) => self.socket.receive(&mut self.scratch).map(|n| (n, peer.clone())),
-            None => self.socket.receive_from(&mut self.scratch),
-        };
+        let received = self.socket.receive(&mut self.scratch, self.fixed_peer.as_ref(), wait);
         let (received, peer) = received.map_err(|error| self.judge(error))?;
         if received == 0 && self.shared.nudged.swap(false, Ordering::AcqRel) {
             return Err(ErrorKind::Interrupted.into());
         }
+        let peer = peer.ok_or_else(shut_down)?;
         self.empty = if received == 0 { self.empty.saturating_add(1) } else { 0 };
         let limit = self.scratch.len() - 1;
         let truncated = received > limit;
@@ -418,13 +441,11 @@ impl<S: DatagramSocket> FrameSource for DatagramSource<S> {
     type Frame = Datagram<S::Addr>;
 
     fn next_frame(&mut self) -> io::Result<Option<Self::Frame>> {
-        self.set_nonblocking(false)?;
-        self.receive().map(Some)
+        self.receive(true).map(Some)
     }
 
     fn next_ready(&mut self) -> io::Result<Option<Self::Frame>> {
-        self.set_nonblocking(true)?;
-        match self.receive() {
+        match self.receive(false) {
             Ok(datagram) => Ok(Some(datagram)),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
@@ -468,7 +489,6 @@ impl<S: DatagramSocket, R: AsRef<[u8]>> RequestSource<R> for DatagramSource<S> {
     }
 
     fn answer(&mut self, to: &S::Addr, reply: R) -> io::Result<bool> {
-        self.set_nonblocking(false)?;
         let to = self.fixed_peer.is_none().then_some(to);
         self.socket.send_waiting(reply.as_ref(), to)?;
         Ok(true)

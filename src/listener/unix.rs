@@ -2,6 +2,7 @@
 
 use super::datagram::{DatagramSocket, DatagramSource};
 use super::socket;
+use rustix::net::RecvFlags;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use std::fs;
 use std::io;
@@ -108,12 +109,19 @@ impl DatagramSocket for UnixDatagram {
         self.peer_addr().ok()
     }
 
-    fn receive_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.recv_from(buffer)
-    }
-
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.recv(buffer)
+    fn receive(
+        &self,
+        buffer: &mut [u8],
+        fixed_peer: Option<&SocketAddr>,
+        wait: bool,
+    ) -> io::Result<(usize, Option<SocketAddr>)> {
+        if !wait {
+            rustix::net::recv(self, &mut [0_u8; 0], RecvFlags::DONTWAIT | RecvFlags::PEEK)?;
+        }
+        match fixed_peer {
+            Some(peer) => self.recv(buffer).map(|received| (received, Some(peer.clone()))),
+            None => self.recv_from(buffer).map(|(received, peer)| (received, Some(peer))),
+        }
     }
 
     fn send_waiting(&self, data: &[u8], to: Option<&SocketAddr>) -> io::Result<usize> {
