@@ -67,7 +67,9 @@ impl<F, R> Shared<F, R> {
     fn publish(&self, outcome: Option<Outcome<R>>, frames: &mut VecDeque<F>) {
         let mut state = lock(&self.state);
         if state.given_up == 0 {
-            state.outcomes.extend(outcome);
+            if let Some(outcome) = outcome {
+                state.outcomes.push_back(outcome);
+            }
             return;
         }
         state.given_up -= usize::from(outcome.is_some());

@@ -406,10 +406,10 @@ where
 
     /// Waits for the oldest request of the oldest batch.
     fn wait_for_batch(&mut self, deadline: Deadline) -> Result<Waited<R>, Verdict> {
-        let Some(mut batch) = self.batches.pop_front() else { return Ok(Waited::LoopGone) };
-        let outcome = match batch.take() {
+        let outcome = match self.batches.front_mut().and_then(Batch::take) {
             Some(outcome) => Ok(outcome),
             None => {
+                let Some(mut batch) = self.batches.pop_front() else { return Ok(Waited::LoopGone) };
                 let instead = match batch.call.as_mut() {
                     None => Waited::LoopGone,
                     Some(call) => match self.wait(call, deadline)? {
@@ -422,13 +422,13 @@ where
                     batch.call = None;
                     batch.submit_left_out(&self.service.bridge);
                 }
-                batch.take_or_give_up().ok_or(instead)
+                let outcome = batch.take_or_give_up().ok_or(instead);
+                self.batches.push_front(batch);
+                outcome
             }
         };
-        if batch.is_used_up() {
-            self.spare = batch.recycle();
-        } else {
-            self.batches.push_front(batch);
+        if self.batches.front().is_some_and(Batch::is_used_up) {
+            self.spare = self.batches.pop_front().and_then(Batch::recycle);
         }
         match outcome {
             Err(instead) => Ok(instead),
