@@ -1,6 +1,7 @@
 use super::error::LoopClosed;
 use super::ledger::Ledger;
 use crate::future::Failure;
+use crate::sync::event_loop::spawn;
 use crate::sync::{Deadline, contain};
 use async_channel::{Receiver, Sender};
 use std::sync::{Arc, OnceLock};
@@ -58,7 +59,7 @@ impl Callbacks {
     pub(super) fn push(&self, callback: Callback, handle: &Handle) -> Result<(), LoopClosed> {
         let entrance = self.entrance.get_or_init(|| {
             let (entrance, exit) = async_channel::unbounded();
-            handle.spawn(run_in_order(Exit(exit)));
+            spawn(handle, run_in_order(Exit(exit)));
             entrance
         });
         self.ledger.try_admit().map_err(|_| LoopClosed)?;

@@ -2,6 +2,7 @@ use super::core::Core;
 use crate::future::lone_promise;
 use crate::sync::Deadline;
 use crate::sync::context::drives_a_loop;
+use crate::sync::prim::thread;
 use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
@@ -168,7 +169,7 @@ pub(super) async fn close(core: Arc<Core>, deadline: Duration) -> CloseReport {
     }
     let (promise, closing) = lone_promise();
     let waiting = Arc::clone(&core);
-    let thread = std::thread::Builder::new()
+    let thread = thread::Builder::new()
         .name(format!("{}-close", core.name))
         .spawn(move || promise.resolve(Ok(finish(&waiting, opening, deadline))));
     let closed = match thread {

@@ -7,6 +7,7 @@ use super::run_queue::{From, Help, Remains, RunQueue};
 use super::work::Work;
 use crate::future::{BlockingFuture, Failure, Origin, promise};
 use crate::sync::context::LoopMark;
+use crate::sync::event_loop::{enter, on_worker, spawn};
 use async_task::Runnable;
 use std::future::Future;
 use std::panic::Location;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Waker;
 use std::time::Duration;
-use tokio::runtime::{Handle, RuntimeFlavor, worker_index};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio_util::sync::CancellationToken;
 
 /// Where a call was submitted.
@@ -116,7 +117,7 @@ impl Core {
     }
 
     fn schedule(self: &Arc<Self>, runnable: Runnable<Site>) {
-        let from = if worker_index().is_some() { From::Worker } else { From::Outside };
+        let from = if on_worker() { From::Worker } else { From::Outside };
         match self.queue.push(runnable, from) {
             Ok(help) => self.help(help),
             Err(runnable) => self.bury([runnable]),
@@ -127,7 +128,7 @@ impl Core {
         match help {
             Help::Wake(waker) => waker.wake(),
             // On a loop that is gone, tokio drops the driver here and now, which ends the queue.
-            Help::Spawn(from) => drop(self.handle.spawn(Driver::new(Arc::clone(self), from))),
+            Help::Spawn(from) => spawn(&self.handle, Driver::new(Arc::clone(self), from)),
             Help::None => {}
         }
     }
@@ -157,7 +158,7 @@ impl Core {
         let Remains { ready, wakers } = self.queue.kill();
         self.bury(ready);
         let _mark = LoopMark::new();
-        let _context = self.handle.enter();
+        let _context = enter(&self.handle);
         for waker in wakers {
             // Suspended work comes back to `schedule`, which buries it.
             waker.wake();
@@ -166,7 +167,7 @@ impl Core {
 
     fn bury(&self, work: impl IntoIterator<Item = Runnable<Site>>) {
         let _mark = LoopMark::new();
-        let _context = self.handle.enter();
+        let _context = enter(&self.handle);
         work.into_iter().for_each(drop);
     }
 }

@@ -2,19 +2,19 @@
 
 use std::task::{Context, Poll};
 
-#[cfg(not(callbridge_loom))]
+#[cfg(not(any(callbridge_loom, callbridge_shuttle)))]
 pub(super) use tokio::task::coop::poll_proceed as proceed;
 
 /// The model checks run without a loop.
-#[cfg(callbridge_loom)]
+#[cfg(any(callbridge_loom, callbridge_shuttle))]
 pub(super) fn proceed(_: &mut Context<'_>) -> Poll<Permit> {
     Poll::Ready(Permit)
 }
 
-#[cfg(callbridge_loom)]
+#[cfg(any(callbridge_loom, callbridge_shuttle))]
 pub(super) struct Permit;
 
-#[cfg(callbridge_loom)]
+#[cfg(any(callbridge_loom, callbridge_shuttle))]
 impl Permit {
     pub(super) fn made_progress(&self) {}
 }

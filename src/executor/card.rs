@@ -1,6 +1,6 @@
 use super::job::{Job, Site};
 use super::token::CancelToken;
-use crate::sync::prim::{Mutex, lock};
+use crate::sync::prim::{Mutex, lock, thread_local};
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ pub(super) struct Card {
     running: Mutex<Option<(CancelToken, Site)>>,
 }
 
-std::thread_local! {
+thread_local! {
     static CARD: RefCell<Option<Arc<Card>>> = const { RefCell::new(None) };
 }
 

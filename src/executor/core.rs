@@ -5,14 +5,13 @@ use super::inbox::Inbox;
 use super::job::{Plain, Site, prepare};
 use super::worker;
 use crate::future::ExecutorError;
-use crate::sync::prim::{Mutex, lock};
+use crate::sync::prim::{Mutex, lock, thread};
 use crate::sync::wake;
 use async_channel::TrySendError;
 use slab::Slab;
 use std::error::Error;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::thread;
 use std::time::Duration;
 
 pub(super) type Reason = Box<dyn Error + Send + Sync>;

@@ -17,10 +17,9 @@
 //! A worker that waits inside a job lends its place: the others count as if it weren't there.
 
 use crate::sync::Deadline;
-use crate::sync::prim::{Condvar, Mutex, MutexGuard, lock};
+use crate::sync::prim::{Condvar, Instant, Mutex, MutexGuard, lock};
 use std::sync::PoisonError;
 use std::task::Waker;
-use std::time::Instant;
 
 pub(super) struct Crew {
     roster: Mutex<Roster>,

@@ -1,6 +1,7 @@
 use super::card::StuckJob;
 use crate::future::lone_promise;
 use crate::sync::context::drives_a_loop;
+use crate::sync::prim::thread;
 use crate::sync::{Deadline, lend};
 use std::fmt;
 use std::sync::Arc;
@@ -99,7 +100,7 @@ pub(super) async fn shutdown<S: ShutDown>(target: Arc<S>, deadline: Duration) ->
     target.close();
     let (promise, report) = lone_promise();
     let waiting = Arc::clone(&target);
-    let thread = std::thread::Builder::new()
+    let thread = thread::Builder::new()
         .name(format!("{}-shutdown", target.name()))
         .spawn(move || promise.resolve(Ok(shutdown_blocking(&*waiting, deadline))));
     let report = match thread {

@@ -2,13 +2,14 @@ use super::card::Card;
 use super::core::{Core, Reason};
 use super::crew::{Next, Seat};
 use super::job::Job;
+use crate::sync::prim::Instant;
 use crate::sync::prim::atomic::{AtomicBool, Ordering};
 use crate::sync::{
     Deadline, Parker, Place, Woken, contain, discard, nap, panic_message, take_place,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How soon a queue has to be empty without help for help to be too much, and how long a worker
 /// looks away until it asks again.

@@ -13,7 +13,7 @@
 //! 2. User code runs, and users' values are dropped, with no lock held.
 
 use crate::sync::contain;
-use crate::sync::prim::{Mutex, lock};
+use crate::sync::prim::{Instant, Mutex, lock};
 use crate::{BlockingFuture, Bridge, TrySubmitError};
 use std::any::Any;
 use std::collections::VecDeque;
@@ -22,7 +22,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How many requests go together at most.
 pub(super) const LARGEST: usize = 64;

@@ -7,8 +7,8 @@ use super::stop::{Registered, Stop};
 use crate::channel::{Ending, SourceError};
 use crate::sync::Deadline;
 use crate::sync::context::drives_a_loop;
-use crate::sync::prim::Mutex;
 use crate::sync::prim::atomic::{AtomicBool, Ordering};
+use crate::sync::prim::{Mutex, thread};
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -361,7 +361,7 @@ impl<'a> Ended<'a> {
                 crate::sync::wake(waker);
             }
         };
-        let builder = std::thread::Builder::new().name(format!("{}-stop", self.name));
+        let builder = thread::Builder::new().name(format!("{}-stop", self.name));
         builder.spawn(body).ok().map(|_| ours)
     }
 }

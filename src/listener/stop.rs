@@ -9,7 +9,7 @@
 
 use super::source::Interrupter;
 use crate::sync::prim::atomic::{AtomicBool, Ordering};
-use crate::sync::prim::{Condvar, Mutex, lock};
+use crate::sync::prim::{Condvar, Mutex, lock, thread, thread_local};
 use crate::sync::{Deadline, contain};
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ use std::time::Duration;
 /// How often a waiting `shutdown` repeats the nudges, for sources that can miss one.
 const NUDGE_AGAIN: Duration = Duration::from_millis(20);
 
-std::thread_local! {
+thread_local! {
     /// The listener that owns this thread, as the address of its `Stop`.
     static OWNER: Cell<usize> = const { Cell::new(0) };
 }
@@ -151,7 +151,7 @@ impl Stop {
             key
         };
         let listed = Listed { stop: Arc::clone(self), key };
-        std::thread::Builder::new().name(name.to_string()).spawn(move || {
+        thread::Builder::new().name(name.to_string()).spawn(move || {
             let listed = listed;
             let _ = OWNER.try_with(|owner| owner.set(Arc::as_ptr(&listed.stop) as usize));
             contain("a listener thread", body);

@@ -13,12 +13,14 @@
 //! (`tokio::task::coop::unconstrained`) directly inside a `block_on` root, an executor that isn't
 //! tokio's, and a destructor that a current-thread runtime runs while it is being dropped.
 
+use super::event_loop::on_worker;
+use super::prim::thread_local;
 use std::cell::Cell;
 use std::task::{Context, Poll, Waker};
-use tokio::runtime::{Handle, worker_index};
+use tokio::runtime::Handle;
 use tokio::task::coop::poll_proceed;
 
-std::thread_local! {
+thread_local! {
     static MARKED: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -43,7 +45,7 @@ impl Drop for LoopMark {
 /// Costs some nanoseconds on a plain thread and about half a microsecond on a thread that merely
 /// knows a runtime, so it is asked only right before a wait.
 pub(crate) fn drives_a_loop() -> bool {
-    worker_index().is_some()
+    on_worker()
         || MARKED.try_with(|marked| marked.get() > 0).unwrap_or(false)
         || (Handle::try_current().is_ok() && has_finite_budget())
 }

@@ -1,4 +1,5 @@
-use std::time::{Duration, Instant};
+use super::prim::Instant;
+use std::time::Duration;
 
 /// A point in time after which a wait gives up; `Never` also stands for one too far to express.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

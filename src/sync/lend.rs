@@ -1,6 +1,7 @@
 //! What a pool's worker does with its place while it waits: it lends it to another thread, so
 //! that a job which waits for a later job of its own pool doesn't wait for ever.
 
+use super::prim::thread_local;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ pub(crate) trait Place {
     fn come_back(&self);
 }
 
-std::thread_local! {
+thread_local! {
     static PLACE: RefCell<Option<Arc<dyn Place>>> = const { RefCell::new(None) };
     /// Waits within waits: the outermost lends.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
@@ -30,8 +31,8 @@ pub(crate) struct Lent(Option<Arc<dyn Place>>);
 pub(crate) fn lend() -> Lent {
     let place = PLACE.try_with(|slot| slot.borrow().clone()).ok().flatten();
     if place.is_some() {
-        let depth = DEPTH.get();
-        DEPTH.set(depth + 1);
+        let depth = DEPTH.with(Cell::get);
+        DEPTH.with(|cell| cell.set(depth + 1));
         if let (0, Some(place)) = (depth, &place) {
             place.leave();
         }
@@ -42,8 +43,8 @@ pub(crate) fn lend() -> Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         if let Some(place) = &self.0 {
-            let depth = DEPTH.get() - 1;
-            DEPTH.set(depth);
+            let depth = DEPTH.with(Cell::get) - 1;
+            DEPTH.with(|cell| cell.set(depth));
             if depth == 0 {
                 place.come_back();
             }

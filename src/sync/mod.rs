@@ -5,7 +5,10 @@
 mod contain;
 pub(crate) mod context;
 mod deadline;
+pub(crate) mod event_loop;
 mod lend;
+#[cfg(callbridge_shuttle)]
+pub(crate) mod model;
 mod nap;
 mod parker;
 pub(crate) mod prim;

@@ -120,7 +120,7 @@ pub(crate) fn with_parker<R>(body: impl FnOnce(&Parker) -> R) -> R {
 ///
 /// A wait inside a wait (a callback that waits on another future) and a thread that is shutting
 /// down get a parker of their own.
-#[cfg(not(callbridge_loom))]
+#[cfg(not(any(callbridge_loom, callbridge_shuttle)))]
 pub(crate) fn with_cached_parker<R>(body: impl FnOnce(&Parker) -> R) -> R {
     use std::cell::Cell;
 
@@ -134,7 +134,7 @@ pub(crate) fn with_cached_parker<R>(body: impl FnOnce(&Parker) -> R) -> R {
     result
 }
 
-#[cfg(callbridge_loom)]
+#[cfg(any(callbridge_loom, callbridge_shuttle))]
 pub(crate) fn with_cached_parker<R>(body: impl FnOnce(&Parker) -> R) -> R {
     body(&Parker::new())
 }

@@ -1,9 +1,19 @@
-//! The locks and atomics of the crate: std's, or loom's when the model checks are built.
+//! The locks, atomics, threads and clock of the crate: std's, or those of a model checker.
+//!
+//! loom has no threads or clock here: its models bring their threads and wait without deadlines.
 
+#[cfg(callbridge_shuttle)]
+pub(crate) use super::model::{Condvar, Instant};
 #[cfg(callbridge_loom)]
 pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, atomic};
-#[cfg(not(callbridge_loom))]
+#[cfg(callbridge_shuttle)]
+pub(crate) use shuttle::sync::{Mutex, MutexGuard, atomic};
+#[cfg(callbridge_shuttle)]
+pub(crate) use shuttle::{thread, thread_local};
+#[cfg(not(any(callbridge_loom, callbridge_shuttle)))]
 pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, atomic};
+#[cfg(not(callbridge_shuttle))]
+pub(crate) use std::{thread, thread_local, time::Instant};
 
 use std::sync::PoisonError;
 
