@@ -69,6 +69,14 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 #![deny(missing_docs)]
+#![cfg_attr(
+    callbridge_shuttle,
+    allow(
+        clippy::large_enum_variant,
+        clippy::result_large_err,
+        reason = "the model's locks are large"
+    )
+)]
 
 mod bridge;
 pub mod channel;
@@ -83,6 +91,8 @@ pub mod guide {
 pub mod listener;
 #[cfg(feature = "runner")]
 mod runner;
+#[cfg(all(test, callbridge_shuttle))]
+mod shuttle_tests;
 mod sync;
 
 pub use bridge::{

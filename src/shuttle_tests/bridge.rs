@@ -1,0 +1,326 @@
+//! The bridge from the submission to the result: limit, run queue, drivers, calls, and every end.
+
+use super::*;
+use crate::sync::model::drop_loop;
+use crate::{
+    BlockingFuture, Bridge, FrameStream, FutureState, ResultError, SubmitTimeoutError, channel,
+};
+use shuttle::future::{block_on, yield_now};
+use shuttle::thread::{self, JoinHandle};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_millis(1);
+
+fn bridge(limit: usize) -> Bridge {
+    let elastic = maybe();
+    Bridge::builder(handle(elastic)).max_in_flight(limit).waiters_nap(maybe()).build()
+}
+
+/// What suspended calls wait for, opened by a foreign thread.
+#[derive(Clone, Default)]
+struct Gate(Arc<shuttle::sync::Mutex<(bool, Vec<Waker>)>>);
+
+impl Gate {
+    fn open(&self) {
+        let mut gate = self.0.lock().unwrap();
+        gate.0 = true;
+        let wakers = std::mem::take(&mut gate.1);
+        drop(gate);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    async fn opened(&self) {
+        std::future::poll_fn(|cx| {
+            let mut gate = self.0.lock().unwrap();
+            if gate.0 {
+                return Poll::Ready(());
+            }
+            gate.1.push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// Work of one of all kinds; its value is dropped once, whatever happens.
+async fn work(value: Counted, gate: Gate, bridge: Bridge) -> Counted {
+    match any(6) {
+        0 => {}
+        1 => yield_now().await,
+        2 => gate.opened().await,
+        3 => {
+            gate.opened().await;
+            yield_now().await;
+        }
+        4 => std::future::pending().await,
+        _ => {
+            // Never awaited in vain: refused at once, or it ends with the bridge.
+            if let Ok(call) = bridge.try_run_coroutine_threadsafe(yield_now()) {
+                let _ = call.await;
+            }
+        }
+    }
+    value
+}
+
+/// Submits a call in one of all ways; notes in the tally what becomes of it.
+fn submit(bridge: &Bridge, gate: &Gate, tally: &Tally) -> Option<BlockingFuture<Counted>> {
+    let value = tally.make();
+    let id = value.id;
+    let future = work(value, gate.clone(), bridge.clone());
+    let submitted = match any(3) {
+        0 => Some(bridge.run_coroutine_threadsafe(future)),
+        1 => bridge.try_run_coroutine_threadsafe(future).ok(),
+        _ => match bridge.run_coroutine_threadsafe_timeout(future, SOON) {
+            Ok(call) => Some(call),
+            Err(SubmitTimeoutError::TimedOut(_) | SubmitTimeoutError::Closed(_)) => None,
+            Err(error) => panic!("{error}"),
+        },
+    };
+    match &submitted {
+        Some(call) => {
+            let tally = tally.clone();
+            call.add_done_callback(move |state| tally.note(id, name(state)));
+        }
+        None => tally.note(id, "refused"),
+    }
+    submitted
+}
+
+fn name(state: FutureState) -> &'static str {
+    match state {
+        FutureState::Finished => "finished",
+        FutureState::Cancelled => "cancelled",
+        FutureState::LoopClosed => "loop closed",
+        _ => "something else",
+    }
+}
+
+/// Waits in one of all ways, or gives the call up.
+fn wait(mut call: BlockingFuture<Counted>) {
+    let result = match any(7) {
+        0 => call.result(None),
+        1 => match call.result(SOON) {
+            Err(ResultError::TimedOut { .. }) => call.result(None),
+            result => result,
+        },
+        2 => {
+            call.cancel();
+            call.result(None)
+        }
+        3 => {
+            call.cancel_and_wait(None).unwrap();
+            call.try_result().unwrap()
+        }
+        4 => block_on(call),
+        5 => {
+            let canceller = call.canceller();
+            let other = thread::spawn(move || canceller.cancel());
+            let result = call.result(None);
+            other.join().unwrap();
+            result
+        }
+        _ if maybe() => return drop(call.cancel_on_drop()),
+        _ => return,
+    };
+    match result {
+        Ok(_) | Err(ResultError::Cancelled | ResultError::LoopClosed) => {}
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Ends the bridge or its loop in one of all ways.
+fn end(bridge: &Bridge) {
+    match any(3) {
+        0 => drop(bridge.close_blocking(SOON)),
+        1 => drop(block_on(bridge.close(SOON))),
+        _ => drop_loop(),
+    }
+}
+
+/// The books agree with what became of the calls that were submitted from outside.
+fn assert_ended(bridge: &Bridge, tally: &Tally) {
+    let stats = bridge.stats();
+    assert!(stats.balances(), "{stats:?}");
+    assert_eq!(stats.in_flight, 0, "{stats:?}");
+    assert!(stats.cancelled as usize >= tally.count("cancelled"), "{stats:?}");
+    assert!(stats.finished as usize >= tally.count("finished"), "{stats:?}");
+    let closed = (stats.loop_closed + stats.refused) as usize;
+    assert!(closed >= tally.count("loop closed") + tally.count("refused"), "{stats:?}");
+    tally.assert_settled();
+}
+
+#[test]
+fn every_call_ends_once_however_the_bridge_ends() {
+    check(|| {
+        let (tally, gate, limit) = (Tally::default(), Gate::default(), 1 + any(3));
+        let bridge = bridge(limit);
+        let threads = [(); 2].map(|()| {
+            let (bridge, gate, tally) = (bridge.clone(), gate.clone(), tally.clone());
+            thread::spawn(move || {
+                let calls = [(); 2].map(|()| submit(&bridge, &gate, &tally));
+                calls.into_iter().flatten().for_each(wait);
+            })
+        });
+        let opener = thread::spawn(move || gate.open());
+        let ender = {
+            let bridge = bridge.clone();
+            thread::spawn(move || end(&bridge))
+        };
+        threads.into_iter().chain([opener, ender]).for_each(|thread| thread.join().unwrap());
+        drop_loop();
+        assert!(bridge.stats().high_water <= limit);
+        assert_ended(&bridge, &tally);
+    });
+}
+
+/// Nobody ends the bridge before every answer is there: no call may need the end to be found, and
+/// no submitter whose time is up may take another's wake with it.
+#[test]
+fn every_call_is_answered_while_the_bridge_is_open() {
+    check(|| {
+        let gate = Gate::default();
+        let bridge = bridge(1 + any(3));
+        let threads = [(); 3].map(|()| {
+            let (bridge, gate) = (bridge.clone(), gate.clone());
+            thread::spawn(move || {
+                for answer in 0..2 {
+                    let gate = gate.clone();
+                    let (waits, yields) = (maybe(), maybe());
+                    let future = async move {
+                        if waits {
+                            gate.opened().await;
+                        }
+                        if yields {
+                            yield_now().await;
+                        }
+                        answer
+                    };
+                    let call = match any(3) {
+                        0 => bridge.run_coroutine_threadsafe_timeout(future, SOON).ok(),
+                        _ => Some(bridge.run_coroutine_threadsafe(future)),
+                    };
+                    if let Some(mut call) = call {
+                        assert_eq!(call.result(None).unwrap(), answer);
+                    }
+                }
+            })
+        });
+        gate.open();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        let stats = bridge.stats();
+        assert_eq!((stats.finished + stats.refused, stats.in_flight), (6, 0), "{stats:?}");
+        // The drivers leave by themselves.
+        drop(bridge);
+        crate::sync::model::wait_for_tasks();
+    });
+}
+
+#[test]
+fn callbacks_run_in_order_and_all_but_those_that_a_dead_loop_leaves() {
+    check(|| {
+        let (tally, ran) = (Tally::default(), Arc::new(Mutex::new(Vec::new())));
+        let bridge = bridge(1);
+        let caller = {
+            let (bridge, tally, ran) = (bridge.clone(), tally.clone(), Arc::clone(&ran));
+            thread::spawn(move || {
+                let accepted = (0..3).map(|number| {
+                    let (value, ran) = (tally.make(), Arc::clone(&ran));
+                    let callback = move || {
+                        value.became("run");
+                        ran.lock().unwrap().push(number);
+                    };
+                    let accepted = bridge.call_soon_threadsafe(callback).is_ok();
+                    thread::yield_now();
+                    accepted
+                });
+                accepted.filter(|accepted| *accepted).count()
+            })
+        };
+        let drops_loop = maybe();
+        let ender = {
+            let bridge = bridge.clone();
+            thread::spawn(move || match drops_loop {
+                true => drop_loop(),
+                false => drop(bridge.close_blocking(SOON)),
+            })
+        };
+        let accepted = caller.join().unwrap();
+        ender.join().unwrap();
+        if drops_loop {
+            assert!(tally.count("run") <= accepted);
+        } else {
+            drop(bridge);
+            crate::sync::model::wait_for_tasks();
+            assert_eq!(tally.count("run"), accepted);
+        }
+        let ran = ran.lock().unwrap();
+        assert!(ran.is_sorted(), "{ran:?}");
+    });
+}
+
+fn relay(bridge: &Bridge, mut frames: FrameStream<Counted>) -> JoinHandle<usize> {
+    let bridge = bridge.clone();
+    thread::spawn(move || {
+        let mut call = bridge.run_coroutine_threadsafe(async move {
+            let mut count = 0;
+            while let Some(frame) = frames.recv().await {
+                frame.became("read");
+                count += 1;
+            }
+            count
+        });
+        call.result(None).unwrap_or(usize::MAX)
+    })
+}
+
+/// Calls that read a channel, fed by a foreign thread that asks the same loop for each frame.
+#[test]
+fn a_call_that_reads_a_channel_ends_with_the_source_or_the_loop() {
+    check(|| {
+        let tally = Tally::default();
+        let bridge = bridge(2 + any(2));
+        let (sender, frames) = channel(1);
+        let reader = relay(&bridge, frames);
+        let source = {
+            let (bridge, tally) = (bridge.clone(), tally.clone());
+            thread::spawn(move || {
+                let mut sent = 0;
+                for _ in 0..2 {
+                    let frame = tally.make();
+                    let Ok(frame) = bridge.run_coroutine_threadsafe(async { frame }).result(None)
+                    else {
+                        continue;
+                    };
+                    match sender.send(frame) {
+                        Ok(_) => sent += 1,
+                        Err(error) => drop(error.into_inner()),
+                    }
+                }
+                sent
+            })
+        };
+        let ends = maybe();
+        let ender = {
+            let bridge = bridge.clone();
+            thread::spawn(move || {
+                if ends {
+                    end(&bridge);
+                }
+            })
+        };
+        let (read, sent) = (reader.join().unwrap(), source.join().unwrap());
+        ender.join().unwrap();
+        if !ends {
+            assert_eq!((read, sent), (2, 2));
+        }
+        if read != usize::MAX {
+            assert_eq!((read, tally.count("read")), (sent, sent));
+        }
+        drop_loop();
+        let stats = bridge.stats();
+        assert!(stats.balances() && stats.in_flight == 0, "{stats:?}");
+        tally.assert_gone();
+    });
+}

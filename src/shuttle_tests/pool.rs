@@ -1,0 +1,135 @@
+//! A pool of threads from the submission to the result: who looks at the queue, lends, and leaves.
+//!
+//! The queue is unbounded: a wait for room sleeps inside async-channel, which shuttle can't see.
+
+use super::*;
+use crate::executor::{SubmitError, ThreadPool};
+use crate::{BlockingFuture, FutureState, ResultError};
+use shuttle::future::block_on;
+use shuttle::thread;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_millis(1);
+
+fn pool() -> ThreadPool {
+    ThreadPool::builder().max_workers(1 + any(2)).unbounded().idle_timeout(SOON).build()
+}
+
+/// A job of one of all kinds; one waits for another job of its own pool.
+fn job(value: Counted, pool: ThreadPool) -> impl FnOnce() -> Counted + Send {
+    move || {
+        match any(4) {
+            0 => thread::yield_now(),
+            1 => drop(pool.submit(thread::yield_now).result(None)),
+            2 => {
+                let token = crate::executor::CancelToken::current().unwrap();
+                let _ = token.wait(SOON);
+            }
+            _ => {}
+        }
+        value
+    }
+}
+
+fn submit(pool: &ThreadPool, tally: &Tally) -> Option<BlockingFuture<Counted>> {
+    let value = tally.make();
+    let id = value.id;
+    let job = job(value, pool.clone());
+    let submitted = if maybe() {
+        Some(pool.submit(job))
+    } else {
+        match pool.try_submit(job) {
+            Ok(call) => Some(call),
+            Err(SubmitError::Refused(..)) => None,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    match &submitted {
+        Some(call) => {
+            let tally = tally.clone();
+            call.add_done_callback(move |state| tally.note(id, name(state)));
+        }
+        None => tally.note(id, "refused"),
+    }
+    submitted
+}
+
+fn name(state: FutureState) -> &'static str {
+    match state {
+        FutureState::Finished => "finished",
+        FutureState::Cancelled => "cancelled",
+        FutureState::Refused => "refused",
+        _ => "something else",
+    }
+}
+
+fn wait(mut call: BlockingFuture<Counted>) {
+    let result = match any(5) {
+        0 => call.result(None),
+        1 => block_on(call),
+        2 => {
+            call.cancel();
+            call.result(None)
+        }
+        3 => match call.result(SOON) {
+            Err(ResultError::TimedOut { .. }) => call.result(None),
+            result => result,
+        },
+        _ => return,
+    };
+    match result {
+        Ok(_) | Err(ResultError::Cancelled | ResultError::Refused(_)) => {}
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn every_job_ends_once_however_the_pool_ends() {
+    check(|| {
+        let (tally, pool) = (Tally::default(), pool());
+        let threads = [(); 2].map(|()| {
+            let (pool, tally) = (pool.clone(), tally.clone());
+            thread::spawn(move || {
+                let calls = [(); 2].map(|()| submit(&pool, &tally));
+                calls.into_iter().flatten().for_each(wait);
+            })
+        });
+        let ender = {
+            let pool = pool.clone();
+            thread::spawn(move || match any(3) {
+                0 => drop(pool.shutdown_blocking(SOON)),
+                1 => drop(block_on(pool.shutdown(SOON))),
+                _ => drop(pool),
+            })
+        };
+        threads.into_iter().chain([ender]).for_each(|thread| thread.join().unwrap());
+        // Without a deadline that could pass: all there is left is the workers' own way out.
+        let report = pool.shutdown_blocking(Duration::MAX);
+        assert_eq!((report.refused, report.threads_left), (0, 0), "{report}");
+        assert_eq!(pool.stats().workers, 0);
+        tally.assert_settled();
+    });
+}
+
+/// Nobody closes the pool before every answer is there.
+#[test]
+fn every_job_is_answered_while_the_pool_is_open() {
+    check(|| {
+        let pool = pool();
+        let threads = [(); 2].map(|()| {
+            let pool = pool.clone();
+            thread::spawn(move || {
+                for answer in 0..3 {
+                    let inner = maybe().then(|| pool.clone());
+                    let job = move || match inner {
+                        Some(pool) => pool.submit(move || answer).result(None).unwrap(),
+                        None => answer,
+                    };
+                    assert_eq!(pool.submit(job).result(None).unwrap(), answer);
+                }
+            })
+        });
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert!(pool.shutdown_blocking(Duration::MAX).is_clean());
+    });
+}
