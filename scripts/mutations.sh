@@ -4,12 +4,13 @@
 #   scripts/mutations.sh            all of tests/mutations
 #   scripts/mutations.sh NAME...    only these
 #
-# Works on a copy under target/; the build directory is the one of the model checks.
+# Works on a copy under target/; the build directories are those of the model checks: shuttle's for
+# a model in shuttle_tests, else loom's.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
 tree=$root/target/mutations/tree
-export RUSTFLAGS="--cfg callbridge_loom" LOOM_MAX_PREEMPTIONS=2 CARGO_TARGET_DIR=$root/target/loom
+export LOOM_MAX_PREEMPTIONS=2
 
 if [ $# -eq 0 ]; then
     for patch in tests/mutations/*.patch; do set -- "$@" "$(basename "$patch" .patch)"; done
@@ -19,6 +20,11 @@ survived=()
 for name in "$@"; do
     patch=$root/tests/mutations/$name.patch
     model=$(sed -n 's/^model: //p' "$patch")
+    case $model in
+        shuttle_tests::*) checker=shuttle ;;
+        *) checker=loom ;;
+    esac
+    export RUSTFLAGS="--cfg callbridge_$checker" CARGO_TARGET_DIR=$root/target/$checker
     rm -rf "$tree" && mkdir -p "$tree"
     git ls-files -z | xargs -0 tar -c | tar -x -C "$tree"
     # What is compiled is judged by its time, and copies keep theirs.

@@ -91,6 +91,7 @@ fn read(frames: &mut FrameStream<Counted>) -> bool {
 /// Two sources, a consumer that may leave, and somebody who may end it all.
 fn run(builder: Builder<Counted>, tally: &Tally) {
     let (sender, mut frames) = builder.build().unwrap();
+    let capacity = frames.capacity() as u64;
     let ends = Arc::new(AtomicUsize::new(0));
     let told = Arc::clone(&ends);
     sender.on_termination(move |_| {
@@ -127,6 +128,7 @@ fn run(builder: Builder<Counted>, tally: &Tally) {
     };
     ender.join().unwrap();
     assert_eq!(ends.load(Relaxed), 1);
+    assert!(stats.high_water <= capacity, "{stats:?}");
     assert_balanced(&stats, tally);
 }
 

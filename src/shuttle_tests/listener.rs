@@ -3,7 +3,7 @@
 use super::*;
 use crate::listener::{FrameSource, Interrupter, Listener, RequestSource};
 use crate::sync::model::drop_loop;
-use crate::{Bridge, FrameStream, Sender, channel};
+use crate::{Bridge, Ending, FrameStream, Sender, channel};
 use shuttle::future::{block_on, yield_now};
 use shuttle::sync::{Condvar, Mutex};
 use shuttle::thread::{self, JoinHandle};
@@ -36,15 +36,17 @@ impl Peer {
         self.changed.notify_all();
     }
 
-    /// Sends some frames, and hangs up or not.
-    fn talk(self: &Arc<Self>, tally: &Tally) -> JoinHandle<()> {
+    /// Sends all at once and hangs up, or some frames, one by one, and hangs up if it likes to.
+    fn talk(self: &Arc<Self>, tally: &Tally, at_once: bool) -> JoinHandle<()> {
         let (peer, tally) = (Arc::clone(self), tally.clone());
         thread::spawn(move || {
-            for _ in 0..any(4) {
-                let frame = tally.make();
-                peer.change(|wire| wire.frames.push_back(frame));
+            if at_once {
+                peer.change(|wire| wire.frames.extend([(); 3].map(|()| tally.make())));
+            } else {
+                let frames = (0..any(4)).map(|_| tally.make());
+                frames.for_each(|frame| peer.change(|wire| wire.frames.push_back(frame)));
             }
-            if maybe() {
+            if at_once || maybe() {
                 peer.change(|wire| wire.hung_up = true);
             }
         })
@@ -151,7 +153,7 @@ fn consume(mut frames: FrameStream<Counted>) -> JoinHandle<Option<FrameStream<Co
 fn a_stop_ends_the_thread_and_every_frame_has_one_fate() {
     check(|| {
         let (tally, peer, token) = (Tally::default(), Arc::default(), CancellationToken::new());
-        let talk = Peer::talk(&peer, &tally);
+        let talk = Peer::talk(&peer, &tally, false);
         let (listener, frames) = Listener::builder(Source(Arc::clone(&peer)))
             .capacity(1)
             .stop_on(token.clone())
@@ -168,7 +170,8 @@ fn a_stop_ends_the_thread_and_every_frame_has_one_fate() {
             while !listener.is_finished() {
                 thread::yield_now();
             }
-            assert!(listener.ending().is_some());
+            let ending = listener.ending();
+            assert!(ending.is_some_and(|ending| ending != Ending::Panicked), "{ending:?}");
             let read = tally.count("delivered") + tally.count("lost");
             assert_eq!(listener.stats().frames as usize, read);
         }
@@ -218,15 +221,19 @@ async fn handle_request(
 fn every_request_is_settled_whoever_goes_first() {
     check(|| {
         let (tally, peer, token) = (Tally::default(), Arc::default(), CancellationToken::new());
-        let bridge = Bridge::builder(handle(maybe())).max_in_flight(1 + any(4)).build();
+        // Either there is room for batches and the listener is left to itself until the peer hangs
+        // up, or there is hardly any, and it may be stopped at any time.
+        let patient = maybe();
+        let limit = if patient { 64 } else { 1 + any(3) };
+        let bridge = Bridge::builder(handle(maybe())).max_in_flight(limit).build();
         let (calls, frames) = channel(1);
         let library = library(frames);
-        let talk = Peer::talk(&peer, &tally);
+        let talk = Peer::talk(&peer, &tally, patient);
         let listener = Listener::builder(Source(Arc::clone(&peer)))
             .stop_on(token.clone())
             .serve(&bridge, move |request| handle_request(request, calls.clone()))
-            .reply_timeout(if maybe() { SOON } else { Duration::MAX })
-            .pipeline(1 + any(3))
+            .reply_timeout(if patient || maybe() { SOON } else { Duration::MAX })
+            .pipeline(if patient { 3 } else { 1 + any(3) })
             .close_on_missing_reply(maybe())
             .spawn()
             .unwrap();
@@ -239,6 +246,9 @@ fn every_request_is_settled_whoever_goes_first() {
                 _ => {}
             })
         };
+        if patient {
+            peer.wait_gone();
+        }
         let listener = stop(listener, &token);
         peer.wait_gone();
         talk.join().unwrap();
@@ -248,7 +258,8 @@ fn every_request_is_settled_whoever_goes_first() {
             while !listener.is_finished() {
                 thread::yield_now();
             }
-            assert!(listener.ending().is_some());
+            let ending = listener.ending();
+            assert!(ending.is_some_and(|ending| ending != Ending::Panicked), "{ending:?}");
             let stats = listener.stats();
             assert!(stats.balances() && stats.in_flight == 0, "{stats:?}");
             assert!(stats.replies + stats.reply_errors >= tally.count("answered") as u64);

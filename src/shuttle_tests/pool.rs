@@ -12,7 +12,8 @@ use std::time::Duration;
 const SOON: Duration = Duration::from_millis(1);
 
 fn pool() -> ThreadPool {
-    ThreadPool::builder().max_workers(1 + any(2)).unbounded().idle_timeout(SOON).build()
+    let idle_timeout = if maybe() { SOON } else { Duration::MAX };
+    ThreadPool::builder().max_workers(1 + any(2)).unbounded().idle_timeout(idle_timeout).build()
 }
 
 /// A job of one of all kinds; one waits for another job of its own pool.
