@@ -3,7 +3,8 @@
 use super::*;
 use crate::sync::model::drop_loop;
 use crate::{
-    BlockingFuture, Bridge, FrameStream, FutureState, ResultError, SubmitTimeoutError, channel,
+    BlockingFuture, Bridge, FrameStream, FutureState, ResultError, ReturnWhen, SubmitTimeoutError,
+    as_completed, channel,
 };
 use shuttle::future::{block_on, yield_now};
 use shuttle::thread::{self, JoinHandle};
@@ -130,6 +131,26 @@ fn wait(mut call: BlockingFuture<Counted>) {
     }
 }
 
+/// Waits for some of the calls together before each is seen to.
+fn wait_for_all(mut calls: Vec<BlockingFuture<Counted>>) {
+    match any(4) {
+        0 => {
+            let (_, not_done) = crate::wait(&mut calls, None, ReturnWhen::AllCompleted).unwrap();
+            assert!(not_done.is_empty());
+        }
+        1 => {
+            let when = if maybe() { ReturnWhen::FirstCompleted } else { ReturnWhen::FirstError };
+            drop(crate::wait(&mut calls, SOON, when).unwrap());
+        }
+        2 => {
+            let ended = as_completed(std::mem::take(&mut calls), None);
+            calls.extend(ended.map(Result::unwrap).inspect(|call| assert!(call.is_done())));
+        }
+        _ => {}
+    }
+    calls.into_iter().for_each(wait);
+}
+
 /// Ends the bridge or its loop in one of all ways.
 fn end(bridge: &Bridge) {
     match any(3) {
@@ -160,7 +181,7 @@ fn every_call_ends_once_however_the_bridge_ends() {
             let (bridge, gate, tally) = (bridge.clone(), gate.clone(), tally.clone());
             thread::spawn(move || {
                 let calls = [(); 2].map(|()| submit(&bridge, &gate, &tally));
-                calls.into_iter().flatten().for_each(wait);
+                wait_for_all(calls.into_iter().flatten().collect());
             })
         });
         let opener = thread::spawn(move || gate.open());

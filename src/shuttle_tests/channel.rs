@@ -60,7 +60,7 @@ fn given_back(error: SendError<Counted>) -> Option<Counted> {
 
 fn source(sender: Sender<Counted>, tally: &Tally) -> JoinHandle<()> {
     let tally = tally.clone();
-    thread::spawn(move || (0..2).for_each(|_| send(&sender, tally.make())))
+    thread::spawn(move || (0..3).for_each(|_| send(&sender, tally.make())))
 }
 
 /// Reads in one of all ways; false at the end.
@@ -88,7 +88,7 @@ fn read(frames: &mut FrameStream<Counted>) -> bool {
     more
 }
 
-/// Two sources, a consumer that may leave, and somebody who may end it all.
+/// Three sources, a consumer that may leave, and somebody who may end it all.
 fn run(builder: Builder<Counted>, tally: &Tally) {
     let (sender, mut frames) = builder.build().unwrap();
     let capacity = frames.capacity() as u64;
@@ -97,7 +97,7 @@ fn run(builder: Builder<Counted>, tally: &Tally) {
     sender.on_termination(move |_| {
         told.fetch_add(1, Relaxed);
     });
-    let sources = [(); 2].map(|()| source(sender.clone(), tally));
+    let sources = [(); 3].map(|()| source(sender.clone(), tally));
     let leaves = maybe();
     let ender = {
         let sender = sender.clone();
@@ -109,7 +109,7 @@ fn run(builder: Builder<Counted>, tally: &Tally) {
         })
     };
     let stats = if leaves {
-        let leaves_after = any(3);
+        let leaves_after = any(5);
         let consumer = thread::spawn(move || {
             let _ = (0..leaves_after).try_for_each(|_| read(&mut frames).then_some(()));
             if maybe() {
@@ -135,7 +135,7 @@ fn run(builder: Builder<Counted>, tally: &Tally) {
 fn every_frame_has_one_fate(policies: &[Overflow]) {
     let tally = Tally::default();
     let policy = policies[any(policies.len())];
-    let capacity = 1 + any(2);
+    let capacity = 1 + any(3);
     let mut builder = builder().capacity(capacity).overflow(policy);
     let crossings = Arc::new(Mutex::new(Vec::new()));
     if policy != Overflow::Unbounded {

@@ -35,8 +35,9 @@ fn check(model: fn()) {
     config.stack_size = 128 * 1024;
     config.silence_warnings = true;
     let random = RandomScheduler::new_from_seed(1, schedules);
-    Runner::new(random, config.clone()).run(model);
-    Runner::new(PctScheduler::new_from_seed(1, CHANGES, schedules), config).run(model);
+    assert_eq!(Runner::new(random, config.clone()).run(model), schedules);
+    let pct = PctScheduler::new_from_seed(1, CHANGES, schedules);
+    assert_eq!(Runner::new(pct, config).run(model), schedules);
 }
 
 /// Nothing runs on them; they only say whether a loop has one worker or several.
