@@ -5,7 +5,10 @@
 //! Each model runs under two schedulers: one that takes any step next, and PCT, which changes its
 //! mind a few times only and so reaches orders that take long runs of one thread. What a model does
 //! is drawn anew in each schedule, too. `CALLBRIDGE_SHUTTLE_SCHEDULES` says how many there are for
-//! each scheduler. A thread that waits for ever shows as a deadlock or as too many steps.
+//! each scheduler, and shuttle's own `SHUTTLE_RANDOM_SEED` draws others. A thread that waits for
+//! ever shows as a deadlock or as too many steps.
+//!
+//! Assertions are made in the models' own threads: the crate contains the panics of what it calls.
 
 mod bridge;
 mod channel;
@@ -23,8 +26,8 @@ use tokio::runtime::{Builder, Handle, Runtime};
 /// Enough for a model and its waits; a model that needs more goes in circles.
 const STEPS: usize = 100_000;
 
-/// How often PCT changes its mind in a schedule.
-const CHANGES: usize = 3;
+/// How many steps that must come in one order PCT looks for: it changes its mind once less.
+const DEPTH: usize = 3;
 
 fn check(model: fn()) {
     let schedules = std::env::var("CALLBRIDGE_SHUTTLE_SCHEDULES")
@@ -36,7 +39,7 @@ fn check(model: fn()) {
     config.silence_warnings = true;
     let random = RandomScheduler::new_from_seed(1, schedules);
     assert_eq!(Runner::new(random, config.clone()).run(model), schedules);
-    let pct = PctScheduler::new_from_seed(1, CHANGES, schedules);
+    let pct = PctScheduler::new_from_seed(1, DEPTH, schedules);
     assert_eq!(Runner::new(pct, config).run(model), schedules);
 }
 
