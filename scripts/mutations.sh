@@ -4,8 +4,8 @@
 #   scripts/mutations.sh            all of tests/mutations
 #   scripts/mutations.sh NAME...    only these
 #
-# Works on a copy under target/; the build directories are those of the model checks: shuttle's for
-# a model in shuttle_tests, else loom's.
+# Works on a copy under target/, with build directories of its own: cargo would take a mutant built in
+# those of the model checks for the crate, since its sources are newer.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -24,7 +24,7 @@ for name in "$@"; do
         shuttle_tests::*) checker=shuttle ;;
         *) checker=loom ;;
     esac
-    export RUSTFLAGS="--cfg callbridge_$checker" CARGO_TARGET_DIR=$root/target/$checker
+    export RUSTFLAGS="--cfg callbridge_$checker" CARGO_TARGET_DIR=$root/target/mutations/$checker
     rm -rf "$tree" && mkdir -p "$tree"
     git ls-files -z | xargs -0 tar -c | tar -x -C "$tree"
     # What is compiled is judged by its time, and copies keep theirs.
