@@ -2,7 +2,7 @@
 
 use super::connection::Peer;
 use super::core::{Core, Verdict};
-use super::socket;
+use super::socket::{self, Line};
 use super::source::{Interrupter, is_tick};
 use super::stats::{count, uncount};
 use crate::sync::prim::atomic::Ordering;
@@ -51,7 +51,7 @@ impl Drop for Slot {
 pub(crate) struct Accepted {
     pub(crate) id: u64,
     pub(crate) peer: Peer,
-    pub(crate) socket: Arc<Socket>,
+    pub(crate) socket: Arc<Line>,
     pub(crate) slot: Slot,
 }
 
@@ -120,7 +120,7 @@ impl Acceptor {
         self.next_id += 1;
         let id = self.next_id;
         let slot = Slot::take(&self.shared);
-        let accepted = Accepted { id, peer, socket: Arc::new(socket), slot };
+        let accepted = Accepted { id, peer, socket: Line::new(socket), slot };
         let work = Arc::clone(work);
         let started = core.stop.spawn(&format!("{}-{id}", core.name), move || work(accepted));
         count(if started.is_ok() { &core.counters.accepted } else { &core.counters.refused });

@@ -9,10 +9,10 @@
 //! 4. Waiters are woken, and frames dropped, with no lock held.
 
 use super::accept::Slot;
-use super::socket;
+use super::socket::{self, Line};
 use super::source::{Interrupter, is_tick};
 use super::stats::count_by;
-use super::stream::shutdown_on_interrupt;
+use super::stream::cut_on_interrupt;
 use crate::sync::prim::{Mutex, lock};
 use crate::sync::{Deadline, wake};
 use bytes::{Buf, Bytes, BytesMut};
@@ -21,7 +21,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice};
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
@@ -123,7 +123,7 @@ struct Core {
 
 struct Outbox {
     /// Taken away when the connection is over.
-    socket: Option<Arc<Socket>>,
+    socket: Option<Arc<Line>>,
     /// What waits for the writer.
     queue: VecDeque<Piece>,
     /// The bytes that were accepted and haven't left, those in the writer's hands included.
@@ -195,7 +195,7 @@ impl fmt::Debug for AnswerError {
 }
 
 impl Connection {
-    pub(super) fn new(id: u64, peer: Peer, socket: Arc<Socket>, server: Slot) -> Self {
+    pub(super) fn new(id: u64, peer: Peer, socket: Arc<Line>, server: Slot) -> Self {
         let outbox = Outbox {
             socket: Some(socket),
             queue: VecDeque::new(),
@@ -394,7 +394,7 @@ impl Connection {
 
     pub(super) fn interrupter(&self) -> Interrupter {
         match &lock(&self.core.outbox).socket {
-            Some(socket) => shutdown_on_interrupt(socket),
+            Some(socket) => cut_on_interrupt(socket),
             None => Interrupter::none(),
         }
     }
@@ -408,7 +408,7 @@ impl fmt::Debug for Connection {
 
 impl Core {
     /// Writes what the kernel takes at once; the rest is left to a thread.
-    fn write_now(self: &Arc<Self>, socket: &Arc<Socket>) {
+    fn write_now(self: &Arc<Self>, socket: &Arc<Line>) {
         let mut batch = VecDeque::new();
         while socket::can_send_now() && self.next_batch(&mut batch) {
             match send(socket, &batch, false) {
@@ -430,8 +430,8 @@ impl Core {
     }
 
     /// Writes until nothing is queued; runs on a thread of its own.
-    fn write_slowly(self: &Arc<Self>, socket: &Arc<Socket>, mut batch: VecDeque<Piece>) {
-        let _nudge = self.server.core.stop.register(shutdown_on_interrupt(socket));
+    fn write_slowly(self: &Arc<Self>, socket: &Arc<Line>, mut batch: VecDeque<Piece>) {
+        let _nudge = self.server.core.stop.register(cut_on_interrupt(socket));
         let mut patience = Deadline::after(Some(self.server.core.write_timeout));
         while self.next_batch(&mut batch) {
             match send(socket, &batch, true) {
@@ -503,7 +503,7 @@ impl Core {
         self.lose(unsent + answers_in(&queue));
         if let Some(socket) = socket {
             // The reading side, if it is still there, wakes up and ends as well.
-            let _ = socket.shutdown(Shutdown::Both);
+            socket.cut();
         }
         waiters.into_iter().for_each(wake);
     }

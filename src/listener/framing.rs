@@ -1,5 +1,6 @@
 //! A `Decoder` driven by hand: bytes in from a blocking read, frames out.
 
+use crate::sync::prim::atomic::{AtomicBool, Ordering};
 use bytes::BytesMut;
 use std::error::Error;
 use std::io::{self, Read};
@@ -219,12 +220,25 @@ where
     }
 
     /// The next frame, reading as needed; `None` at the end of the stream.
-    pub(crate) fn next_frame(&mut self, reader: &mut impl Read) -> io::Result<Option<D::Item>> {
+    ///
+    /// `cut` says that this side has ended it: what is left then is neither a frame nor one that the
+    /// peer broke off.
+    pub(crate) fn next_frame(
+        &mut self,
+        reader: &mut impl Read,
+        cut: &AtomicBool,
+    ) -> io::Result<Option<D::Item>> {
         loop {
             match self.decode() {
                 Ok(Some(frame)) => return Ok(Some(frame)),
                 Ok(None) if self.eof => return Ok(None),
-                Ok(None) => self.fill(reader)?,
+                Ok(None) => {
+                    self.fill(reader)?;
+                    if self.eof && cut.load(Ordering::Acquire) {
+                        self.eof = false;
+                        return Ok(None);
+                    }
+                }
                 Err(error) => return Err(error.into_io()),
             }
         }

@@ -1,8 +1,10 @@
 use super::framing::{FrameError, Framer};
 use super::source::{FrameSource, Interrupter};
+use crate::sync::prim::atomic::{AtomicBool, Ordering};
 use std::error::Error;
 use std::fmt;
 use std::io::{self, Read};
+use std::sync::Arc;
 use tokio_util::codec::Decoder;
 
 /// Frames from anything that is [`Read`], cut by any tokio-util [`Decoder`].
@@ -34,6 +36,8 @@ pub struct ReadSource<R, D> {
     reader: R,
     framer: Framer<D>,
     interrupter: Interrupter,
+    /// Set before the interrupter runs.
+    cut: Arc<AtomicBool>,
     /// Set by the first framing error.
     broken: bool,
 }
@@ -60,7 +64,8 @@ where
     /// See [`ReadSource`].
     pub fn new(reader: R, max_frame: usize, decoder: D) -> io::Result<Self> {
         let framer = Framer::new(max_frame, decoder)?;
-        Ok(ReadSource { reader, framer, interrupter: Interrupter::none(), broken: false })
+        let (interrupter, cut) = (Interrupter::none(), Arc::default());
+        Ok(ReadSource { reader, framer, interrupter, cut, broken: false })
     }
 
     /// Sets what makes a blocked read return when the listener stops.
@@ -87,7 +92,11 @@ where
     /// ```
     #[must_use]
     pub fn with_interrupter(mut self, interrupter: Interrupter) -> Self {
-        self.interrupter = interrupter;
+        let cut = Arc::clone(&self.cut);
+        self.interrupter = Interrupter::new(move || {
+            cut.store(true, Ordering::Release);
+            interrupter.interrupt();
+        });
         self
     }
 }
@@ -105,7 +114,7 @@ where
         if self.broken {
             return Ok(None);
         }
-        let result = self.framer.next_frame(&mut self.reader);
+        let result = self.framer.next_frame(&mut self.reader, &self.cut);
         self.broken = matches!(&result, Err(error) if is_framing(error));
         result
     }

@@ -1,8 +1,11 @@
 //! What the socket sources share: tick intervals, addresses to nudge, sends that can't block.
 
+use crate::sync::prim::atomic::{AtomicBool, Ordering};
 use socket2::{SockAddr, SockRef, Socket, Type};
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, ToSocketAddrs};
+use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The tick of every socket source unless told otherwise.
@@ -47,6 +50,39 @@ mod flags {
 }
 
 use flags::{DONT_WAIT, NO_SIGNAL};
+
+/// A connected stream socket that knows whether this side has shut it down: what reads then like the
+/// peer's end is none.
+pub(crate) struct Line {
+    socket: Socket,
+    cut: AtomicBool,
+}
+
+impl Line {
+    pub(crate) fn new(socket: Socket) -> Arc<Self> {
+        Arc::new(Line { socket, cut: AtomicBool::new(false) })
+    }
+
+    /// Ends both directions, and wakes whoever is blocked in one.
+    pub(crate) fn cut(&self) {
+        // First: the shutdown is what the reader sees.
+        self.cut.store(true, Ordering::Release);
+        // A socket that isn't connected any more has nobody blocked on it.
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    /// Whether this side has shut it down.
+    pub(crate) fn is_cut(&self) -> &AtomicBool {
+        &self.cut
+    }
+}
+
+impl Deref for Line {
+    type Target = Socket;
+    fn deref(&self) -> &Socket {
+        &self.socket
+    }
+}
 
 /// Makes blocking calls on the socket return at least this often: receiving and accepting, sending.
 pub(crate) fn set_tick(socket: &SockRef<'_>, receive: Duration, send: Duration) -> io::Result<()> {

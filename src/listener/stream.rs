@@ -2,7 +2,7 @@
 
 use super::framing::{FrameError, Framer};
 use super::reader::is_framing;
-use super::socket::{self, POLL_INTERVAL};
+use super::socket::{self, Line, POLL_INTERVAL};
 use super::source::{FrameSource, Interrupter, RequestSource};
 use bytes::{Buf, BytesMut};
 use socket2::{SockRef, Socket, Type};
@@ -10,7 +10,7 @@ use std::error::Error;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::marker::PhantomData;
-use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::codec::{Decoder, Encoder};
@@ -69,7 +69,7 @@ pub struct Unix(());
 /// # }
 /// ```
 pub struct StreamSource<C, K = Tcp> {
-    socket: Arc<Socket>,
+    socket: Arc<Line>,
     framer: Framer<C>,
     /// Encoded replies that haven't left.
     out: BytesMut,
@@ -210,23 +210,22 @@ where
         let socket = socket.into();
         socket::check_type(&socket, Type::STREAM)?;
         socket::set_slow_tick(&SockRef::from(&socket), POLL_INTERVAL)?;
-        Self::over(Arc::new(socket), max_frame, codec)
+        Self::over(Line::new(socket), max_frame, codec)
     }
 
     /// Over a socket whose timeouts are set.
-    pub(crate) fn over(socket: Arc<Socket>, max_frame: usize, codec: C) -> io::Result<Self> {
+    pub(crate) fn over(socket: Arc<Line>, max_frame: usize, codec: C) -> io::Result<Self> {
         let framer = Framer::new(max_frame, codec)?;
         Ok(StreamSource { socket, framer, out: BytesMut::new(), broken: false, kind: PhantomData })
     }
 }
 
 /// Wakes whoever is blocked on the socket, in either direction.
-pub(crate) fn shutdown_on_interrupt(socket: &Arc<Socket>) -> Interrupter {
+pub(crate) fn cut_on_interrupt(socket: &Arc<Line>) -> Interrupter {
     let socket = Arc::downgrade(socket);
     Interrupter::new(move || {
         if let Some(socket) = socket.upgrade() {
-            // A socket that isn't connected any more has nobody blocked on it.
-            let _ = socket.shutdown(Shutdown::Both);
+            socket.cut();
         }
     })
 }
@@ -244,7 +243,7 @@ where
         if self.broken {
             return Ok(None);
         }
-        let result = self.framer.next_frame(&mut &*self.socket);
+        let result = self.framer.next_frame(&mut &**self.socket, self.socket.is_cut());
         self.broken = matches!(&result, Err(error) if is_framing(error));
         result
     }
@@ -259,11 +258,11 @@ where
     }
 
     fn interrupter(&self) -> Interrupter {
-        shutdown_on_interrupt(&self.socket)
+        cut_on_interrupt(&self.socket)
     }
 
     fn set_poll_interval(&mut self, interval: Duration) -> io::Result<()> {
-        socket::set_slow_tick(&SockRef::from(&*self.socket), interval)
+        socket::set_slow_tick(&SockRef::from(&**self.socket), interval)
     }
 
     fn bound_to(&self) -> Option<SocketAddr> {
