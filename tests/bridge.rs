@@ -32,7 +32,6 @@ fn current_needs_a_loop() {
     assert!(panic.downcast_ref::<String>().unwrap().contains("no event loop runs here"));
 }
 
-/// C85: submissions of one thread start in order.
 #[test]
 fn submissions_of_one_thread_start_in_order() {
     let runtime = Loop::current();
@@ -218,6 +217,26 @@ fn callbacks_of_one_thread_run_in_order_one_at_a_time() {
     }
 }
 
+/// C85, C86: the loop's own thread may post, too; what was posted elsewhere before that runs first.
+#[test]
+fn a_post_from_the_loop_runs_behind_an_earlier_one_from_elsewhere() {
+    for runtime in Loop::both() {
+        let bridge = runtime.bridge();
+        let (said, heard) = mpsc::channel();
+        let poster = bridge.clone();
+        let mut call = bridge.run_coroutine_threadsafe(async move {
+            let (elsewhere, saying) = (poster.clone(), said.clone());
+            let foreign = thread::spawn(move || {
+                elsewhere.call_soon_threadsafe(move || saying.send("foreign").unwrap())
+            });
+            foreign.join().unwrap().unwrap();
+            poster.call_soon_threadsafe(move || said.send("local").unwrap()).unwrap();
+        });
+        call.result(LONG).unwrap();
+        assert_eq!(heard.iter().collect::<Vec<_>>(), ["foreign", "local"]);
+    }
+}
+
 /// b72
 #[test]
 fn a_panicking_callback_does_not_end_the_lane() {
@@ -395,8 +414,8 @@ fn a_thousand_waiters_are_released_when_the_runtime_is_dropped() {
     }
 }
 
-/// A12, b128: submitting to a loop that is gone is an error, not a panic and not a hang, and the
-/// work is dropped unpolled.
+/// A12, C5, b128: submitting to a loop that is gone is an error, not a panic and not a hang, the work is
+/// dropped unpolled, and it is counted once.
 #[test]
 fn a_submission_after_the_loops_end_resolves_at_once() {
     for runtime in Loop::both() {
@@ -409,6 +428,7 @@ fn a_submission_after_the_loops_end_resolves_at_once() {
         };
         let mut call = bridge.run_coroutine_threadsafe(work());
         assert!(matches!(call.result(None), Err(ResultError::LoopClosed)));
+        assert_eq!((bridge.stats().submitted, bridge.stats().refused), (0, 1));
         let mut fresh = run_coroutine_threadsafe(work(), &handle);
         assert!(matches!(fresh.result(None), Err(ResultError::LoopClosed)));
         assert!(handle.bridge().try_run_coroutine_threadsafe(work()).is_err());

@@ -58,7 +58,8 @@ fn clean(report: &ShutdownReport) {
 
 // to_thread and run_in_executor
 
-/// C7: value, error, exactly one call, ten concurrent calls. C90: on another thread.
+/// C7: value, error, exactly one call, ten concurrent calls. A42: the error has its message.
+/// C90: on another thread.
 #[test]
 fn to_thread_gives_value_and_panic_and_runs_once() {
     block_on(async {

@@ -208,7 +208,7 @@ fn what_nobody_waits_for_any_more_is_told_and_dropped_once() {
     }
 }
 
-/// C16, C17: cancel before the first poll: the body never runs.
+/// C16: cancel before the first poll: the body never runs.
 #[test]
 fn a_call_cancelled_before_its_first_poll_never_runs() {
     let undriven = Builder::new_current_thread().build().unwrap();
@@ -233,7 +233,8 @@ fn a_call_cancelled_before_its_first_poll_never_runs() {
     assert_eq!(census.alive(), 0);
 }
 
-/// b109. UniFFI: cancelled, its side effect never happens.
+/// b109. UniFFI: cancelled, its side effect never happens. C87: a cancel doesn't wait for a poll that is
+/// running; who wants to wait is told that it runs.
 #[test]
 fn a_running_call_is_dropped_at_its_next_await() {
     for runtime in Loop::both() {
@@ -427,6 +428,26 @@ fn a_blocking_future_can_be_awaited() {
     assert_eq!(sum, 42);
 }
 
+/// C78: an awaiting task is given whatever became of the call.
+#[test]
+fn awaiting_gives_the_value_the_panic_or_the_cancel() {
+    let runtime = Loop::multi(1);
+    let bridge = runtime.bridge();
+    let here = Builder::new_current_thread().build().unwrap();
+    let ended = bridge.run_coroutine_threadsafe(pending::<()>());
+    here.block_on(async {
+        assert_eq!(bridge.run_coroutine_threadsafe(async { 1 }).await.unwrap(), 1);
+        let panicked = bridge.run_coroutine_threadsafe(async { panic!("over there") });
+        let error = panicked.await.unwrap_err();
+        assert!(matches!(error, ResultError::Panicked(panic) if panic.message() == "over there"));
+        let cancelled = bridge.run_coroutine_threadsafe(pending::<()>());
+        assert!(cancelled.cancel());
+        assert!(matches!(cancelled.await, Err(ResultError::Cancelled)));
+    });
+    drop(runtime);
+    assert!(matches!(here.block_on(ended), Err(ResultError::LoopClosed)));
+}
+
 #[test]
 fn debug_shows_the_state_and_never_the_value() {
     let runtime = Loop::multi(1);
@@ -478,20 +499,32 @@ fn wait_returns_with_the_first_one_done() {
     }
 }
 
-/// C31, C33: successes don't end the wait for the first error.
+/// C31, C32, C33: successes don't end the wait for the first error; one that is there already does.
 #[test]
 fn wait_returns_with_the_first_error() {
     for runtime in Loop::both() {
         let bridge = runtime.bridge();
+        let (go, wait_for_it) = oneshot::channel::<()>();
+        let mut done = bridge.run_coroutine_threadsafe(async {});
+        done.wait(LONG).unwrap();
         let mut calls = [
-            bridge.run_coroutine_threadsafe(async {}),
+            done,
             bridge.run_coroutine_threadsafe(pending()),
-            bridge.run_coroutine_threadsafe(async { panic!("first error") }),
+            bridge.run_coroutine_threadsafe(async {
+                let _ = wait_for_it.await;
+                panic!("first error")
+            }),
         ]
         .map(|call: BlockingFuture<()>| call);
-        let (done, not_done) = wait(&mut calls, LONG, ReturnWhen::FirstError).unwrap();
-        assert!(done.iter().any(|call| call.state() == FutureState::Panicked));
-        assert!(not_done.iter().all(|call| !call.is_done()) && !not_done.is_empty());
+        let (done, not_done) = wait(&mut calls, SHORT, ReturnWhen::FirstError).unwrap();
+        assert_eq!((done.len(), not_done.len()), (1, 2), "no error yet");
+        go.send(()).unwrap();
+        for timeout in [Some(LONG), None, Some(Duration::ZERO)] {
+            let (done, not_done) = wait(&mut calls, timeout, ReturnWhen::FirstError).unwrap();
+            let states: Vec<_> = done.iter().map(|call| call.state()).collect();
+            assert_eq!(states, [FutureState::Finished, FutureState::Panicked]);
+            assert_eq!(not_done.len(), 1);
+        }
         let mut fine = [1, 2].map(|n| bridge.run_coroutine_threadsafe(async move { n }));
         let (done, _) = wait(&mut fine, LONG, ReturnWhen::FirstError).unwrap();
         assert_eq!(done.len(), 2, "no error: all completed");
@@ -559,6 +592,24 @@ fn as_completed_yields_the_done_ones_then_says_how_many_are_left() {
         assert!(ended.next().is_none());
     }
     assert!(as_completed(Vec::<BlockingFuture<()>>::new(), None).next().is_none());
+}
+
+/// C26: what was yielded belongs to the caller alone.
+#[test]
+fn as_completed_keeps_nothing_of_what_it_has_yielded() {
+    let runtime = Loop::multi(1);
+    let bridge = runtime.bridge();
+    let census = Census::default();
+    let calls = [(); 3].map(|()| {
+        let guard = census.guard();
+        bridge.run_coroutine_threadsafe(async move { guard })
+    });
+    let mut ended = as_completed(calls, LONG);
+    for left in [2, 1, 0] {
+        drop(ended.next().unwrap().unwrap());
+        assert_eq!(census.alive(), left);
+    }
+    assert!(ended.next().is_none());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod common;
 
 use common::{LONG, Loop};
+use std::future::pending;
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Span, Subscriber, info_span};
@@ -49,6 +50,7 @@ impl Events {
     }
 }
 
+/// C83, G25
 #[test]
 fn work_runs_in_its_submitters_span_and_unread_errors_are_reported_once() {
     let events = events();
@@ -68,8 +70,21 @@ fn work_runs_in_its_submitters_span_and_unread_errors_are_reported_once() {
     }
 
     let runtime = Loop::multi(1);
+    let bridge = runtime.bridge();
+    // A value that nobody reads, a panic that somebody reads, a cancel and the loop's end: no events.
+    let mut value = bridge.run_coroutine_threadsafe(async { 1 });
+    value.wait(LONG).unwrap();
+    drop(value);
+    let mut read = bridge.run_coroutine_threadsafe(async { panic!("somebody reads this") });
+    drop::<Result<(), _>>(read.result(LONG));
+    drop(read);
+    let mut cancelled = bridge.run_coroutine_threadsafe(pending::<()>());
+    cancelled.cancel_and_wait(LONG).unwrap();
+    drop(cancelled);
+    drop(bridge.run_coroutine_threadsafe(pending::<()>()));
+
     let (ended, end) = mpsc::channel();
-    let call = runtime.bridge().run_coroutine_threadsafe(async {
+    let call = bridge.run_coroutine_threadsafe(async {
         tokio::task::yield_now().await;
         panic!("nobody reads this")
     });
@@ -78,6 +93,7 @@ fn work_runs_in_its_submitters_span_and_unread_errors_are_reported_once() {
     end.recv_timeout(LONG).unwrap();
     drop(runtime);
     assert_eq!(events.with("nobody reads this"), 1);
+    assert_eq!(events.with("whose result nobody read"), 1, "nor of any other call");
 }
 
 /// b22. Kotlin: the panic of a drop hook is reported, not lost.
