@@ -17,19 +17,24 @@ use std::time::Instant;
 
 const CHILD: &str = "CALLBRIDGE_FAULTS_CHILD";
 
+fn is_child() -> bool {
+    std::env::var_os(CHILD).is_some()
+}
+
+/// This binary once more, to run nothing but the test of this name.
+fn child(test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, "1");
+    command
+}
+
 /// Runs `body` in a child process that runs nothing but the test of this name, and must come to its
 /// end.
 fn in_a_child(test: &str, body: impl FnOnce()) {
-    if std::env::var_os(CHILD).is_some() {
+    if is_child() {
         return body();
     }
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args([test, "--exact", "--nocapture", "--test-threads=1"])
-        .env(CHILD, "1")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = child(test).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let deadline = Instant::now() + common::LONG;
     while child.try_wait().unwrap().is_none() {
         if Instant::now() > deadline {

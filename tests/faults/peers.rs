@@ -3,7 +3,7 @@
 use crate::common::{LONG, Loop};
 use crate::until;
 use callbridge::Listener;
-use callbridge::listener::{CloseReason, Datagram, Event, Request, TcpServer, UdpSource};
+use callbridge::listener::{CloseReason, Datagram, Event, Incoming, Request, TcpServer, UdpSource};
 use socket2::SockRef;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, UdpSocket};
@@ -45,6 +45,52 @@ fn peers_that_dawdle_delay_nobody_and_a_stop_ends_them() {
         // An end or a reset, whichever the kernel makes of it.
         assert_eq!(client.read(&mut [0; 8]).unwrap_or(0), 0);
     }
+}
+
+/// Who dawdles keeps a place for as long as the program lets him; the program can tell and end it.
+#[test]
+fn dawdlers_in_every_place_can_be_put_out() {
+    const PLACES: u64 = 8;
+    let server = lines().with_max_connections(PLACES as usize);
+    let (listener, mut events) = Listener::builder(server).spawn().unwrap();
+    let dawdlers: Vec<_> = (0..PLACES).map(|_| connect(&listener)).collect();
+    for (n, mut client) in dawdlers.iter().enumerate() {
+        // Half of them say nothing, half of them half a line.
+        client.write_all(if n % 2 == 0 { b"" } else { b"ha" }).unwrap();
+    }
+    let mut connections = Vec::new();
+    while connections.len() < PLACES as usize {
+        let Incoming { connection, event, .. } = events.recv_blocking(LONG).unwrap();
+        assert!(matches!(event, Event::Opened));
+        connections.push(connection);
+    }
+    for refused in 1..=3 {
+        // An end or a reset, whichever the kernel makes of it.
+        assert_eq!(connect(&listener).read(&mut [0; 8]).unwrap_or(0), 0);
+        assert_eq!((listener.stats().refused, listener.stats().open), (refused, PLACES));
+    }
+    let put_out = connections.remove(3);
+    put_out.close();
+    let closed = events.recv_blocking(LONG).unwrap();
+    assert!(matches!(closed.event, Event::Closed(CloseReason::Closed)), "{:?}", closed.event);
+    assert_eq!(closed.connection.id(), put_out.id());
+    drop((closed, put_out));
+    until("a place is free", || listener.stats().open < PLACES);
+    connect(&listener)
+        .write_all(
+            b"served
+",
+        )
+        .unwrap();
+    let frame = loop {
+        if let Event::Frame(frame) = events.recv_blocking(LONG).unwrap().event {
+            break frame;
+        }
+    };
+    assert_eq!(frame, "served");
+    drop(connections);
+    let report = listener.shutdown_blocking(LONG);
+    assert!(report.is_clean() && report.stats.refused == 3, "{report}");
 }
 
 #[test]
