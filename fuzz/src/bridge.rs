@@ -12,7 +12,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
-/// Opened by the script, so that a call ends.
+/// Opened by the script, so that a call ends; and by a loop that has nothing to do.
 #[derive(Default)]
 struct Gate {
     open: AtomicBool,
@@ -28,10 +28,18 @@ impl Gate {
         }
     }
 
+    fn shut(&self) {
+        self.open.store(false, SeqCst);
+    }
+
+    /// Leaves no waker behind: the loop's own keeps the loop alive.
     async fn pass(&self) {
         poll_fn(|cx| {
+            if self.open.load(SeqCst) {
+                return Poll::Ready(());
+            }
             *self.waker.lock().unwrap() = Some(cx.waker().clone());
-            if self.open.load(SeqCst) { Poll::Ready(()) } else { Poll::Pending }
+            Poll::Pending
         })
         .await;
     }
@@ -100,6 +108,8 @@ struct Run {
     bridge: Bridge,
     limit: usize,
     runtime: Option<Runtime>,
+    /// Opened whenever the loop is about to sleep.
+    at_rest: Arc<Gate>,
     closed: bool,
     calls: Vec<Call>,
     submitted: u64,
@@ -113,7 +123,10 @@ struct Run {
 
 impl Run {
     fn new(script: &mut Script<'_>) -> Self {
-        let runtime = Builder::new_current_thread().build().unwrap();
+        let at_rest = Arc::new(Gate::default());
+        let resting = Arc::clone(&at_rest);
+        let runtime =
+            Builder::new_current_thread().on_thread_park(move || resting.open()).build().unwrap();
         let limit = usize::from(script.byte() % 4) + 1;
         let bridge = Bridge::builder(runtime.handle().clone())
             .max_in_flight(limit)
@@ -123,6 +136,7 @@ impl Run {
             bridge,
             limit,
             runtime: Some(runtime),
+            at_rest,
             closed: false,
             calls: Vec::new(),
             submitted: 0,
@@ -189,14 +203,11 @@ impl Run {
         }
     }
 
-    /// Runs the loop until nothing moves any more.
+    /// Runs the loop until it goes to sleep; one that never does runs into the fuzzer's timeout.
     fn drive(&mut self) {
         let Some(runtime) = &self.runtime else { return };
-        runtime.block_on(async {
-            for _ in 0..200 {
-                tokio::task::yield_now().await;
-            }
-        });
+        self.at_rest.shut();
+        runtime.block_on(self.at_rest.pass());
         self.settle();
         self.ran.append(&mut self.to_run);
     }
