@@ -1,4 +1,4 @@
-use super::{Census, ON_PURPOSE};
+use super::{Census, ON_PURPOSE, PANICS};
 use crate::check::{Dice, PATIENCE};
 use callbridge::{Bridge, ResultError};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +20,7 @@ pub(crate) fn submitted(seed: u64) -> u64 {
             scope.spawn(move || {
                 let mut dice = Dice::new(seed ^ (thread << 32));
                 for n in 0..CALLS {
-                    let (kind, alive) = (dice.below(5), census.guard());
+                    let (kind, alive) = (dice.below(if PANICS { 5 } else { 4 }), census.guard());
                     let mut call = bridge.run_coroutine_threadsafe(async move {
                         let _alive = alive;
                         match kind {

@@ -1,4 +1,4 @@
-use super::{Census, ON_PURPOSE};
+use super::{Census, ON_PURPOSE, PANICS};
 use crate::check::{Dice, PATIENCE};
 use callbridge::{DedicatedThread, ResultError, ThreadPool, run_in_executor, to_thread};
 use std::cell::Cell;
@@ -16,7 +16,8 @@ pub(crate) fn jobs(seed: u64) -> u64 {
         let counter = DedicatedThread::spawn(|| Ok::<_, String>(Rc::new(Cell::new(0_u64))));
         let counter = counter.await.unwrap();
         for n in 0..JOBS {
-            let (alive, kind) = (census.guard(), dice.below(3));
+            let alive = census.guard();
+            let kind = if PANICS { dice.below(3) } else { 1 + dice.below(2) };
             let job = move || {
                 let _alive = alive;
                 if kind == 0 {

@@ -1,4 +1,4 @@
-use super::ON_PURPOSE;
+use super::{ON_PURPOSE, PANICS};
 use crate::check::{Dice, PATIENCE, frame, number};
 use callbridge::{Ending, Listener, Overflow};
 use std::io;
@@ -20,7 +20,7 @@ pub(crate) fn loops(seed: u64) -> u64 {
             2 => Overflow::DropNewest,
             _ => Overflow::Unbounded,
         };
-        let (end, leave) = (dice.below(3), dice.below(2) == 0);
+        let (end, leave) = (dice.below(if PANICS { 3 } else { 2 }), dice.below(2) == 0);
         let losses = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&losses);
         let (listener, mut frames) = Listener::from_fn(move |sink| {

@@ -31,6 +31,9 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
 /// What a panic on purpose says; such panics aren't printed.
 const ON_PURPOSE: &str = "on purpose";
 
+/// Where a panic ends the process, none is made on purpose.
+const PANICS: bool = cfg!(panic = "unwind");
+
 pub(crate) fn expect_panics() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {

@@ -1,4 +1,4 @@
-use super::ON_PURPOSE;
+use super::{ON_PURPOSE, PANICS};
 use crate::check::{PATIENCE, frame, number};
 use callbridge::listener::{Datagram, UdpSource, Unanswered};
 use callbridge::{Bridge, Listener};
@@ -59,7 +59,7 @@ pub(crate) fn served(seed: u64) -> u64 {
     let listener = Listener::builder(source)
         .serve(&bridge, |request: Datagram| async move {
             match number(&request.payload, LONGEST) % 4 {
-                0 => std::panic::panic_any(ON_PURPOSE),
+                0 if PANICS => std::panic::panic_any(ON_PURPOSE),
                 1 => std::future::pending().await,
                 2 => tokio::time::sleep(Duration::from_millis(1)).await,
                 _ => {}
