@@ -77,5 +77,9 @@ fn frames_cost_no_allocation_once_warm() {
             assert_eq!(replies, requests);
         }
     });
-    assert!(allocations < FRAMES as u64 / 5, "{allocations} allocations for {FRAMES} requests");
+    // A batch's turn ends after 50 µs, and what is left of it becomes calls, which allocate. Where every
+    // access is checked, fifty handlers take longer than that.
+    if std::env::var_os("CALLBRIDGE_INSTRUMENTED").is_none() {
+        assert!(allocations < FRAMES as u64 / 5, "{allocations} allocations for {FRAMES} requests");
+    }
 }
