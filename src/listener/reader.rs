@@ -64,7 +64,7 @@ where
     /// See [`ReadSource`].
     pub fn new(reader: R, max_frame: usize, decoder: D) -> io::Result<Self> {
         let framer = Framer::new(max_frame, decoder)?;
-        let (interrupter, cut) = (Interrupter::none(), Arc::default());
+        let (interrupter, cut) = (Interrupter::none(), Arc::new(AtomicBool::new(false)));
         Ok(ReadSource { reader, framer, interrupter, cut, broken: false })
     }
 
