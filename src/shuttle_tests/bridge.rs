@@ -3,8 +3,8 @@
 use super::*;
 use crate::sync::model::drop_loop;
 use crate::{
-    BlockingFuture, Bridge, FrameStream, FutureState, ResultError, ReturnWhen, SubmitTimeoutError,
-    as_completed, channel,
+    BlockingFuture, Bridge, FrameStream, ResultError, ReturnWhen, SubmitTimeoutError, as_completed,
+    channel,
 };
 use shuttle::future::{block_on, yield_now};
 use shuttle::thread::{self, JoinHandle};
@@ -87,15 +87,6 @@ fn submit(bridge: &Bridge, gate: &Gate, tally: &Tally) -> Option<BlockingFuture<
         None => tally.note(id, "refused"),
     }
     submitted
-}
-
-fn name(state: FutureState) -> &'static str {
-    match state {
-        FutureState::Finished => "finished",
-        FutureState::Cancelled => "cancelled",
-        FutureState::LoopClosed => "loop closed",
-        _ => "something else",
-    }
 }
 
 /// Waits in one of all ways, or gives the call up.

@@ -15,7 +15,7 @@ mod channel;
 mod listener;
 mod pool;
 
-use crate::Stats;
+use crate::{FutureState, Stats};
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, MaxSteps, Runner};
@@ -52,6 +52,17 @@ static RUNTIMES: LazyLock<[Runtime; 2]> = LazyLock::new(|| {
 /// A loop whose tasks may run at once, or one whose tasks take turns.
 fn handle(elastic: bool) -> Handle {
     RUNTIMES[usize::from(elastic)].handle().clone()
+}
+
+/// How a call ended, as a tally notes it.
+fn name(state: FutureState) -> &'static str {
+    match state {
+        FutureState::Finished => "finished",
+        FutureState::Cancelled => "cancelled",
+        FutureState::LoopClosed => "loop closed",
+        FutureState::Refused => "refused",
+        _ => "something else",
+    }
 }
 
 /// One of `count` ways to go on.

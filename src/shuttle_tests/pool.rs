@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::executor::{SubmitError, ThreadPool};
-use crate::{BlockingFuture, FutureState, ResultError};
+use crate::{BlockingFuture, ResultError};
 use shuttle::future::block_on;
 use shuttle::thread;
 use std::time::Duration;
@@ -53,15 +53,6 @@ fn submit(pool: &ThreadPool, tally: &Tally) -> Option<BlockingFuture<Counted>> {
         None => tally.note(id, "refused"),
     }
     submitted
-}
-
-fn name(state: FutureState) -> &'static str {
-    match state {
-        FutureState::Finished => "finished",
-        FutureState::Cancelled => "cancelled",
-        FutureState::Refused => "refused",
-        _ => "something else",
-    }
 }
 
 fn wait(mut call: BlockingFuture<Counted>) {
