@@ -20,8 +20,8 @@ pub(super) enum OnFull {
     Refuse,
     Drop,
     Evict,
-    /// Let it wait in line.
-    Park(Waker),
+    /// Let it wait in line, where its sender has been waiting since then.
+    Park(Waker, Instant),
 }
 
 impl OnFull {
@@ -138,7 +138,7 @@ impl<T> Shared<T> {
             settled => return settled,
         };
         let give_up = |frame| self.offer_now(frame, weight, at_last).map_err(timed_out);
-        let deadline = Deadline::after(limit);
+        let (since, deadline) = (Instant::now(), Deadline::after(limit));
         if deadline.passed() {
             return give_up(frame);
         }
@@ -155,7 +155,8 @@ impl<T> Shared<T> {
         }
         let frame = frame.expect(UNTOUCHED);
         with_parker(|parker| {
-            let ticket = match self.offer(frame, weight, OnFull::Park(parker.waker().clone())) {
+            let on_full = OnFull::Park(parker.waker().clone(), since);
+            let ticket = match self.offer(frame, weight, on_full) {
                 Offered::Settled(outcome) => return outcome,
                 Offered::Parked(ticket) => ticket,
             };
@@ -209,14 +210,13 @@ impl<T> Shared<T> {
                 Offered::Settled(Ok(Sent::Dropped(frame)))
             }
             OnFull::Evict => Offered::Settled(Ok(self.evict_for(state, frame, weight))),
-            OnFull::Park(waker) => {
+            OnFull::Park(waker, since) => {
                 // Only now, with the announcement out, is "full" final (see `queue`, invariant 3).
                 self.handed.announce();
                 if state.parked.is_empty() && self.has_room(&mut state, weight) {
                     self.handed.retract();
                     return Offered::Settled(Ok(self.accept_now(state, frame, weight)));
                 }
-                let since = Instant::now();
                 Offered::Parked(state.parked.push(Parked { frame, weight, since }, waker))
             }
         }

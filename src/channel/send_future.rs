@@ -9,6 +9,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 /// A frame on its way; made by [`Sender::send_async`](crate::Sender::send_async).
 ///
@@ -90,7 +91,7 @@ impl<'a, T> SendFuture<'a, T> {
             Offered::Settled(outcome) => return Poll::Ready(outcome),
             Offered::Parked(ticket) => return self.park(ticket),
         };
-        match shared.offer(frame, weight, OnFull::Park(cx.waker().clone())) {
+        match shared.offer(frame, weight, OnFull::Park(cx.waker().clone(), Instant::now())) {
             Offered::Settled(outcome) => Poll::Ready(outcome),
             Offered::Parked(ticket) => self.park(ticket),
         }

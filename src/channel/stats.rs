@@ -127,8 +127,8 @@ impl Lost {
 
 /// How often and how long senders waited for room.
 ///
-/// Waits of a few microseconds that a sender spent awake (see
-/// [`Builder::waiters_nap`](crate::channel::Builder::waiters_nap)) aren't counted.
+/// A wait that ended while the sender still stayed awake for some microseconds (see
+/// [`Builder::waiters_nap`](crate::channel::Builder::waiters_nap)) isn't counted.
 ///
 /// # Examples
 ///
