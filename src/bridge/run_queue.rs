@@ -267,7 +267,9 @@ impl<R, S: Copy> RunQueue<R, S> {
     /// item.
     fn take_batch(&self, common: &mut Common<R, S>, place: &Place<R, S>) -> Option<R> {
         if let Some(item) = common.ready.pop_front() {
-            let more = common.ready.len().min(BATCH - 1);
+            // In parallel, half of it stays in common for whoever comes next.
+            let share = if self.elastic { common.ready.len() / 2 } else { common.ready.len() };
+            let more = share.min(BATCH - 1);
             lock(&place.seat.desk).batch.extend(common.ready.drain(..more));
             if common.ready.is_empty() && common.ready.capacity() > KEPT_ROOM {
                 common.ready = VecDeque::new();
