@@ -1,6 +1,7 @@
 //! Where blocking is refused, and where it is allowed: every row of the context matrix.
 
 use callbridge::{Bridge, ResultError, ReturnWhen, as_completed, wait};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -284,4 +285,88 @@ fn the_check_leaves_the_budget_as_it_was() {
         })
     };
     assert_eq!(steps(true), steps(false));
+}
+
+// Rows that only `worker_index` tells, which tokio has since 1.54.
+
+/// Whether this thread is known to be a worker.
+fn known_as_worker() -> bool {
+    #[allow(unused_imports, reason = "tokio before 1.54 has nothing of use here")]
+    use tokio::runtime::*;
+    worker_index().is_some()
+}
+
+/// Takes the place of tokio's own before 1.54.
+#[allow(dead_code, reason = "tokio since 1.54 has its own")]
+fn worker_index() -> Option<usize> {
+    None
+}
+
+/// Whether this tokio knows its workers; says so where it doesn't.
+fn workers_are_known(row: &str) -> bool {
+    let runtime = multi_thread();
+    let known = runtime.block_on(runtime.spawn(async { known_as_worker() })).unwrap();
+    if !known {
+        println!("skipped: tokio before 1.54 has no worker_index, which alone tells {row}");
+    }
+    known
+}
+
+#[test]
+fn task_that_opted_out_of_the_budget() {
+    if !workers_are_known("a task that opted out of the budget") {
+        return;
+    }
+    for runtime in both_flavours() {
+        let task = runtime.spawn(tokio::task::coop::unconstrained(async { verdict() }));
+        assert_eq!(runtime.block_on(task).unwrap(), Refused);
+    }
+}
+
+#[test]
+fn root_of_a_current_thread_block_on_that_opted_out_of_the_budget() {
+    if !workers_are_known("a current-thread root that opted out of the budget") {
+        return;
+    }
+    let runtime = current_thread();
+    let root = tokio::task::coop::unconstrained(async { verdict() });
+    assert_eq!(runtime.block_on(root), Refused);
+}
+
+#[test]
+fn destructor_of_a_tokio_task_while_a_multi_thread_runtime_is_dropped() {
+    if !workers_are_known("a destructor that a worker runs at its runtime's end") {
+        return;
+    }
+    let runtime = multi_thread();
+    let (said, heard) = mpsc::channel();
+    let (began, begun) = mpsc::channel();
+    let waits = WaitsInDrop(said);
+    runtime.spawn(async move {
+        let _waits = waits;
+        began.send(()).unwrap();
+        std::future::pending::<()>().await;
+    });
+    begun.recv_timeout(LONG).unwrap();
+    drop(runtime);
+    assert_eq!(heard.recv_timeout(LONG).unwrap(), Refused);
+}
+
+#[test]
+fn hook_of_a_worker_that_is_about_to_sleep() {
+    if !workers_are_known("a hook that a worker runs before it sleeps") {
+        return;
+    }
+    for mut builder in [Builder::new_current_thread(), Builder::new_multi_thread()] {
+        let (said, heard) = mpsc::channel();
+        let first = AtomicBool::new(true);
+        let once = move || {
+            if first.swap(false, Ordering::Relaxed) {
+                said.send(verdict()).unwrap();
+            }
+        };
+        let runtime = builder.worker_threads(1).on_thread_park(once).enable_all().build().unwrap();
+        runtime.block_on(async { tokio::time::sleep(SHORT).await });
+        assert_eq!(heard.recv_timeout(LONG).unwrap(), Refused);
+    }
 }

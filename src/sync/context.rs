@@ -7,6 +7,11 @@
 //! | a destructor that the crate runs while it takes a dead loop's work apart | own marker |
 //! | `spawn_blocking`, `Runtime::enter`, `block_in_place`, plain threads | none: blocking is allowed |
 //!
+//! Before tokio 1.54 there is no `worker_index`. The budget tells almost all of its row, too, and these
+//! are lost, so that blocking there blocks: a task and a current-thread root that opted out of the
+//! budget, a destructor of a task that isn't the crate's which a worker runs at its runtime's end, and a
+//! runtime's hooks (`on_thread_park` and such).
+//!
 //! tokio gives every future that it drives a finite poll budget, and code that may block none.
 //! Counting it down and putting it back tells the two apart without the panic that tokio's own
 //! blocking calls raise. What can't be told: a future that opted out of the budget

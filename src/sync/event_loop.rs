@@ -8,7 +8,7 @@ pub(crate) use tokios::{enter, on_worker, spawn};
 #[cfg(not(callbridge_shuttle))]
 mod tokios {
     use std::future::Future;
-    use tokio::runtime::{EnterGuard, Handle, worker_index};
+    use tokio::runtime::{EnterGuard, Handle};
 
     /// Runs a task on the loop; a loop that is gone drops it here and now.
     #[inline]
@@ -22,9 +22,18 @@ mod tokios {
         handle.enter()
     }
 
-    /// Whether this thread is a loop's worker.
+    /// Whether this thread is a loop's worker, which tokio tells since 1.54.
     #[inline]
     pub(crate) fn on_worker() -> bool {
+        // This scope is nearer than the fallback's: tokio's own is called wherever there is one.
+        #[allow(unused_imports, reason = "tokio before 1.54 has nothing of use here")]
+        use tokio::runtime::*;
         worker_index().is_some()
+    }
+
+    /// Takes the place of tokio's own before 1.54.
+    #[allow(dead_code, reason = "tokio since 1.54 has its own")]
+    fn worker_index() -> Option<usize> {
+        None
     }
 }
