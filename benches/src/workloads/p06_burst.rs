@@ -73,7 +73,11 @@ fn goals() -> Vec<Goal> {
             versus: Versus::Number(bound),
             at_most: 1.0,
         };
+        let beside_oneshot =
+            |figure| Goal { versus: Versus::Contestant(TOKIO_ONESHOT), ..goal(figure, f64::NAN) };
         goals.extend([
+            beside_oneshot("allocated bytes"),
+            beside_oneshot("resident bytes"),
             // A little for what grows by doubling.
             // One for the task that holds the future, one beyond it; and the queues' growth, shared by all.
             goal("allocations", 2.05),
