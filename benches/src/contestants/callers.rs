@@ -19,6 +19,23 @@ pub(crate) trait Caller: 'static {
     fn wait<T: Send + 'static>(&self, pending: Self::Pending<T>) -> T;
 }
 
+/// The same in one piece, for those that poll the future on the calling thread as well.
+pub(crate) trait Call {
+    fn new(on: &Loop) -> Self;
+
+    fn call<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> T;
+}
+
+impl<C: Caller> Call for C {
+    fn new(on: &Loop) -> Self {
+        Caller::new(on)
+    }
+
+    fn call<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> T {
+        self.wait(self.submit(future))
+    }
+}
+
 const ANSWERED: &str = "the loop answers";
 
 /// callbridge with default settings, or without its limit of calls in flight, or with a loop that
@@ -94,6 +111,19 @@ spawn_and_send!(
     std::sync::mpsc::sync_channel(1),
     recv
 );
+
+/// No task: `Handle::block_on` polls the future on the calling thread.
+pub(crate) struct PolledByHandle(Handle);
+
+impl Call for PolledByHandle {
+    fn new(on: &Loop) -> Self {
+        PolledByHandle(on.handle().clone())
+    }
+
+    fn call<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> T {
+        self.0.block_on(future)
+    }
+}
 
 /// A task, waited for by `Handle::block_on`.
 pub(crate) struct HandleBlockOn(Handle);

@@ -8,6 +8,8 @@ use serde::Serialize;
 pub(crate) enum Versus {
     /// The peer that is best by the same figure in the same case.
     BestPeer,
+    /// The one of these contestants of the same case that is best by the same figure.
+    BestOf(&'static [&'static str]),
     /// One contestant of the same case.
     Contestant(&'static str),
     /// One contestant of another case.
@@ -55,16 +57,15 @@ impl Goal {
                 let row = row(find(results, self.workload, case)?, name)?;
                 (format!("{name} in {case}"), figure(row, self.figure)?)
             }
-            Versus::BestPeer => {
-                let peers = case.rows.iter().filter(|row| row.role == Role::Peer);
-                let figures = peers.filter_map(|row| Some((row, figure(row, self.figure)?)));
-                let (best, value) = figures.min_by(|a, b| a.1.total_cmp(&b.1))?;
-                (best.contestant.clone(), value)
-            }
+            Versus::BestPeer => self.best(case, |row| row.role == Role::Peer)?,
+            Versus::BestOf(names) => self.best(case, |row| names.contains(&&*row.contestant))?,
         };
         let bound = match self.versus {
             Versus::Number(number) => format!("≤ {number}"),
             Versus::BestPeer => format!("≤ {}× the best peer", self.at_most),
+            Versus::BestOf(names) => {
+                format!("≤ {}× the best of {}", self.at_most, names.join(", "))
+            }
             Versus::Contestant(name) => format!("≤ {}× {name}", self.at_most),
             Versus::Case(case, name) => format!("≤ {}× {name} in {case}", self.at_most),
         };
@@ -77,6 +78,14 @@ impl Goal {
             ratio: ours / other,
             met: ours <= other * self.at_most,
         })
+    }
+
+    /// The best of some contestants, and its figure.
+    fn best(&self, case: &CaseResult, of: impl Fn(&Row) -> bool) -> Option<(String, f64)> {
+        let rows = case.rows.iter().filter(|row| of(row));
+        let figures = rows.filter_map(|row| Some((row, figure(row, self.figure)?)));
+        let (best, value) = figures.min_by(|a, b| a.1.total_cmp(&b.1))?;
+        Some((best.contestant.clone(), value))
     }
 }
 

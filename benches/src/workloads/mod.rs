@@ -11,6 +11,7 @@ mod p08_tcp;
 mod p09_to_thread;
 mod p10_scale;
 mod p12_idle;
+mod p13_by_hand;
 
 use crate::harness::{CaseResult, Goal, Plan};
 use std::process::Command;
@@ -63,6 +64,7 @@ pub(crate) fn all() -> Vec<Workload> {
         p08_tcp::WORKLOAD,
         p09_to_thread::WORKLOAD,
         p10_scale::WORKLOAD,
+        p13_by_hand::WORKLOAD,
     ]
 }
 
