@@ -96,8 +96,8 @@ mod shuttle_tests;
 mod sync;
 
 pub use bridge::{
-    Bridge, BridgeBuilder, BridgeStats, CloseReport, HandleExt, LoopClosed, NoCurrentLoop,
-    StuckCall, SubmitTimeoutError, TrySubmitError, run_coroutine_threadsafe,
+    Bridge, BridgeBuilder, BridgeStats, CloseReport, NoCurrentLoop, StuckCall,
+    run_coroutine_threadsafe,
 };
 pub use channel::{
     Ending, FrameStream, Loss, LossReason, Overflow, Pressure, RecvBlockingError, SendError,
@@ -106,15 +106,17 @@ pub use channel::{
 };
 pub use executor::{CapacityLimiter, DedicatedThread, ThreadPool, run_in_executor, to_thread};
 pub use future::{
-    AsCompleted, AsCompletedTimeout, BlockingFuture, Canceller, FutureState, Panic, ResultError,
-    ReturnWhen, StartError, WaitError, as_completed, wait,
+    AsCompleted, AsCompletedError, BlockingFuture, Canceller, Completer, FutureState, Panic,
+    ResultError, ReturnWhen, SubmitError, as_completed, promise, wait,
 };
 pub use listener::{FrameSource, Listener};
 #[cfg(feature = "runner")]
 pub use runner::{
     AsyncContext, EnterError, ExitError, Guard, Lease, Outcome, RunnerCloseReport, ScopeError,
-    StartTaskError, Started, ThreadRunner, ThreadRunnerBuilder, WrapIter,
+    StartError, StartTaskError, Started, ThreadRunner, ThreadRunnerBuilder, WrapIter,
 };
+
+pub use sync::WaitError;
 
 /// The programs of the README are run as doctests.
 #[cfg(doctest)]

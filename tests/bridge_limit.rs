@@ -2,7 +2,7 @@
 
 mod common;
 
-use callbridge::{Bridge, FutureState, ResultError, SubmitTimeoutError, TrySubmitError};
+use callbridge::{Bridge, FutureState, ResultError, SubmitError};
 use common::{LONG, Loop, SHORT, eventually};
 use std::future::{pending, poll_fn};
 use std::sync::Arc;
@@ -46,14 +46,14 @@ fn the_try_form_hands_the_future_back() {
     let bridge = Bridge::builder(runtime.handle()).max_in_flight(1).build();
     let first = bridge.try_run_coroutine_threadsafe(pending::<()>()).unwrap();
     let refused = bridge.try_run_coroutine_threadsafe(std::future::ready(2)).unwrap_err();
-    assert!(matches!(refused, TrySubmitError::Full(_)));
+    assert!(matches!(refused, SubmitError::Full(_)));
     assert_eq!(format!("{refused:?}"), "Full(..)");
     assert_eq!(refused.into_inner().into_inner(), 2);
     drop(first.cancel_on_drop());
     eventually("the slot is free", || bridge.in_flight() == 0);
     assert!(bridge.close_blocking(LONG).is_clean());
     let refused = bridge.try_run_coroutine_threadsafe(std::future::ready(3)).unwrap_err();
-    assert!(matches!(refused, TrySubmitError::Closed(_)));
+    assert!(matches!(refused, SubmitError::Closed(_)));
     assert_eq!(bridge.stats().refused, 2);
 }
 
@@ -65,7 +65,7 @@ fn the_timed_form_waits_for_a_slot_until_its_deadline() {
     let _first = bridge.run_coroutine_threadsafe(ended);
     for timeout in [Duration::ZERO, SHORT] {
         let late = bridge.run_coroutine_threadsafe_timeout(std::future::ready(1), timeout);
-        let Err(error @ SubmitTimeoutError::TimedOut(_)) = late else { panic!() };
+        let Err(error @ SubmitError::TimedOut(_)) = late else { panic!() };
         assert_eq!(error.into_inner().into_inner(), 1);
     }
     let waiting = bridge.clone();
@@ -132,7 +132,7 @@ fn calls_that_panic_or_are_cancelled_give_their_places_back() {
             .map(|()| bridge.try_run_coroutine_threadsafe(pending::<()>()).expect("a place"))
             .into();
         let third = bridge.try_run_coroutine_threadsafe(pending::<()>());
-        assert!(matches!(third, Err(TrySubmitError::Full(_))));
+        assert!(matches!(third, Err(SubmitError::Full(_))));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Where blocking is refused, and where it is allowed: every row of the context matrix.
 
-use callbridge::{Bridge, ResultError, ReturnWhen, as_completed, wait};
+use callbridge::{Bridge, ResultError, ReturnWhen, WaitError, as_completed, wait};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
@@ -32,14 +32,14 @@ fn verdict() -> Verdict {
     // Every other way to block agrees.
     let full = bridge.run_coroutine_threadsafe_timeout(async {}, SHORT).unwrap_err();
     assert_eq!(
-        matches!(full, callbridge::SubmitTimeoutError::WouldDeadlock(_)),
+        matches!(full, callbridge::SubmitError::WouldDeadlock(_)),
         verdict == Refused,
         "a submission that waits for room: {full:?}"
     );
     let waited = wait(std::slice::from_mut(&mut never), SHORT, ReturnWhen::AllCompleted);
     assert_eq!(waited.is_err(), verdict == Refused, "wait");
     let late = as_completed([never], SHORT).next().unwrap().unwrap_err();
-    assert_eq!(late.would_deadlock, verdict == Refused, "as_completed");
+    assert_eq!(late.why == WaitError::WouldDeadlock, verdict == Refused, "as_completed");
     let (sender, stream) = callbridge::channel(1);
     sender.try_send(1).unwrap();
     let send = sender.send_timeout(2, SHORT).unwrap_err();

@@ -2,7 +2,8 @@
 
 mod common;
 
-use callbridge::executor::{CancelToken, CancelWaitError, ThreadCall};
+use callbridge::WaitError;
+use callbridge::executor::{CancelToken, ThreadCall};
 use callbridge::{
     Bridge, DedicatedThread, FutureState, ResultError, ThreadPool, run_in_executor, to_thread,
 };
@@ -222,7 +223,7 @@ fn a_wait_on_the_token_has_a_timeout() {
     begun.recv_timeout(LONG).unwrap();
     assert!(matches!(job.result(Duration::from_millis(50)), Err(ResultError::TimedOut { .. })));
     job.cancel();
-    let timed_out = Err(CancelWaitError::TimedOut);
+    let timed_out = Err(WaitError::TimedOut);
     assert_eq!(job.result(LONG).unwrap(), (timed_out, timed_out, Ok(())));
 }
 
@@ -236,7 +237,7 @@ fn the_token_is_not_waited_for_on_a_loop() {
         blocked.recv().unwrap_err();
     });
     let theirs = keep.recv_timeout(LONG).unwrap();
-    assert_eq!(block_on(async { theirs.wait(LONG) }), Err(CancelWaitError::WouldDeadlock));
+    assert_eq!(block_on(async { theirs.wait(LONG) }), Err(WaitError::WouldDeadlock));
     // Awaiting is fine, in many tasks at once, and giving up is, too.
     block_on(async {
         assert!(tokio::time::timeout(SHORT, theirs.cancelled()).await.is_err());

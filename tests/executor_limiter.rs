@@ -2,7 +2,8 @@
 
 mod common;
 
-use callbridge::executor::{AcquireError, CapacityLimiter, Permit};
+use callbridge::WaitError;
+use callbridge::executor::{CapacityLimiter, Permit};
 use callbridge::{ThreadPool, to_thread};
 use common::{LONG, SHORT};
 use std::future::poll_fn;
@@ -38,7 +39,7 @@ fn poll(acquiring: &mut Acquiring) -> Option<Permit> {
 fn zero_admits_nobody() {
     let limiter = CapacityLimiter::new(0);
     assert!(limiter.try_acquire().is_none());
-    assert_eq!(limiter.acquire_blocking(SHORT).unwrap_err(), AcquireError::TimedOut);
+    assert_eq!(limiter.acquire_blocking(SHORT).unwrap_err(), WaitError::TimedOut);
     assert_eq!(limiter.stats().waiting, 0, "who gave up has left the line");
     limiter.set_limit(1);
     assert!(limiter.acquire_blocking(LONG).is_ok());
@@ -170,7 +171,7 @@ fn acquire_blocking_is_refused_on_a_loop_only_when_it_would_wait() {
     block_on(async {
         let permit = limiter.acquire_blocking(LONG).unwrap();
         let refused = limiter.acquire_blocking(LONG).unwrap_err();
-        assert_eq!(refused, AcquireError::WouldDeadlock);
+        assert_eq!(refused, WaitError::WouldDeadlock);
         drop(permit);
     });
 }

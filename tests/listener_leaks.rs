@@ -198,7 +198,7 @@ fn threads_and_descriptors_are_given_back() {
         let runtime = Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let (listener, _frames) = Listener::from_fn::<(), _>(|sink| {
-                sink.wait_stop(None);
+                sink.wait_stop(None).unwrap();
                 thread::sleep(Duration::from_millis(30));
                 Ok(())
             })

@@ -6,7 +6,7 @@ mod common;
 use callbridge::{
     FutureState, ResultError, RunnerCloseReport, StartTaskError, Started, ThreadRunner,
 };
-use common::{Census, LONG, Loop, SHORT};
+use common::{Census, LONG, Loop, SHORT, whole};
 use std::future::pending;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -70,7 +70,7 @@ fn racing_first_users_start_exactly_one_loop() {
         let mut threads: Vec<_> = thread::scope(|scope| {
             let user = || {
                 line.wait();
-                runner.run_timeout(here(), LONG).unwrap()
+                runner.spawn(here()).result(LONG).unwrap()
             };
             let users: Vec<_> = (0..8).map(|_| scope.spawn(user)).collect();
             users.into_iter().map(|user| user.join().unwrap()).collect()
@@ -98,7 +98,7 @@ fn a_failing_start_reaches_every_waiting_caller() {
             .map(|_| {
                 scope.spawn(move || {
                     line.wait();
-                    runner.run(async {}).unwrap_err().to_string()
+                    whole(&runner.run(async {}).unwrap_err())
                 })
             })
             .collect();
@@ -106,11 +106,11 @@ fn a_failing_start_reaches_every_waiting_caller() {
         drop(fail);
         users.into_iter().map(|user| user.join().unwrap()).collect()
     });
-    let text = "the event loop could not be started: no more descriptors";
+    let text = "the work was refused before it began: see the reason, and submit it elsewhere: \
+                the event loop could not be started: see the reason: no more descriptors";
     assert_eq!(told, [text; 4]);
-    assert!(matches!(runner.spawn(async {}).result(LONG), Err(ResultError::StartFailed(_))));
-    assert!(matches!(runner.block_on(async {}), Err(ResultError::StartFailed(_))));
-    assert!(matches!(runner.bridge(), Err(ResultError::StartFailed(_))));
+    assert!(matches!(runner.spawn(async {}).result(LONG), Err(ResultError::Refused(_))));
+    assert!(matches!(runner.bridge(), Err(ResultError::Refused(_))));
     assert_clean(&runner.close(LONG));
 }
 
@@ -122,7 +122,7 @@ fn a_failing_eager_start_is_the_builders_error() {
         .eager()
         .build()
         .unwrap_err();
-    assert!(error.to_string().ends_with("it panicked: bad configuration"), "{error}");
+    assert!(whole(&error).ends_with("it panicked: bad configuration"), "{error}");
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_thread_that_cannot_be_started_is_an_error_value() {
     let builder = || ThreadRunner::builder().thread_stack_size(1 << 60);
     assert!(builder().eager().build().is_err());
     let lazy = builder().build().unwrap();
-    assert!(matches!(lazy.run(async {}), Err(ResultError::StartFailed(_))));
+    assert!(matches!(lazy.run(async {}), Err(ResultError::Refused(_))));
 }
 
 /// The factory runs on the loop's thread, which can't wait for itself.
@@ -219,7 +219,7 @@ fn one_worker_is_a_current_thread_loop_and_more_are_a_multi_thread_one() {
 #[test]
 fn the_loop_thread_is_named() {
     let name = |runner: &ThreadRunner| {
-        runner.run(async { thread::current().name().unwrap().to_owned() }).unwrap()
+        runner.spawn(async { thread::current().name().unwrap().to_owned() }).result(LONG).unwrap()
     };
     let named = ThreadRunner::builder().thread_name("weather").build().unwrap();
     assert_eq!(name(&named), "weather");
@@ -255,11 +255,11 @@ fn a_panic_reaches_the_caller_and_nobody_else() {
     }
 }
 
-/// A20, A6, G5: the work runs on another thread, with timers, tasks and blocking jobs inside.
+/// A20, A6, G5: spawned work runs on another thread; timers, tasks and blocking jobs work inside.
 #[test]
-fn work_runs_on_the_loops_own_thread() {
+fn spawned_work_runs_on_the_loops_own_thread() {
     for runner in both() {
-        assert_ne!(runner.run(here()).unwrap(), thread::current().id());
+        assert_ne!(runner.spawn(here()).result(LONG).unwrap(), thread::current().id());
         let sum = runner.run(async {
             tokio::time::sleep(Duration::from_millis(1)).await;
             let one = tokio::spawn(async { 1 }).await.unwrap();
@@ -343,11 +343,7 @@ fn blocking_on_its_own_loop_is_refused() {
             .run_timeout(
                 async move {
                     let never = || async { unreachable!("refused before it runs") };
-                    let runs = [
-                        inner.run(never()).err(),
-                        inner.run_timeout(never(), LONG).err(),
-                        inner.block_on(never()).err(),
-                    ];
+                    let runs = [inner.run(never()).err(), inner.run_timeout(never(), LONG).err()];
                     assert!(runs.iter().all(|e| matches!(e, Some(ResultError::WouldDeadlock))));
                     let started = inner.start_task(|_: Started<()>| async {});
                     assert!(matches!(
@@ -371,7 +367,9 @@ fn another_loop_can_start_it_and_await() {
         assert!(matches!(runner.run(async {}), Err(ResultError::WouldDeadlock)));
         let thread = runner.spawn(here()).await.unwrap();
         let shared = Arc::clone(&runner);
-        let again = tokio::task::spawn_blocking(move || shared.run(here()).unwrap()).await.unwrap();
+        let again = tokio::task::spawn_blocking(move || shared.spawn(here()).result(LONG).unwrap())
+            .await
+            .unwrap();
         assert_eq!(thread, again);
         assert_ne!(thread, thread::current().id());
     });
@@ -383,15 +381,11 @@ fn another_loop_can_start_it_and_await() {
 fn nested_calls_come_back_to_the_same_loop() {
     let runner = Arc::new(ThreadRunner::new());
     let inner = Arc::clone(&runner);
-    let (outer_thread, inner_thread) = runner
-        .run_timeout(
-            async move {
-                let job = tokio::task::spawn_blocking(move || inner.run(here()).unwrap());
-                (here().await, job.await.unwrap())
-            },
-            LONG,
-        )
-        .unwrap();
+    let mut nested = runner.spawn(async move {
+        let job = tokio::task::spawn_blocking(move || inner.spawn(here()).result(LONG).unwrap());
+        (here().await, job.await.unwrap())
+    });
+    let (outer_thread, inner_thread) = nested.result(LONG).unwrap();
     assert_eq!(outer_thread, inner_thread);
 }
 
@@ -486,12 +480,12 @@ fn a_call_can_be_cancelled_while_the_runner_closes() {
 }
 
 #[test]
-fn block_on_polls_borrowed_futures_on_the_caller() {
+fn run_polls_borrowed_futures_on_the_caller() {
     for runner in both() {
         let caller = thread::current().id();
         let mut seen = Vec::new();
         let not_send = std::rc::Rc::new(3);
-        let value = runner.block_on(async {
+        let value = runner.run(async {
             seen.push(here().await);
             tokio::time::sleep(Duration::from_millis(1)).await;
             tokio::spawn(async {}).await.unwrap();
@@ -503,49 +497,48 @@ fn block_on_polls_borrowed_futures_on_the_caller() {
 }
 
 #[test]
-fn block_on_goes_on_with_a_future_that_it_left() {
+fn run_goes_on_with_a_future_that_it_left() {
     let runner = ThreadRunner::new();
     let (send, mut receive) = oneshot::channel();
     let early = async { tokio::time::timeout(SHORT, &mut receive).await };
-    assert!(runner.block_on(early).unwrap().is_err());
+    assert!(runner.run(early).unwrap().is_err());
     send.send(9).unwrap();
-    assert_eq!(runner.block_on(&mut receive).unwrap(), Ok(9));
+    assert_eq!(runner.run(&mut receive).unwrap(), Ok(9));
 }
 
 #[test]
-fn block_on_may_block_inside_and_passes_panics_on() {
+fn code_inside_run_may_not_block_and_its_panics_are_values() {
     let runner = ThreadRunner::new();
-    assert_eq!(runner.block_on(async { runner.run(async { 4 }).unwrap() }).unwrap(), 4);
-    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        runner.block_on(async { panic!("mine") })
-    }));
-    assert_eq!(caught.unwrap_err().downcast_ref(), Some(&"mine"));
+    let nested = runner.run(async { runner.run(async { 4 }) }).unwrap();
+    assert!(matches!(nested, Err(ResultError::WouldDeadlock)));
+    let Err(ResultError::Panicked(panic)) = runner.run(async { panic!("mine") }) else { panic!() };
+    assert_eq!(panic.message(), "mine");
 }
 
 /// G23: a loop that ends releases who polls beside it. b129: tokio's `block_on` goes on after the
 /// end with plain futures and panics with timers; here both are refused.
 #[test]
-fn block_on_ends_with_the_loop() {
+fn run_ends_with_the_loop() {
     for runner in both() {
         let (began, begun) = mpsc::channel();
         thread::scope(|scope| {
             let waiting = [
                 scope.spawn(|| {
-                    runner.block_on(async {
+                    runner.run(async {
                         began.send(()).unwrap();
                         pending::<()>().await;
                     })
                 }),
-                scope.spawn(|| runner.block_on(async { tokio::time::sleep(LONG * 10).await })),
+                scope.spawn(|| runner.run(async { tokio::time::sleep(LONG * 10).await })),
             ];
             begun.recv_timeout(LONG).unwrap();
-            assert!(runner.close(LONG).joined);
+            assert!(runner.close(SHORT).joined);
             for waiting in waiting {
                 assert!(matches!(waiting.join().unwrap(), Err(ResultError::LoopClosed)));
             }
         });
-        assert!(matches!(runner.block_on(async {}), Err(ResultError::LoopClosed)));
-        let timer = runner.block_on(async { tokio::time::sleep(LONG).await });
+        assert!(matches!(runner.run(async {}), Err(ResultError::LoopClosed)));
+        let timer = runner.run(async { tokio::time::sleep(LONG).await });
         assert!(matches!(timer, Err(ResultError::LoopClosed)));
     }
 }

@@ -48,7 +48,6 @@ fn a_closed_runner_refuses() {
             runner.run(async {}),
             runner.run_timeout(async {}, LONG),
             runner.spawn(async {}).result(LONG),
-            runner.block_on(async {}),
             runner.start_task(|started| async { started.set(()) }).map_or_else(
                 |error| match error {
                     StartTaskError::Loop(error) => Err(error),
@@ -364,13 +363,13 @@ static LEASES: Mutex<()> = Mutex::new(());
 fn overlapping_leases_share_a_loop() {
     let _one_at_a_time = LEASES.lock().unwrap_or_else(PoisonError::into_inner);
     let lease = ThreadRunner::shared();
-    let expected = lease.run(here()).unwrap();
-    let others: Vec<_> =
-        (0..4).map(|_| thread::spawn(|| ThreadRunner::shared().run(here()).unwrap())).collect();
+    let expected = lease.spawn(here()).result(LONG).unwrap();
+    let other = || ThreadRunner::shared().spawn(here()).result(LONG).unwrap();
+    let others: Vec<_> = (0..4).map(|_| thread::spawn(other)).collect();
     for other in others {
         assert_eq!(other.join().unwrap(), expected);
     }
-    assert_eq!(lease.clone().run(here()).unwrap(), expected);
+    assert_eq!(lease.clone().spawn(here()).result(LONG).unwrap(), expected);
 }
 
 /// A52, b112: a lease after the last one starts a loop of its own; none is left.

@@ -136,8 +136,9 @@ fn enter_and_exit_run_in_one_task() {
         });
         guard.unwrap().exit(Outcome::Ok).unwrap();
         assert_eq!(heard.iter().take(2).collect::<Vec<_>>(), [true; 2]);
-        let other = runner.run(async { (waker().await, ()) }).unwrap().0;
-        assert!(!runner.run(async move { waker().await.will_wake(&other) }).unwrap());
+        let other = runner.spawn(waker()).result(None).unwrap();
+        let same = runner.spawn(async move { waker().await.will_wake(&other) }).result(None);
+        assert!(!same.unwrap());
     }
 }
 

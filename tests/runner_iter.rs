@@ -174,7 +174,7 @@ impl Drop for Where {
 #[test]
 fn dropping_it_early_drops_the_stream_on_the_loop_first() {
     let runner = ThreadRunner::new();
-    let loop_thread = runner.run(async { thread::current().id() }).unwrap();
+    let loop_thread = runner.spawn(async { thread::current().id() }).result(None).unwrap();
     for read in [0, 1, 1_000] {
         let (said, heard) = mpsc::channel();
         let place = Where(said);
@@ -249,7 +249,7 @@ fn a_closed_or_failed_runner_gives_its_reason_as_the_only_item() {
     let failed =
         ThreadRunner::builder().loop_factory(|| Err(io::ErrorKind::Other.into())).build().unwrap();
     let mut items = failed.wrap_iter(numbers());
-    assert!(matches!(items.next(), Some(Err(ResultError::StartFailed(_)))));
+    assert!(matches!(items.next(), Some(Err(ResultError::Refused(_)))));
 }
 
 #[test]

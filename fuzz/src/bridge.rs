@@ -4,7 +4,7 @@
 //! up to the operations alone.
 
 use super::Script;
-use callbridge::{Bridge, FutureState, ResultError, TrySubmitError};
+use callbridge::{Bridge, FutureState, ResultError, SubmitError};
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -118,6 +118,8 @@ struct Run {
     /// Callbacks that the loop has yet to run, and those it has run.
     to_run: Vec<u32>,
     ran: Vec<u32>,
+    /// Callbacks that went with the loop.
+    never_ran: u64,
     next_id: u32,
 }
 
@@ -130,7 +132,7 @@ impl Run {
         let limit = usize::from(script.byte() % 4) + 1;
         let bridge = Bridge::builder(runtime.handle().clone())
             .max_in_flight(limit)
-            .waiters_nap(false)
+            .spin_before_park(false)
             .build();
         Run {
             bridge,
@@ -144,12 +146,13 @@ impl Run {
             posted: Arc::default(),
             to_run: Vec::new(),
             ran: Vec::new(),
+            never_ran: 0,
             next_id: 0,
         }
     }
 
     fn in_flight(&self) -> usize {
-        self.calls.iter().filter(|call| call.ended.is_none()).count()
+        self.calls.iter().filter(|call| call.ended.is_none()).count() + self.to_run.len()
     }
 
     fn accepts(&self) -> bool {
@@ -189,13 +192,13 @@ impl Run {
                     live,
                 });
             }
-            Err(TrySubmitError::Full(body)) => {
+            Err(SubmitError::Full(body)) => {
                 assert!(self.accepts() && full);
                 self.refused += 1;
                 drop(body);
                 assert_eq!(live.load(SeqCst), 0);
             }
-            Err(TrySubmitError::Closed(_)) => {
+            Err(SubmitError::Closed(_)) => {
                 assert!(!self.accepts());
                 self.refused += 1;
             }
@@ -238,6 +241,7 @@ impl Run {
     fn stop_loop(&mut self) {
         if self.runtime.take().is_some() {
             self.settle();
+            self.never_ran += self.to_run.len() as u64;
             self.to_run.clear();
         }
     }
@@ -245,10 +249,15 @@ impl Run {
     fn post(&mut self) {
         self.next_id += 1;
         let (id, log) = (self.next_id, Arc::clone(&self.posted));
-        let answer = self.bridge.call_soon_threadsafe(move || log.lock().unwrap().push(id));
-        assert_eq!(answer.is_ok(), self.accepts());
-        if answer.is_ok() {
-            self.to_run.push(id);
+        let full = self.in_flight() >= self.limit;
+        let answer = self.bridge.try_call_soon_threadsafe(move || log.lock().unwrap().push(id));
+        assert_eq!(answer.is_ok(), self.accepts() && !full);
+        match answer {
+            Ok(()) => {
+                self.submitted += 1;
+                self.to_run.push(id);
+            }
+            Err(_) => self.refused += 1,
         }
     }
 
@@ -304,10 +313,10 @@ impl Run {
         let ended = |state| self.calls.iter().filter(|call| call.ended == Some(state)).count();
         let paper = [
             self.submitted,
-            ended(FutureState::Finished) as u64,
+            (ended(FutureState::Finished) + self.ran.len()) as u64,
             ended(FutureState::Cancelled) as u64,
             ended(FutureState::Panicked) as u64,
-            ended(FutureState::LoopClosed) as u64,
+            ended(FutureState::LoopClosed) as u64 + self.never_ran,
             self.in_flight() as u64,
             self.refused,
         ];

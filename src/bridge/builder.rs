@@ -1,7 +1,6 @@
 use super::core::Core;
 use super::{Bridge, Owner};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::runtime::Handle;
 
 /// Settings of a [`Bridge`]; see [`Bridge::builder`].
@@ -15,8 +14,7 @@ pub struct BridgeBuilder {
     pub(super) handle: Handle,
     pub(super) max_in_flight: usize,
     pub(super) name: String,
-    pub(super) linger: Duration,
-    pub(super) waiters_nap: bool,
+    pub(super) spins: bool,
 }
 
 impl BridgeBuilder {
@@ -25,8 +23,7 @@ impl BridgeBuilder {
             handle,
             max_in_flight: Bridge::DEFAULT_MAX_IN_FLIGHT,
             name: "callbridge".to_owned(),
-            linger: Duration::ZERO,
-            waiters_nap: true,
+            spins: true,
         }
     }
 
@@ -61,58 +58,35 @@ impl BridgeBuilder {
         self
     }
 
-    /// A name for `Debug` output and threads; "callbridge" unless told.
+    /// A name for `Debug` output, threads and the tasks that tokio-console shows; "callbridge" unless
+    /// told. Threads are named after it up to its first NUL byte.
     ///
     /// # Examples
     ///
     /// See [`Bridge::name`].
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
+        self.name.truncate(self.name.find('\0').unwrap_or(self.name.len()));
         self
     }
 
-    /// How long the loop looks for the next call before it sleeps; not at all unless told.
+    /// Whether a waiting thread may spin for some microseconds before it parks; `true` unless told.
     ///
-    /// Waking a loop that sleeps costs several microseconds. A loop that lingers answers a thread
-    /// that asks again and again in a tenth of that, and pays with its core: while it lingers, it
-    /// polls its other tasks and looks again, for up to `time` after each call. Some 10 to 50 µs do
-    /// for a thread that asks in a tight loop.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::time::Duration;
-    ///
-    /// let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
-    /// let handle = runtime.handle().clone();
-    /// let bridge = callbridge::Bridge::builder(handle).linger(Duration::from_micros(20)).build();
-    /// assert_eq!(bridge.run_coroutine_threadsafe(async { 1 }).result(None).unwrap(), 1);
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn linger(mut self, time: Duration) -> Self {
-        self.linger = time;
-        self
-    }
-
-    /// Whether a waiting thread may look for its result a few microseconds longer before it sleeps;
-    /// `true` unless told.
-    ///
-    /// It looks for about as long as it has been taking to wake two threads, between 12 and 50 µs,
-    /// and only while that has been paying off: after results that came later than that it sleeps at
-    /// once, and tries again ever more rarely, down to one wait in 1 024. On a single core it never
-    /// does.
+    /// It spins for about as long as it has been taking to wake two threads, between 12 and 50 µs, and
+    /// only while that has been paying off: after results that came later than that it parks at once,
+    /// and tries again ever more rarely, down to one wait in 1 024. On a single core it never does.
     ///
     /// # Examples
     ///
     /// ```
     /// let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
     /// let handle = runtime.handle().clone();
-    /// let bridge = callbridge::Bridge::builder(handle).waiters_nap(false).build();
+    /// let bridge = callbridge::Bridge::builder(handle).spin_before_park(false).build();
     /// assert_eq!(bridge.run_coroutine_threadsafe(async { 1 }).result(None).unwrap(), 1);
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub fn waiters_nap(mut self, allowed: bool) -> Self {
-        self.waiters_nap = allowed;
+    pub fn spin_before_park(mut self, allowed: bool) -> Self {
+        self.spins = allowed;
         self
     }
 
@@ -122,6 +96,8 @@ impl BridgeBuilder {
     ///
     /// See [`Bridge::builder`].
     pub fn build(self) -> Bridge {
-        Bridge { owner: Arc::new(Owner { core: Core::new(self) }) }
+        let core = Core::new(self);
+        core.watch_loop();
+        Bridge { owner: Arc::new(Owner { core }) }
     }
 }

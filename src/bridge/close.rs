@@ -1,11 +1,10 @@
 use super::core::Core;
-use crate::future::lone_promise;
-use crate::sync::Deadline;
+use super::stats::BridgeStats;
+use crate::future::Origin;
 use crate::sync::context::drives_a_loop;
-use crate::sync::prim::thread;
+use crate::sync::{self, Deadline};
 use std::fmt;
 use std::panic::Location;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long work inside a poll is waited for after the deadline.
@@ -27,12 +26,10 @@ const GRACE: Duration = Duration::from_millis(100);
 #[non_exhaustive]
 #[must_use = "it names what did not stop"]
 pub struct CloseReport {
-    /// Calls in flight that ended before the deadline.
+    /// Calls in flight that ended before the deadline, their callbacks included.
     pub drained: usize,
     /// Calls that were dropped at the deadline.
     pub cancelled: usize,
-    /// Callbacks of `call_soon_threadsafe` that hadn't run by the end.
-    pub callbacks_left: usize,
     /// Calls that could not be dropped, because they don't come out of a poll.
     pub stuck: Vec<StuckCall>,
     /// Calls that are still in flight: stuck ones, and all of them if the closing did not wait.
@@ -50,7 +47,7 @@ impl CloseReport {
     ///
     /// See [`CloseReport`].
     pub fn is_clean(&self) -> bool {
-        self.cancelled == 0 && self.callbacks_left == 0 && self.in_flight == 0
+        self.cancelled == 0 && self.in_flight == 0
     }
 }
 
@@ -58,8 +55,8 @@ impl fmt::Display for CloseReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let CloseReport { drained, cancelled, elapsed, .. } = self;
         write!(f, "closed in {elapsed:?}: {drained} drained, {cancelled} cancelled")?;
-        if self.callbacks_left > 0 {
-            write!(f, ", {} callbacks left", self.callbacks_left)?;
+        if self.in_flight > 0 {
+            write!(f, ", {} in flight", self.in_flight)?;
         }
         for call in &self.stuck {
             write!(f, ", stuck: {call}")?;
@@ -68,7 +65,7 @@ impl fmt::Display for CloseReport {
     }
 }
 
-/// A call that could not be ended: it is inside a poll.
+/// A call that could not be ended: it is inside a poll, or a destructor of its future.
 ///
 /// # Examples
 ///
@@ -89,93 +86,110 @@ impl fmt::Display for CloseReport {
 /// # drop(call);
 /// # Ok::<(), std::io::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StuckCall {
     /// Where the call was submitted.
     pub location: &'static Location<'static>,
+    /// The name of the thread that it holds, if that has one.
+    pub thread: Option<Box<str>>,
 }
 
 impl fmt::Display for StuckCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the call submitted at {}", self.location)
+        write!(f, "the call submitted at {}", self.location)?;
+        match &self.thread {
+            Some(thread) => write!(f, " on thread {thread:?}"),
+            None => Ok(()),
+        }
     }
 }
 
-/// What a closing starts from.
-#[derive(Clone, Copy)]
-struct Opening {
+/// A closing under way.
+struct Closing<'a> {
+    core: &'a Core,
     started: Instant,
-    /// Calls that had ended before.
-    ended: u64,
+    deadline: Deadline,
+    grace: Duration,
+    /// The counters when it began.
+    before: BridgeStats,
 }
 
-/// Refuses new work and tells what is running.
-fn begin(core: &Core) -> Opening {
-    // Counted before the tokens are cancelled, which lets work end at once.
-    let opening = Opening { started: Instant::now(), ended: core.ledger.ended() };
-    core.begin_close();
-    opening
-}
-
-fn is_idle(core: &Core) -> bool {
-    core.ledger.in_flight() == 0 && core.callbacks.pending() == 0
-}
-
-pub(super) fn close_blocking(core: &Core, deadline: Duration) -> CloseReport {
-    let opening = begin(core);
-    if !is_idle(core) && drives_a_loop() {
-        return report(core, opening.started, 0, 0, true);
+impl<'a> Closing<'a> {
+    /// Refuses new work and tells what is running.
+    fn begin(core: &'a Core, timeout: Option<Duration>) -> Self {
+        // Nothing ends in a child process: what is in flight stayed in the parent.
+        let forked = core.is_forked();
+        let closing = Closing {
+            core,
+            started: Instant::now(),
+            deadline: if forked { Deadline::Now } else { Deadline::after(timeout) },
+            grace: if forked { Duration::ZERO } else { GRACE },
+            // Read before the tokens are cancelled, which lets work end at once.
+            before: core.stats(),
+        };
+        core.begin_close();
+        closing
     }
-    finish(core, opening, deadline)
-}
 
-fn finish(core: &Core, opening: Opening, deadline: Duration) -> CloseReport {
-    let deadline = Deadline::after(Some(deadline));
-    let late = core.ledger.wait_drained(deadline);
-    core.callbacks.wait_drained(deadline);
-    let drained = (core.ledger.ended() - opening.ended) as usize;
-    // Nothing is left, or nothing more is waited for: either way the drivers can go.
-    core.die();
-    let stuck = core.ledger.wait_drained(Deadline::after(Some(GRACE)));
-    report(core, opening.started, drained, late.saturating_sub(stuck), false)
-}
+    /// Ends what is left; the counters at that moment, and the deadline for the rest.
+    fn abort(&self) -> (BridgeStats, Deadline) {
+        let in_time = self.core.stats();
+        self.core.abort();
+        (in_time, Deadline::after(self.grace))
+    }
 
-fn report(
-    core: &Core,
-    started: Instant,
-    drained: usize,
-    cancelled: usize,
-    would_deadlock: bool,
-) -> CloseReport {
-    // Without anything in flight, what a driver polls is over, whatever its desk still says.
-    let polled = if core.ledger.in_flight() > 0 { core.queue.polled() } else { Vec::new() };
-    let stuck = polled.into_iter().map(|location| StuckCall { location }).collect();
-    CloseReport {
-        drained,
-        cancelled,
-        callbacks_left: core.callbacks.pending(),
-        stuck,
-        in_flight: core.ledger.in_flight(),
-        elapsed: started.elapsed(),
-        would_deadlock,
+    /// The end of a close that has waited.
+    fn end(self, in_time: BridgeStats) -> CloseReport {
+        let report = self.report(in_time, false);
+        if report.in_flight > 0 {
+            self.core.give_up();
+        }
+        report
+    }
+
+    fn report(&self, in_time: BridgeStats, would_deadlock: bool) -> CloseReport {
+        let stats = self.core.stats();
+        let running = if stats.in_flight > 0 { self.core.running() } else { Vec::new() };
+        let call = |(location, thread)| StuckCall { location, thread };
+        let stuck = running.into_iter().map(call).collect();
+        CloseReport {
+            drained: (in_time.ended() - self.before.ended()) as usize,
+            cancelled: (stats.loop_closed - in_time.loop_closed) as usize,
+            stuck,
+            in_flight: stats.in_flight,
+            elapsed: self.started.elapsed(),
+            would_deadlock,
+        }
     }
 }
 
-pub(super) async fn close(core: Arc<Core>, deadline: Duration) -> CloseReport {
-    let opening = begin(&core);
-    if is_idle(&core) {
-        return finish(&core, opening, deadline);
+/// A closing that nobody waits for any more ends what is in flight at once.
+struct AbortOnDrop<'a>(&'a Core);
+
+impl Drop for AbortOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
-    let (promise, closing) = lone_promise();
-    let waiting = Arc::clone(&core);
-    let thread = thread::Builder::new()
-        .name(format!("{}-close", core.name))
-        .spawn(move || promise.resolve(Ok(finish(&waiting, opening, deadline))));
-    let closed = match thread {
-        Ok(_detached) => closing.await.ok(),
-        Err(_) => None,
-    };
-    // Without a thread to wait on: cancel at once instead of never.
-    closed.unwrap_or_else(|| finish(&core, opening, Duration::ZERO))
+}
+
+pub(super) fn close_blocking(core: &Core, timeout: Option<Duration>) -> CloseReport {
+    let closing = Closing::begin(core, timeout);
+    if !core.is_idle() && drives_a_loop() {
+        return closing.report(closing.before, true);
+    }
+    let _idle = core.wait_idle(closing.deadline);
+    let (in_time, rest) = closing.abort();
+    let _idle = core.wait_idle(rest);
+    closing.end(in_time)
+}
+
+pub(super) async fn close(core: &Core, timeout: Option<Duration>) -> CloseReport {
+    let closing = Closing::begin(core, timeout);
+    let _end = AbortOnDrop(core);
+    let name = format!("{}-close", core.name);
+    sync::timeout(closing.deadline, &name, core.until_idle()).await;
+    let (in_time, rest) = closing.abort();
+    sync::timeout(rest, &name, core.until_idle()).await;
+    closing.end(in_time)
 }

@@ -1,173 +1,276 @@
 use super::builder::BridgeBuilder;
-use super::callbacks::{Callback, Callbacks};
-use super::driver::Driver;
-use super::error::LoopClosed;
-use super::ledger::Ledger;
-use super::run_queue::{From, Help, Remains, RunQueue};
-use super::work::Work;
-use crate::future::{BlockingFuture, Failure, Origin, promise};
-use crate::sync::context::LoopMark;
-use crate::sync::event_loop::{enter, on_worker, spawn};
-use async_task::Runnable;
+use super::counters::Counters;
+use super::stats::BridgeStats;
+use super::suspended::Suspended;
+use super::task::Task;
+use crate::future::{BlockingFuture, Failure, Origin, promise_of};
+use crate::sync::context::drives_a_loop;
+use crate::sync::event_loop::spawn;
+use crate::sync::prim::atomic::AtomicBool;
+use crate::sync::prim::atomic::Ordering::Relaxed;
+use crate::sync::{
+    Deadline, Limiter, Monitor, NoPermit, Site, WaitError, contain, running_for, wait, wake,
+};
 use std::future::Future;
-use std::panic::Location;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::task::Waker;
-use std::time::Duration;
-use tokio::runtime::{Handle, RuntimeFlavor};
+use std::task::{Context, Poll, Waker};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-/// Where a call was submitted.
-pub(super) type Site = &'static Location<'static>;
-
-/// What all clones of a bridge, its drivers and its calls share.
+/// What all clones of a bridge and its calls share.
 pub(super) struct Core {
     pub(super) handle: Handle,
     pub(super) name: String,
     /// Who is in flight.
-    pub(super) ledger: Ledger,
-    /// What is ready, and who polls it.
-    pub(super) queue: RunQueue<Runnable<Site>, Site>,
-    /// Cancelled when the bridge begins to close or the loop dies.
-    pub(super) token: CancellationToken,
-    /// The lane of `call_soon_threadsafe`.
-    pub(super) callbacks: Callbacks,
-    /// How long a driver looks for more work before it sleeps.
-    pub(super) linger: Duration,
-    /// Whether waiters may look a little longer before they sleep.
-    waiters_nap: bool,
-    /// How often a driver was polled, modulo 2³²; a call that sees no turn since its submission
-    /// knows that nobody drives the loop.
-    turns: AtomicU32,
+    pub(super) limiter: Limiter,
+    counters: Counters,
+    /// Calls that wait to be woken.
+    suspended: Suspended,
+    /// Where closers wait, once `closing`.
+    idle: Monitor<()>,
+    closing: AtomicBool,
+    /// Cancelled when the bridge begins to close or the loop goes away.
+    token: CancellationToken,
+    watch: Monitor<Watching>,
+    /// A close is over: whoever still waits for a call waits in vain.
+    given_up: Monitor<bool>,
+    spins: bool,
+    /// The process that the bridge was made in.
+    process: u32,
+}
+
+/// What the task that watches the loop is for.
+#[derive(Clone, Copy, Default)]
+struct Watching {
+    /// The last bridge has gone.
+    released: bool,
+    /// Somebody holds a child token, and wants to know of the loop's end after that, too.
+    token_taken: bool,
+}
+
+/// Why a call isn't admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Full,
+    TimedOut,
+    Closed,
+    WouldDeadlock,
+    Forked,
 }
 
 impl Origin for Core {
-    fn turns(&self) -> u32 {
-        self.turns.load(Ordering::Relaxed)
+    fn turns(&self) -> Option<u32> {
+        Some(self.counters.begun() as u32)
+    }
+
+    fn begin(&self) {
+        self.counters.begin();
+    }
+
+    fn is_ending(&self) -> bool {
+        self.suspended.is_aborted()
     }
 
     fn suspend(&self, waker: Waker) -> Option<u32> {
-        self.queue.suspend(waker)
+        self.suspended.enter(waker)
     }
 
-    fn nudge(&self, place: u32) {
-        if let Some(waker) = self.queue.waker_of(place) {
-            waker.wake();
-        }
+    fn cancel(&self, place: u32) {
+        self.suspended.wake(place);
     }
 
-    fn enter_end(&self, place: Option<u32>, failure: Option<&Failure>) {
+    /// Forgets the suspended call at `place`, counts the end, and frees the room, in this order.
+    fn end(&self, place: Option<u32>, failure: Option<&Failure>) {
         if let Some(place) = place {
-            self.queue.unsuspend(place);
+            self.suspended.leave(place);
         }
-        self.ledger.release(failure);
-        for driver in self.queue.leavers(|| self.ledger.in_flight()) {
-            driver.wake();
+        self.counters.end(failure);
+        self.limiter.release();
+    }
+
+    fn settled(&self) {
+        // Pairs with `begin_close`: either this sees that a closer waits, or that has seen this end.
+        self.counters.settle();
+        if self.closing.load(Relaxed) && self.is_idle() {
+            self.idle.change(|()| ());
         }
     }
 
-    fn waiters_nap(&self) -> bool {
-        self.waiters_nap
+    fn is_forked(&self) -> bool {
+        self.process != std::process::id()
+    }
+
+    fn spins(&self) -> bool {
+        self.spins
+    }
+
+    fn given_up(&self) -> Option<&Monitor<bool>> {
+        Some(&self.given_up)
+    }
+
+    fn handle(&self) -> Option<&Handle> {
+        Some(&self.handle)
     }
 }
 
 impl Core {
     pub(super) fn new(settings: BridgeBuilder) -> Arc<Self> {
-        let BridgeBuilder { handle, max_in_flight, name, linger, waiters_nap } = settings;
-        let elastic = handle.runtime_flavor() != RuntimeFlavor::CurrentThread;
-        let workers = handle.metrics().num_workers();
-        let core = Arc::new(Core {
+        let BridgeBuilder { handle, max_in_flight, name, spins } = settings;
+        Arc::new(Core {
             handle,
             name,
-            ledger: Ledger::new(max_in_flight),
-            queue: RunQueue::new(workers, elastic),
+            limiter: Limiter::new(max_in_flight),
+            counters: Counters::new(),
+            suspended: Suspended::new(),
+            idle: Monitor::new(()),
+            closing: AtomicBool::new(false),
             token: CancellationToken::new(),
-            callbacks: Callbacks::new(),
-            linger,
-            waiters_nap,
-            turns: AtomicU32::new(0),
-        });
-        // There is a driver from the start, whose drop tells that the loop has gone.
-        core.help(core.queue.first_driver());
-        core
+            watch: Monitor::new(Watching::default()),
+            given_up: Monitor::new(false),
+            spins,
+            process: std::process::id(),
+        })
     }
 
-    /// Starts an admitted call.
-    pub(super) fn start<F>(self: &Arc<Self>, future: F, site: Site) -> BlockingFuture<F::Output>
+    /// By what a report of running work knows the bridge.
+    pub(super) fn id(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    /// Starts a task whose drop tells that the loop has gone; it ends when nobody wants to know.
+    pub(super) fn watch_loop(self: &Arc<Self>) {
+        let watch = Watch { core: Arc::clone(self), ticket: None, over: false };
+        drop(spawn(&self.handle, &self.name, watch));
+    }
+
+    /// The last bridge has gone.
+    pub(super) fn release(&self) {
+        self.watch.change(|watching| watching.released = true);
+    }
+
+    pub(super) fn child_token(&self) -> CancellationToken {
+        self.watch.with(|watching| watching.token_taken = true);
+        self.token.child_token()
+    }
+
+    pub(super) fn stats(&self) -> BridgeStats {
+        let limits = || {
+            let left = self.limiter.left();
+            (self.limiter.entered(), left)
+        };
+        let high_water = self.limiter.high_water();
+        BridgeStats { high_water, ..self.counters.stats(limits) }
+    }
+
+    /// Whether nothing is in flight and every result is there.
+    pub(super) fn is_idle(&self) -> bool {
+        let settled = self.counters.settled();
+        self.limiter.entered() == settled
+    }
+
+    /// Ready when the bridge is idle, for one that is closing.
+    pub(super) fn until_idle(&self) -> impl Future<Output = ()> + Send {
+        self.idle.until(|()| self.is_idle().then_some(()))
+    }
+
+    pub(super) fn wait_idle(&self, deadline: Deadline) -> Result<(), WaitError> {
+        self.idle.wait(deadline, |()| self.is_idle().then_some(()))
+    }
+
+    /// Where the calls were submitted that are inside a poll or a destructor.
+    pub(super) fn running(&self) -> Vec<(Site, Option<Box<str>>)> {
+        running_for(self.id()).into_iter().map(|(work, thread)| (work.site, thread)).collect()
+    }
+
+    /// Admits a call, waiting for room until the deadline.
+    pub(super) fn admit(&self, deadline: Deadline) -> Result<(), Refusal> {
+        let admitted = match self.limiter.try_acquire() {
+            Ok(()) => return Ok(()),
+            Err(NoPermit::Closed) => Err(Refusal::Closed),
+            Err(NoPermit::Full) if deadline == Deadline::Now => Err(Refusal::Full),
+            Err(NoPermit::Full) if self.is_forked() => Err(Refusal::Forked),
+            Err(NoPermit::Full) => {
+                let mut acquire = self.limiter.acquire();
+                match wait(deadline, |cx| Pin::new(&mut acquire).poll(cx)) {
+                    Ok(Ok(())) => return Ok(()),
+                    Ok(Err(_)) => Err(Refusal::Closed),
+                    Err(WaitError::TimedOut) => Err(Refusal::TimedOut),
+                    Err(WaitError::WouldDeadlock) => Err(Refusal::WouldDeadlock),
+                }
+            }
+        };
+        self.counters.refuse();
+        admitted
+    }
+
+    /// Admits a call that the calling thread polls itself, where it may.
+    pub(super) fn admit_inline(&self, deadline: Deadline) -> Result<(), Refusal> {
+        if drives_a_loop() {
+            self.counters.refuse();
+            return Err(Refusal::WouldDeadlock);
+        }
+        self.admit(deadline)
+    }
+
+    /// Starts an admitted call as a task of the loop.
+    #[track_caller]
+    pub(super) fn start<F>(self: &Arc<Self>, future: F) -> BlockingFuture<F::Output>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let (promise, blocking_future) = promise(Arc::clone(self) as Arc<dyn Origin>);
-        let work = Work::new(future, promise);
-        let core = Arc::clone(self);
-        let schedule = move |runnable| core.schedule(runnable);
-        let (runnable, task) =
-            async_task::Builder::new().metadata(site).spawn(move |_| work, schedule);
-        self.schedule(runnable);
+        let (promise, blocking_future) = promise_of(Arc::clone(self) as Arc<dyn Origin>);
+        // On a loop that is gone, tokio drops the work here and now, which ends the call.
+        let task = spawn(&self.handle, &self.name, Task::new(future, promise));
         blocking_future.keep(task)
-    }
-
-    pub(super) fn call_soon(&self, callback: Callback) -> Result<(), LoopClosed> {
-        if self.ledger.is_closed() {
-            return Err(LoopClosed);
-        }
-        self.callbacks.push(callback, &self.handle)
-    }
-
-    fn schedule(self: &Arc<Self>, runnable: Runnable<Site>) {
-        let from = if on_worker() { From::Worker } else { From::Outside };
-        match self.queue.push(runnable, from) {
-            Ok(help) => self.help(help),
-            Err(runnable) => self.bury([runnable]),
-        }
-    }
-
-    pub(super) fn help(self: &Arc<Self>, help: Help) {
-        match help {
-            Help::Wake(waker) => waker.wake(),
-            // On a loop that is gone, tokio drops the driver here and now, which ends the queue.
-            Help::Spawn(from) => spawn(&self.handle, Driver::new(Arc::clone(self), from)),
-            Help::None => {}
-        }
-    }
-
-    pub(super) fn note_turn(&self) {
-        self.turns.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The last bridge has gone: the lane ends with its last callback, drivers with the last call.
-    pub(super) fn abandon(&self) {
-        self.callbacks.close();
-        for driver in self.queue.abandon() {
-            driver.wake();
-        }
     }
 
     /// Refuses new work from now on, and tells running work.
     pub(super) fn begin_close(&self) {
-        self.ledger.close();
-        self.callbacks.close();
-        self.token.cancel();
+        self.closing.store(true, Relaxed);
+        // Pairs with `settled`.
+        self.counters.see_settled();
+        self.limiter.close();
+        contain("a waker of a child token", || self.token.cancel());
     }
 
-    /// Drops whatever is left; work inside a poll is dropped when it comes out of it.
-    pub(super) fn die(&self) {
+    /// Releases whoever waits for a call that can't be ended: its loop isn't driven, or is blocked.
+    pub(super) fn give_up(&self) {
+        self.given_up.change(|given_up| *given_up = true);
+    }
+
+    /// Ends whatever is left: each call on the thread that polls it, when it comes out of its poll.
+    pub(super) fn abort(&self) {
         self.begin_close();
-        let Remains { ready, wakers } = self.queue.kill();
-        self.bury(ready);
-        let _mark = LoopMark::new();
-        let _context = enter(&self.handle);
-        for waker in wakers {
-            // Suspended work comes back to `schedule`, which buries it.
-            waker.wake();
-        }
+        self.suspended.abort().into_iter().for_each(wake);
     }
+}
 
-    fn bury(&self, work: impl IntoIterator<Item = Runnable<Site>>) {
-        let _mark = LoopMark::new();
-        let _context = enter(&self.handle);
-        work.into_iter().for_each(drop);
+/// The task that watches the loop: tells the core that the loop has gone, when the loop drops it.
+struct Watch {
+    core: Arc<Core>,
+    ticket: Option<u64>,
+    over: bool,
+}
+
+impl Future for Watch {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let over = this.core.watch.poll(&mut this.ticket, cx, |watching| {
+            (watching.released && !watching.token_taken).then_some(())
+        });
+        this.over = over.is_ready();
+        over
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if !self.over {
+            self.core.abort();
+        }
     }
 }

@@ -41,7 +41,7 @@ impl<T> Builder<T> {
                 on_loss: None,
                 watermarks: None,
                 batched: true,
-                naps: true,
+                spins: true,
             },
         }
     }
@@ -188,13 +188,13 @@ impl<T> Builder<T> {
     /// ```
     /// use callbridge::channel;
     ///
-    /// let (sender, mut frames) = channel::builder().waiters_nap(false).build()?;
+    /// let (sender, mut frames) = channel::builder().spin_before_park(false).build()?;
     /// sender.send(1)?;
     /// assert_eq!(frames.try_recv(), Ok(1));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn waiters_nap(mut self, allowed: bool) -> Self {
-        self.rules.naps = allowed;
+    pub fn spin_before_park(mut self, allowed: bool) -> Self {
+        self.rules.spins = allowed;
         self
     }
 
@@ -243,7 +243,7 @@ impl<T> Builder<T> {
                     | Overflow::Latest
                     | Overflow::BlockFor(_, Fallback::DropOldest)
             );
-        rules.naps &= rules.batched;
+        rules.spins &= rules.batched;
         Ok(connect(rules))
     }
 }
@@ -314,7 +314,7 @@ pub(super) struct Rules<T> {
     /// Whether the consumer takes all there is at once (see `queue`).
     pub(super) batched: bool,
     /// Whether the ends pause (see `rhythm`).
-    pub(super) naps: bool,
+    pub(super) spins: bool,
 }
 
 struct Scales<T> {

@@ -2,6 +2,7 @@
 
 use super::overflow::Ending;
 use super::produce::{Refusal, Refused};
+use crate::sync::WaitError;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
@@ -204,27 +205,13 @@ pub enum RecvBlockingError {
     WouldDeadlock,
 }
 
-/// Why [`Sender::wait_closed`](crate::Sender::wait_closed) gave up.
-///
-/// # Examples
-///
-/// ```
-/// use callbridge::channel::{self, WaitClosedError};
-/// use std::time::Duration;
-///
-/// let (sender, _frames) = channel::channel::<u8>(1);
-/// let open = sender.wait_closed(Duration::from_millis(1));
-/// assert_eq!(open, Err(WaitClosedError::TimedOut));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum WaitClosedError {
-    /// The channel is still open.
-    #[error("the channel is still open: wait again, or longer")]
-    TimedOut,
-    /// Waiting here would block a thread that drives an event loop.
-    #[error("waiting for the end would block an event loop: await closed here")]
-    WouldDeadlock,
+impl From<WaitError> for RecvBlockingError {
+    fn from(error: WaitError) -> Self {
+        match error {
+            WaitError::TimedOut => RecvBlockingError::TimedOut,
+            WaitError::WouldDeadlock => RecvBlockingError::WouldDeadlock,
+        }
+    }
 }
 
 /// What went wrong at the source: the error given to [`Sender::fail`](crate::Sender::fail), or the

@@ -2,14 +2,12 @@
 //!
 //! The invariants are at the head of `state`.
 
-use super::error::{SourceError, WaitClosedError};
+use super::error::SourceError;
 use super::overflow::Ending;
 use super::state::{End, Shared, State, Termination};
-use crate::sync::context::drives_a_loop;
 use crate::sync::prim::lock;
-use crate::sync::{Deadline, Woken, contain, wake, with_parker};
+use crate::sync::{contain, wake};
 use std::task::Waker;
-use std::time::Duration;
 
 /// Everybody to be told of the end, once the lock is open.
 pub(super) struct Farewell {
@@ -91,35 +89,5 @@ impl<T> Shared<T> {
     pub(super) fn forget_end_waiter(&self, ticket: u64) {
         let entry = lock(&self.state).end_waiters.remove(ticket);
         drop(entry);
-    }
-
-    pub(super) fn wait_closed(&self, limit: Option<Duration>) -> Result<Ending, WaitClosedError> {
-        if let Some(ending) = self.ending() {
-            return Ok(ending);
-        }
-        let deadline = Deadline::after(limit);
-        if deadline.passed() {
-            return Err(WaitClosedError::TimedOut);
-        }
-        if drives_a_loop() {
-            return Err(WaitClosedError::WouldDeadlock);
-        }
-        with_parker(|parker| {
-            let ticket = match self.await_end(parker.waker().clone()) {
-                Ok(ending) => return Ok(ending),
-                Err(ticket) => ticket,
-            };
-            let result = loop {
-                let woken = parker.park(deadline);
-                if let Some(ending) = self.ending() {
-                    break Ok(ending);
-                }
-                if woken == Woken::TimedOut {
-                    break Err(WaitClosedError::TimedOut);
-                }
-            };
-            self.forget_end_waiter(ticket);
-            result
-        })
     }
 }

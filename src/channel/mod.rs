@@ -47,6 +47,7 @@
 //! # }
 //! ```
 
+mod backoff;
 mod buffer;
 mod builder;
 mod consume;
@@ -56,13 +57,11 @@ mod finish;
 mod overflow;
 mod produce;
 mod queue;
-mod rhythm;
 mod send_future;
 mod sender;
 mod state;
 mod stats;
 mod stream;
-mod waitlist;
 
 #[cfg(all(test, callbridge_loom))]
 mod loom_tests;
@@ -70,7 +69,6 @@ mod loom_tests;
 pub use builder::{BuildError, Builder};
 pub use error::{
     RecvBlockingError, SendError, SendTimeoutError, SourceError, TryRecvError, TrySendError,
-    WaitClosedError,
 };
 pub use overflow::{Ending, Fallback, Loss, LossReason, Overflow, Pressure, Sent};
 pub use send_future::{Closed, SendFuture};

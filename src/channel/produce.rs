@@ -4,10 +4,9 @@
 
 use super::overflow::{Fallback, LossReason, Overflow, Sent};
 use super::state::{Parked, Shared, State};
-use crate::sync::context::drives_a_loop;
 use crate::sync::prim::{MutexGuard, lock};
-use crate::sync::{Deadline, Woken, wake, with_parker};
-use std::task::Waker;
+use crate::sync::{Deadline, WaitError, may_wait, park_until, wake};
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 const UNTOUCHED: &str = "a frame that isn't accepted stays where it is";
@@ -139,39 +138,41 @@ impl<T> Shared<T> {
         };
         let give_up = |frame| self.offer_now(frame, weight, at_last).map_err(timed_out);
         let (since, deadline) = (Instant::now(), Deadline::after(limit));
-        if deadline.passed() {
-            return give_up(frame);
-        }
-        if drives_a_loop() {
-            self.book_refusal();
-            return Err(Refused { why: Refusal::WouldDeadlock, frame });
+        match may_wait(deadline) {
+            Ok(()) => {}
+            Err(WaitError::WouldDeadlock) => {
+                self.book_refusal();
+                return Err(Refused { why: Refusal::WouldDeadlock, frame });
+            }
+            Err(_) => return give_up(frame),
         }
         let made_progress = || self.handed.position() != before;
         let mut frame = Some(frame);
-        if self.rules.naps && self.rhythm.pause_sending(deadline, made_progress) {
+        if self.rules.spins && self.backoff.pause_sending(deadline, made_progress) {
             if let Some(remaining) = self.send_at_once(&mut frame) {
                 return Ok(Sent::Queued { remaining });
             }
         }
-        let frame = frame.expect(UNTOUCHED);
-        with_parker(|parker| {
-            let on_full = OnFull::Park(parker.waker().clone(), since);
-            let ticket = match self.offer(frame, weight, on_full) {
-                Offered::Settled(outcome) => return outcome,
-                Offered::Parked(ticket) => ticket,
+        let mut ticket = None;
+        let settled = park_until(deadline, |cx| {
+            let settled = match ticket {
+                Some(ticket) => self.settle(ticket),
+                None => {
+                    let on_full = OnFull::Park(cx.waker().clone(), since);
+                    match self.offer(frame.take().expect(UNTOUCHED), weight, on_full) {
+                        Offered::Settled(outcome) => Some(outcome),
+                        Offered::Parked(number) => {
+                            ticket = Some(number);
+                            None
+                        }
+                    }
+                }
             };
-            loop {
-                let woken = parker.park(deadline);
-                if let Some(outcome) = self.settle(ticket) {
-                    return outcome;
-                }
-                if woken == Woken::TimedOut {
-                    return match self.withdraw(ticket) {
-                        Some(frame) => give_up(frame),
-                        None => self.served(),
-                    };
-                }
-            }
+            settled.map_or(Poll::Pending, Poll::Ready)
+        });
+        settled.unwrap_or_else(|| match ticket.and_then(|ticket| self.withdraw(ticket)) {
+            Some(frame) => give_up(frame),
+            None => self.served(),
         })
     }
 
@@ -282,8 +283,8 @@ impl<T> Shared<T> {
     }
 
     /// Exchanges the waker of a frame that still waits.
-    pub(super) fn rewire(&self, ticket: u64, waker: Waker) {
-        let stale = lock(&self.state).parked.rewire(ticket, waker);
+    pub(super) fn replace_waker(&self, ticket: u64, waker: Waker) {
+        let stale = lock(&self.state).parked.replace_waker(ticket, waker);
         drop(stale);
     }
 

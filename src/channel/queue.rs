@@ -16,6 +16,7 @@
 //!    lock, so whoever reads the count under the lock finds it at `start` or beyond.
 
 use super::buffer::Buffer;
+use crate::sync::prim::CachePadded;
 use crate::sync::prim::atomic::{AtomicUsize, Ordering};
 use std::collections::VecDeque;
 
@@ -24,33 +25,32 @@ const ONE: usize = 2;
 
 /// How many frames the consumer has handed out of its batches, and whether a sender waits.
 ///
-/// On cache lines of its own: the consumer writes it for each frame, the senders what is beside it.
-#[repr(align(128))]
-pub(super) struct Handed(AtomicUsize);
+/// Padded: the consumer writes it for each frame, the senders what is beside it.
+pub(super) struct Handed(CachePadded<AtomicUsize>);
 
 impl Handed {
     pub(super) fn new() -> Self {
-        Handed(AtomicUsize::new(0))
+        Handed(CachePadded(AtomicUsize::new(0)))
     }
 
     /// Counts `frames` more; tells whether a sender waits for their slots.
     pub(super) fn add(&self, frames: usize) -> bool {
-        self.0.fetch_add(frames * ONE, Ordering::AcqRel) & WAITING != 0
+        self.0.0.fetch_add(frames * ONE, Ordering::AcqRel) & WAITING != 0
     }
 
     /// Announces a waiting sender, who then looks at the count once more.
     pub(super) fn announce(&self) {
-        self.0.fetch_or(WAITING, Ordering::AcqRel);
+        self.0.0.fetch_or(WAITING, Ordering::AcqRel);
     }
 
     /// Nobody waits any more.
     pub(super) fn retract(&self) {
-        self.0.fetch_and(!WAITING, Ordering::AcqRel);
+        self.0.0.fetch_and(!WAITING, Ordering::AcqRel);
     }
 
     /// How far the consumer has come; starts over at zero some day.
     pub(super) fn position(&self) -> Position {
-        Position(self.0.load(Ordering::Acquire) & !WAITING)
+        Position(self.0.0.load(Ordering::Acquire) & !WAITING)
     }
 }
 

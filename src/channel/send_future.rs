@@ -106,7 +106,7 @@ impl<'a, T> SendFuture<'a, T> {
         match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Fresh(frame) => self.start(frame, cx),
             Stage::Parked(ticket) => {
-                self.shared.rewire(ticket, cx.waker().clone());
+                self.shared.replace_waker(ticket, cx.waker().clone());
                 match self.shared.settle(ticket) {
                     Some(outcome) => Poll::Ready(outcome),
                     None => self.park(ticket),

@@ -1,15 +1,18 @@
 //! The source's end.
 
-use super::error::{SendError, SendTimeoutError, SourceError, TrySendError, WaitClosedError};
+use super::error::{SendError, SendTimeoutError, SourceError, TrySendError};
 use super::overflow::{Ending, LossReason, Sent};
 use super::produce::{OnFull, Refusal, Refused};
 use super::send_future::{Closed, SendFuture};
 use super::state::Shared;
 use super::stats::Stats;
 use crate::sync::prim::atomic::Ordering;
+use crate::sync::{Deadline, WaitError, wait};
 use std::error::Error;
 use std::fmt;
+use std::future::Future;
 use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -291,8 +294,7 @@ impl<T> Sender<T> {
     ///
     /// # Errors
     ///
-    /// [`WaitClosedError::TimedOut`], or [`WaitClosedError::WouldDeadlock`] on a thread that drives
-    /// an event loop.
+    /// [`WaitError::TimedOut`], or [`WaitError::WouldDeadlock`] on a thread that drives an event loop.
     ///
     /// # Examples
     ///
@@ -304,11 +306,12 @@ impl<T> Sender<T> {
     /// assert_eq!(sender.wait_closed(None), Ok(Ending::ConsumerDropped));
     /// consumer.join().unwrap();
     /// ```
-    pub fn wait_closed(
-        &self,
-        timeout: impl Into<Option<Duration>>,
-    ) -> Result<Ending, WaitClosedError> {
-        self.shared.wait_closed(timeout.into())
+    pub fn wait_closed(&self, timeout: impl Into<Option<Duration>>) -> Result<Ending, WaitError> {
+        if let Some(ending) = self.shared.ending() {
+            return Ok(ending);
+        }
+        let mut closed = pin!(self.closed());
+        wait(Deadline::after(timeout), |cx| closed.as_mut().poll(cx))
     }
 
     /// Calls back once when the channel ends, with the reason; at once if it has ended.

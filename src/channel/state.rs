@@ -17,13 +17,13 @@
 //! 7. The consumer ends the channel and empties the queue under one lock when it leaves, so after
 //!    that the queue is empty for good.
 
+use super::backoff::Backoff;
 use super::builder::Rules;
 use super::error::SourceError;
 use super::overflow::{Ending, LossReason};
 use super::queue::{Handed, Queue};
-use super::rhythm::Rhythm;
 use super::stats::{Books, Stats};
-use super::waitlist::WaitList;
+use crate::sync::WaitList;
 use crate::sync::prim::atomic::AtomicUsize;
 use crate::sync::prim::{Mutex, lock};
 use std::task::Waker;
@@ -39,7 +39,7 @@ pub(super) struct Shared<T> {
     pub(super) senders: AtomicUsize,
     pub(super) rules: Rules<T>,
     /// How long a sender without room stays awake.
-    pub(super) rhythm: Rhythm,
+    pub(super) backoff: Backoff,
 }
 
 pub(super) struct State<T> {
@@ -50,7 +50,7 @@ pub(super) struct State<T> {
     pub(super) consumer: Option<Waker>,
     pub(super) end: Option<End>,
     /// Who waits for the end, and what to call then.
-    pub(super) end_waiters: WaitList<()>,
+    pub(super) end_waiters: WaitList,
     pub(super) terminations: Vec<Termination>,
     pub(super) books: Books,
     /// An empty buffer for frames evicted together, kept so that evicting allocates nothing.
@@ -94,7 +94,7 @@ impl<T> Shared<T> {
             }),
             handed: Handed::new(),
             senders: AtomicUsize::new(1),
-            rhythm: Rhythm::new(rules.capacity),
+            backoff: Backoff::new(rules.capacity),
             rules,
         }
     }

@@ -128,7 +128,7 @@ impl Lost {
 /// How often and how long senders waited for room.
 ///
 /// A wait that ended while the sender still stayed awake for some microseconds (see
-/// [`Builder::waiters_nap`](crate::channel::Builder::waiters_nap)) isn't counted.
+/// [`Builder::spin_before_park`](crate::channel::Builder::spin_before_park)) isn't counted.
 ///
 /// # Examples
 ///

@@ -1,15 +1,14 @@
 //! The consumer's end.
 
+use super::backoff::Pace;
 use super::buffer::Buffer;
 use super::consume::Taken;
 use super::coop::within_budget;
 use super::error::{RecvBlockingError, SourceError, TryRecvError};
 use super::overflow::Ending;
-use super::rhythm::Pace;
 use super::state::Shared;
 use super::stats::Stats;
-use crate::sync::context::drives_a_loop;
-use crate::sync::{Deadline, Woken, with_parker};
+use crate::sync::{Deadline, wait};
 use futures_core::stream::{FusedStream, Stream};
 use std::fmt;
 use std::future::poll_fn;
@@ -170,23 +169,11 @@ impl<T> FrameStream<T> {
         if let Some(settled) = self.recv_or_register(None) {
             return settled;
         }
-        let deadline = Deadline::after(timeout.into());
-        if deadline.passed() {
-            return Err(RecvBlockingError::TimedOut);
-        }
-        if drives_a_loop() {
-            return Err(RecvBlockingError::WouldDeadlock);
-        }
-        with_parker(|parker| {
-            loop {
-                if let Some(settled) = self.recv_or_register(Some(parker.waker().clone())) {
-                    return settled;
-                }
-                if parker.park(deadline) == Woken::TimedOut {
-                    return self.recv_or_register(None).unwrap_or(Err(RecvBlockingError::TimedOut));
-                }
-            }
-        })
+        let waited = wait(Deadline::after(timeout), |cx| {
+            let settled = self.recv_or_register(Some(cx.waker().clone()));
+            settled.map_or(Poll::Pending, Poll::Ready)
+        });
+        waited.unwrap_or_else(|error| Err(error.into()))
     }
 
     fn recv_or_register(&mut self, waker: Option<Waker>) -> Option<Result<T, RecvBlockingError>> {
@@ -273,7 +260,7 @@ impl<T> FrameStream<T> {
         if !self.batch.is_empty() || !self.pace.keeps_up() {
             taken = self.take(max, sink, None);
         }
-        if let (Taken::Nothing, true) = (&taken, self.shared.rules.naps) {
+        if let (Taken::Nothing, true) = (&taken, self.shared.rules.spins) {
             let mut pace = self.pace;
             pace.pause(|| {
                 taken = self.take(max, sink, None);

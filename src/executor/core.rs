@@ -1,10 +1,11 @@
 use super::call::{Sending, ThreadCall};
 use super::card::{Card, StuckJob};
 use super::crew::{Crew, Order};
+use super::error::ExecutorError;
 use super::inbox::Inbox;
 use super::job::{Plain, Site, prepare};
 use super::worker;
-use crate::future::ExecutorError;
+
 use crate::sync::prim::{Mutex, lock, thread};
 use crate::sync::wake;
 use async_channel::TrySendError;

@@ -16,15 +16,15 @@
 //!
 //! A worker that waits inside a job lends its place: the others count as if it weren't there.
 
-use crate::sync::Deadline;
-use crate::sync::prim::{Condvar, Instant, Mutex, MutexGuard, lock};
-use std::sync::PoisonError;
+use crate::sync::Monitor;
+use crate::sync::prim::{Instant, Mutex, MutexGuard, lock};
+use std::future::Future;
 use std::task::Waker;
 
 pub(super) struct Crew {
     roster: Mutex<Roster>,
     /// Where a shutdown waits for the last worker.
-    gone: Condvar,
+    gone: Monitor<()>,
     /// The most workers that aren't waiting inside a job.
     max: usize,
 }
@@ -137,7 +137,7 @@ impl Crew {
                 closing: false,
                 summoned: Mark { at: Instant::now(), begun: 0 },
             }),
-            gone: Condvar::new(),
+            gone: Monitor::new(()),
             max,
         }
     }
@@ -326,7 +326,7 @@ impl Crew {
         let last = roster.workers == 0;
         drop(roster);
         if last {
-            self.gone.notify_all();
+            self.gone.change(|()| ());
         }
         Next::Leave
     }
@@ -338,18 +338,13 @@ impl Crew {
         roster.idle.iter().chain(&roster.watching).map(|seat| seat.waker.clone()).collect()
     }
 
-    /// Waits until the last worker has left; how many are left at the deadline.
-    pub(super) fn wait_gone(&self, deadline: Deadline) -> usize {
-        let mut roster = lock(&self.roster);
-        while roster.workers > 0 && !deadline.passed() {
-            roster = match deadline.remaining() {
-                None => self.gone.wait(roster).unwrap_or_else(PoisonError::into_inner),
-                Some(left) => {
-                    let woken = self.gone.wait_timeout(roster, left);
-                    woken.unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
-        }
-        roster.workers
+    /// How many workers there are.
+    pub(super) fn left(&self) -> usize {
+        lock(&self.roster).workers
+    }
+
+    /// Ready when the last worker has left.
+    pub(super) fn gone(&self) -> impl Future<Output = ()> + Send {
+        self.gone.until(|()| (self.left() == 0).then_some(()))
     }
 }

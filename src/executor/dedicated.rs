@@ -1,20 +1,22 @@
 use super::call::{Sending, ThreadCall};
 use super::card::{Card, StuckJob};
 use super::core::Reason;
-use super::inbox::{Inbox, SubmitError, wait_for};
+use super::error::ExecutorError;
+use super::inbox::Inbox;
 use super::job::{Left, On, Site, prepare};
 use super::shutdown::{self, ShutDown, ShutdownReport};
 use crate::future::{
-    BlockingFuture, ExecutorError, Failure, FutureState, ResultError, lone_promise, resolved,
+    BlockingFuture, Failure, FutureState, ResultError, SubmitError, lone_promise, resolved,
 };
 use crate::sync::context::drives_a_loop;
-use crate::sync::prim::{Condvar, Mutex, lock};
-use crate::sync::{Deadline, contain, discard, nap, panic_message};
+use crate::sync::prim::{Mutex, lock};
+use crate::sync::{Deadline, Monitor, contain, discard, panic_message, park_until, spin_until};
 use async_channel::TrySendError;
 use std::fmt;
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::pin;
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -77,9 +79,7 @@ struct Post<S: 'static> {
     /// What the thread does, once it runs.
     card: OnceLock<Arc<Card>>,
     /// The thread has dropped its value and is about to end.
-    gone: Mutex<bool>,
-    /// Where a shutdown waits for that.
-    left: Condvar,
+    gone: Monitor<bool>,
 }
 
 impl<S: 'static> DedicatedThread<S> {
@@ -191,6 +191,7 @@ impl<S: 'static> DedicatedThread<S> {
         let deadline = Deadline::after(timeout.into());
         match self.put(job, deadline, site) {
             Ok(result) => result.cancel_on_drop().result(deadline.remaining()),
+            Err(SubmitError::Closed(_)) => Err(Failure::from(self.post().why()).into()),
             Err(SubmitError::Refused(why, _)) => Err(ResultError::Refused(why)),
             Err(SubmitError::WouldDeadlock(_)) => Err(ResultError::WouldDeadlock),
             Err(_) => Err(ResultError::TimedOut { state: FutureState::Queued }),
@@ -224,7 +225,8 @@ impl<S: 'static> DedicatedThread<S> {
         let deadline = if own { Deadline::after(Some(Duration::ZERO)) } else { Deadline::Never };
         match self.put(job, deadline, Location::caller()) {
             Ok(result) => result,
-            Err(SubmitError::Refused(why, _)) => resolved(Failure::Refused(why)),
+            Err(SubmitError::Closed(_)) => resolved(self.post().why().into()),
+            Err(SubmitError::Refused(why, _)) => resolved(Failure::Refused(Box::new(why))),
             Err(_) => resolved(Failure::WouldDeadlock),
         }
     }
@@ -250,7 +252,8 @@ impl<S: 'static> DedicatedThread<S> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the returned future doesn't stop the shutdown once it was polled.
+    /// The shutdown begins with the first poll. Dropping the returned future after that refuses what is
+    /// queued and cancels what is running, at once.
     ///
     /// # Examples
     ///
@@ -263,7 +266,7 @@ impl<S: 'static> DedicatedThread<S> {
     /// # }
     /// ```
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
-        shutdown::shutdown(Arc::clone(&self.owner.post), deadline).await
+        shutdown::shutdown(self.post(), deadline).await
     }
 
     /// As [`shutdown`](Self::shutdown), for a thread that may block.
@@ -351,13 +354,16 @@ impl<S> Post<S> {
     fn next(&self) -> Option<super::job::Job<S>> {
         let more = || !self.inbox.is_empty() || self.inbox.is_closed();
         let taken = match self.inbox.take() {
-            Err(false) if nap(Deadline::Never, more) => self.inbox.take(),
+            Err(false) if spin_until(Deadline::Never, more) => self.inbox.take(),
             taken => taken,
         };
         match taken {
             Ok(job) => Some(job),
             Err(true) => None,
-            Err(false) => wait_for(pin!(self.inbox.receiver().recv()), Deadline::Never)?.ok(),
+            Err(false) => {
+                let mut next = pin!(self.inbox.receiver().recv());
+                park_until(Deadline::Never, |cx| next.as_mut().poll(cx))?.ok()
+            }
         }
     }
 }
@@ -371,17 +377,12 @@ impl<S: 'static> ShutDown for Post<S> {
         self.inbox.close();
     }
 
-    fn wait_gone(&self, deadline: Deadline) -> usize {
-        let mut gone = lock(&self.gone);
-        while !*gone && !deadline.passed() {
-            gone = match deadline.remaining() {
-                None => self.left.wait(gone).unwrap_or_else(PoisonError::into_inner),
-                Some(left) => {
-                    self.left.wait_timeout(gone, left).unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
-        }
-        usize::from(!*gone)
+    fn threads_left(&self) -> usize {
+        self.gone.with(|gone| usize::from(!*gone))
+    }
+
+    fn gone(&self) -> impl Future<Output = ()> + Send {
+        self.gone.until(|gone| gone.then_some(()))
     }
 
     fn refuse_queued(&self) -> usize {
@@ -558,8 +559,7 @@ impl DedicatedThreadBuilder {
             inbox: Inbox::new(self.queue),
             broken: OnceLock::new(),
             card: OnceLock::new(),
-            gone: Mutex::new(false),
-            left: Condvar::new(),
+            gone: Monitor::new(false),
         });
         let handle = Handle::try_current().ok();
         let mut builder = thread::Builder::new().name(post.name.clone());
@@ -579,13 +579,13 @@ impl DedicatedThreadBuilder {
                     let owner = Arc::new(Owner { post: Arc::clone(&post) });
                     promise.resolve(Ok(DedicatedThread { owner }));
                 }
-                Err(why) => promise.resolve(Err(Failure::Refused(why))),
+                Err(why) => promise.resolve(Err(why.into())),
             });
         });
         if let Err(error) = spawned {
             if let Some(promise) = lock(&promise).take() {
                 let why = ExecutorError::NoThread(Arc::new(error));
-                promise.resolve(Err(Failure::Refused(why)));
+                promise.resolve(Err(why.into()));
             }
         }
         starting
@@ -601,8 +601,7 @@ impl<S> Drop for Leaving<'_, S> {
     fn drop(&mut self) {
         self.post.inbox.close();
         self.post.refuse_queued();
-        *lock(&self.post.gone) = true;
-        self.post.left.notify_all();
+        self.post.gone.change(|gone| *gone = true);
     }
 }
 

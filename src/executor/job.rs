@@ -6,9 +6,9 @@
 //! 2. The cell and its promise hold each other until the work is taken out, which every path does.
 //! 3. User code (the closure, its drop, the result's wakers and callbacks) runs unlocked.
 
+use super::error::ExecutorError;
 use super::token::{CancelToken, Signal, Signalled};
-use crate::future::{BlockingFuture, ExecutorError, Failure, Origin, Promise, promise};
-use crate::sync::prim::atomic::{AtomicU32, Ordering};
+use crate::future::{BlockingFuture, Failure, Origin, Panic, Promise, promise_of};
 use crate::sync::prim::{Mutex, lock};
 use crate::sync::{Span, contain, panic_message};
 use std::marker::PhantomData;
@@ -116,8 +116,6 @@ struct Cell<C: ?Sized, B, T> {
     /// The cancel request, for the job while it runs.
     signal: Signal,
     site: Site,
-    /// Questions for the turns of the job's place.
-    asked: AtomicU32,
     /// A job borrows its context while it runs and owns none.
     context: PhantomData<fn(&mut C)>,
 }
@@ -140,10 +138,9 @@ where
         work: Mutex::new(None),
         signal: Signal::new(),
         site,
-        asked: AtomicU32::new(0),
         context: PhantomData,
     });
-    let (promise, result) = promise(Arc::clone(&cell) as Arc<dyn Origin>);
+    let (promise, result) = promise_of(Arc::clone(&cell) as Arc<dyn Origin>);
     promise.suspend(0);
     let handle = Handle::try_current().ok();
     *lock(&cell.work) = Some(Work { job, promise, handle, span: Span::current() });
@@ -181,7 +178,7 @@ where
             }
             Err(payload) => {
                 let message = panic_message(payload.as_ref()).into();
-                promise.resolve(Err(Failure::Panicked(payload)));
+                promise.resolve(Err(Failure::Panicked(Panic::new(payload))));
                 Left::Panicked(message)
             }
         }
@@ -190,7 +187,7 @@ where
     fn refuse(&self, why: ExecutorError) -> bool {
         let Some(Work { job, promise, .. }) = lock(&self.work).take() else { return false };
         contain("the drop of a refused job", || drop(job));
-        promise.resolve(Err(Failure::Refused(why)));
+        promise.resolve(Err(why.into()));
         true
     }
 
@@ -209,19 +206,14 @@ impl<C: ?Sized, B: Send, T: Send> Signalled for Cell<C, B, T> {
     }
 }
 
-/// A cancel comes as a nudge: a queued job goes at once, a running one is told.
+/// A cancelled job goes at once while it is queued; a running one is told.
 impl<C, B, T> Origin for Cell<C, B, T>
 where
     C: ?Sized + 'static,
     B: Send + 'static,
     T: Send + 'static,
 {
-    /// How often it was asked: a job that waits for a thread is queued, never forgotten.
-    fn turns(&self) -> u32 {
-        self.asked.fetch_add(1, Ordering::Relaxed)
-    }
-
-    fn nudge(&self, _place: u32) {
+    fn cancel(&self, _place: u32) {
         let work = lock(&self.work).take();
         match work {
             Some(Work { job, promise, .. }) => {

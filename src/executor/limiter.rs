@@ -1,59 +1,10 @@
-//! Invariants:
-//! 1. `in_use` counts the permits that exist and those granted to a waiter that hasn't fetched them:
-//!    a freed place belongs to the first waiter at once, so nobody can steal it.
-//! 2. A waiter is in exactly one of `waiters` and `granted`, until it fetches its permit or leaves;
-//!    one that leaves with a grant hands it on.
-//! 3. Wakers are woken and dropped after the lock is released.
-
-use super::inbox::wait_for;
-use crate::sync::context::drives_a_loop;
-use crate::sync::prim::{Mutex, lock};
-use crate::sync::{Deadline, wake};
-use std::collections::VecDeque;
+use crate::sync::{self, Deadline, Limiter, NoPermit, WaitError, wait};
 use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
-
-struct State {
-    /// The most permits at a time; `usize::MAX` for no limit.
-    limit: usize,
-    in_use: usize,
-    /// In the order of their arrival.
-    waiters: VecDeque<(u64, Waker)>,
-    /// Waiters whose permit is there.
-    granted: Vec<u64>,
-    /// The next ticket; never reused.
-    next: u64,
-}
-
-impl State {
-    fn take(&mut self) -> bool {
-        let free = self.in_use < self.limit && self.waiters.is_empty();
-        self.in_use += usize::from(free);
-        free
-    }
-
-    /// Grants what there is to the first waiters, whom the caller wakes.
-    fn grant(&mut self) -> Vec<Waker> {
-        let mut woken = Vec::new();
-        while self.in_use < self.limit {
-            let Some((ticket, waker)) = self.waiters.pop_front() else { break };
-            self.in_use += 1;
-            self.granted.push(ticket);
-            woken.push(waker);
-        }
-        woken
-    }
-
-    /// Fetches a granted permit.
-    fn fetch(&mut self, ticket: u64) -> bool {
-        let place = self.granted.iter().position(|granted| *granted == ticket);
-        place.map(|place| self.granted.swap_remove(place)).is_some()
-    }
-}
 
 /// Limits how many blocking calls run at a time, across pools and threads.
 ///
@@ -84,7 +35,7 @@ impl State {
 /// ```
 #[derive(Clone)]
 pub struct CapacityLimiter {
-    state: Arc<Mutex<State>>,
+    limiter: Arc<Limiter>,
 }
 
 impl CapacityLimiter {
@@ -100,15 +51,7 @@ impl CapacityLimiter {
     /// assert!(CapacityLimiter::new(None).try_acquire().is_some());
     /// ```
     pub fn new(limit: impl Into<Option<usize>>) -> Self {
-        CapacityLimiter {
-            state: Arc::new(Mutex::new(State {
-                limit: limit.into().unwrap_or(usize::MAX),
-                in_use: 0,
-                waiters: VecDeque::new(),
-                granted: Vec::new(),
-                next: 0,
-            })),
-        }
+        CapacityLimiter { limiter: Arc::new(Limiter::new(limit.into().unwrap_or(usize::MAX))) }
     }
 
     /// A permit, in turn. Dropping the permit frees it.
@@ -130,7 +73,10 @@ impl CapacityLimiter {
     /// # }
     /// ```
     pub fn acquire(&self) -> impl Future<Output = Permit> + Send + use<> {
-        Acquire { limiter: self.clone(), ticket: None }
+        Acquire {
+            limiter: self.clone(),
+            permit: sync::AcquirePermit::new(Arc::clone(&self.limiter)),
+        }
     }
 
     /// A permit, if one is free and nobody waits for it.
@@ -139,7 +85,7 @@ impl CapacityLimiter {
     ///
     /// See [`new`](Self::new).
     pub fn try_acquire(&self) -> Option<Permit> {
-        lock(&self.state).take().then(|| Permit { limiter: self.clone() })
+        self.limiter.try_acquire().is_ok().then(|| Permit { limiter: self.clone() })
     }
 
     /// A permit, in turn, waited for at most `timeout`; `None` waits for ever.
@@ -150,36 +96,29 @@ impl CapacityLimiter {
     ///
     /// # Errors
     ///
-    /// [`AcquireError::TimedOut`] when its turn didn't come in time,
-    /// [`AcquireError::WouldDeadlock`] when it would have to wait on a thread that drives an event
+    /// [`WaitError::TimedOut`] when its turn didn't come in time,
+    /// [`WaitError::WouldDeadlock`] when it would have to wait on a thread that drives an event
     /// loop.
     ///
     /// # Examples
     ///
     /// ```
-    /// # use callbridge::executor::{AcquireError, CapacityLimiter};
+    /// # use callbridge::executor::{WaitError, CapacityLimiter};
     /// # use std::time::Duration;
     /// let limiter = CapacityLimiter::new(1);
     /// let _permit = limiter.acquire_blocking(None).unwrap();
     /// let late = limiter.acquire_blocking(Duration::from_millis(1));
-    /// assert_eq!(late.unwrap_err(), AcquireError::TimedOut);
+    /// assert_eq!(late.unwrap_err(), WaitError::TimedOut);
     /// ```
     pub fn acquire_blocking(
         &self,
         timeout: impl Into<Option<Duration>>,
-    ) -> Result<Permit, AcquireError> {
+    ) -> Result<Permit, WaitError> {
         if let Some(permit) = self.try_acquire() {
             return Ok(permit);
         }
-        let timeout = timeout.into();
-        if timeout == Some(Duration::ZERO) {
-            return Err(AcquireError::TimedOut);
-        }
-        if drives_a_loop() {
-            return Err(AcquireError::WouldDeadlock);
-        }
-        let acquire = pin!(self.acquire());
-        wait_for(acquire, Deadline::after(timeout)).ok_or(AcquireError::TimedOut)
+        let mut acquire = pin!(self.acquire());
+        wait(Deadline::after(timeout), |cx| acquire.as_mut().poll(cx))
     }
 
     /// As [`to_thread`](super::to_thread), begun when there is a permit, which it holds until the
@@ -272,12 +211,7 @@ impl CapacityLimiter {
     /// assert!(limiter.try_acquire().is_some());
     /// ```
     pub fn set_limit(&self, limit: impl Into<Option<usize>>) {
-        let woken = {
-            let mut state = lock(&self.state);
-            state.limit = limit.into().unwrap_or(usize::MAX);
-            state.grant()
-        };
-        woken.into_iter().for_each(wake);
+        self.limiter.set_limit(limit.into().unwrap_or(usize::MAX));
     }
 
     /// How many permits there are, are out, and are waited for.
@@ -292,21 +226,11 @@ impl CapacityLimiter {
     /// assert_eq!((stats.limit, stats.in_use, stats.waiting), (Some(3), 1, 0));
     /// ```
     pub fn stats(&self) -> LimiterStats {
-        let state = lock(&self.state);
         LimiterStats {
-            limit: (state.limit != usize::MAX).then_some(state.limit),
-            in_use: state.in_use,
-            waiting: state.waiters.len(),
+            limit: self.limiter.limit(),
+            in_use: self.limiter.in_use(),
+            waiting: self.limiter.waiting(),
         }
-    }
-
-    fn release(&self) {
-        let woken = {
-            let mut state = lock(&self.state);
-            state.in_use -= 1;
-            state.grant()
-        };
-        woken.into_iter().for_each(wake);
     }
 }
 
@@ -344,7 +268,7 @@ pub struct Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.limiter.release();
+        self.limiter.limiter.release();
     }
 }
 
@@ -354,75 +278,18 @@ impl fmt::Debug for Permit {
     }
 }
 
-/// Why there is no permit.
-///
-/// # Examples
-///
-/// See [`CapacityLimiter::acquire_blocking`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum AcquireError {
-    /// Its turn didn't come in time.
-    #[error("no permit came free in time: wait again, or raise the limit")]
-    TimedOut,
-    /// Waiting here would stop an event loop.
-    #[error("waiting here would block an event loop: await `acquire` instead")]
-    WouldDeadlock,
-}
-
 struct Acquire {
     limiter: CapacityLimiter,
-    /// The place in line, once there is one.
-    ticket: Option<u64>,
+    permit: sync::AcquirePermit<Arc<Limiter>>,
 }
 
 impl Future for Acquire {
     type Output = Permit;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Permit> {
-        let waker = cx.waker().clone();
-        let limiter = self.limiter.clone();
-        let mut state = lock(&limiter.state);
-        let old = match self.ticket {
-            None if state.take() => {
-                drop(state);
-                return Poll::Ready(Permit { limiter });
-            }
-            None => {
-                let ticket = state.next;
-                state.next += 1;
-                state.waiters.push_back((ticket, waker));
-                self.ticket = Some(ticket);
-                None
-            }
-            Some(ticket) if state.fetch(ticket) => {
-                self.ticket = None;
-                drop(state);
-                return Poll::Ready(Permit { limiter });
-            }
-            Some(ticket) => {
-                let place = state.waiters.binary_search_by_key(&ticket, |(waiter, _)| *waiter);
-                place.ok().map(|place| std::mem::replace(&mut state.waiters[place].1, waker))
-            }
-        };
-        drop(state);
-        drop(old);
-        Poll::Pending
-    }
-}
-
-impl Drop for Acquire {
-    fn drop(&mut self) {
-        let Some(ticket) = self.ticket else { return };
-        let mut state = lock(&self.limiter.state);
-        if state.fetch(ticket) {
-            drop(state);
-            self.limiter.release();
-            return;
+        match ready!(Pin::new(&mut self.permit).poll(cx)) {
+            Ok(()) => Poll::Ready(Permit { limiter: self.limiter.clone() }),
+            Err(NoPermit::Full | NoPermit::Closed) => unreachable!("it is never closed"),
         }
-        let place = state.waiters.binary_search_by_key(&ticket, |(waiter, _)| *waiter);
-        let left = place.ok().and_then(|place| state.waiters.remove(place));
-        drop(state);
-        drop(left);
     }
 }

@@ -20,6 +20,7 @@ mod card;
 mod core;
 mod crew;
 mod dedicated;
+mod error;
 mod inbox;
 mod job;
 mod limiter;
@@ -32,17 +33,16 @@ mod worker;
 #[cfg(all(test, callbridge_loom))]
 mod loom_tests;
 
-pub use crate::future::ExecutorError;
 pub use builder::ThreadPoolBuilder;
 pub use call::ThreadCall;
 pub use card::StuckJob;
 pub use dedicated::{DedicatedThread, DedicatedThreadBuilder};
-pub use inbox::SubmitError;
-pub use limiter::{AcquireError, CapacityLimiter, LimiterStats, Permit};
+pub use error::ExecutorError;
+pub use limiter::{CapacityLimiter, LimiterStats, Permit};
 pub use map::Map;
 pub use pool::{PoolStats, ThreadPool};
 pub use shutdown::ShutdownReport;
-pub use token::{CancelHook, CancelToken, CancelWaitError};
+pub use token::{CancelHook, CancelToken};
 
 use std::panic::Location;
 

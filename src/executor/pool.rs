@@ -2,11 +2,11 @@ use super::builder::ThreadPoolBuilder;
 use super::call::ThreadCall;
 use super::card::StuckJob;
 use super::core::Core;
-use super::inbox::{SubmitError, refused};
+use super::inbox::refused;
 use super::job::{Plain, Site, prepare};
 use super::map::Map;
 use super::shutdown::{self, ShutDown, ShutdownReport};
-use crate::future::{BlockingFuture, Failure, resolved};
+use crate::future::{BlockingFuture, Failure, SubmitError, resolved};
 use crate::sync::Deadline;
 use std::fmt;
 use std::future::Future;
@@ -164,7 +164,8 @@ impl ThreadPool {
     {
         match self.put(job, Deadline::Never, Location::caller()) {
             Ok(result) => result,
-            Err(SubmitError::Refused(why, _)) => resolved(Failure::Refused(why)),
+            Err(SubmitError::Closed(_)) => resolved(self.core().why().into()),
+            Err(SubmitError::Refused(why, _)) => resolved(Failure::Refused(Box::new(why))),
             Err(_) => resolved(Failure::WouldDeadlock),
         }
     }
@@ -179,7 +180,7 @@ impl ThreadPool {
     ///
     /// ```
     /// use callbridge::ThreadPool;
-    /// use callbridge::executor::SubmitError;
+    /// use callbridge::SubmitError;
     ///
     /// let pool = ThreadPool::builder().max_workers(1).queue(1).build();
     /// let (release, blocked) = std::sync::mpsc::channel::<()>();
@@ -291,7 +292,7 @@ impl ThreadPool {
                     Ok(submission.result)
                 }
                 Err(_job) => {
-                    let error = refused(submission, |job| SubmitError::Refused(core.why(), job));
+                    let error = refused(submission, |job| core.why().hand_back(job));
                     Err(error.map(|Plain(job)| job))
                 }
             }
@@ -353,7 +354,8 @@ impl ThreadPool {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the returned future doesn't stop the shutdown once it was polled.
+    /// The shutdown begins with the first poll. Dropping the returned future after that refuses what is
+    /// queued and cancels what is running, at once.
     ///
     /// # Examples
     ///
@@ -367,7 +369,7 @@ impl ThreadPool {
     /// # }
     /// ```
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
-        shutdown::shutdown(Arc::clone(self.core()), deadline).await
+        shutdown::shutdown(&**self.core(), deadline).await
     }
 
     /// As [`shutdown`](Self::shutdown), for a thread that may block.
@@ -474,8 +476,12 @@ impl ShutDown for Core {
         Core::close(self);
     }
 
-    fn wait_gone(&self, deadline: Deadline) -> usize {
-        self.crew.wait_gone(deadline)
+    fn threads_left(&self) -> usize {
+        self.crew.left()
+    }
+
+    fn gone(&self) -> impl Future<Output = ()> + Send {
+        self.crew.gone()
     }
 
     fn refuse_queued(&self) -> usize {

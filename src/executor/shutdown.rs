@@ -1,10 +1,9 @@
 use super::card::StuckJob;
-use crate::future::lone_promise;
 use crate::sync::context::drives_a_loop;
-use crate::sync::prim::thread;
-use crate::sync::{Deadline, lend};
+use crate::sync::{self, Deadline, wait};
 use std::fmt;
-use std::sync::Arc;
+use std::future::Future;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 /// How long jobs that were told to stop are waited for after the deadline.
@@ -54,12 +53,13 @@ impl fmt::Display for ShutdownReport {
 }
 
 /// Something that can be closed and waited for: a pool, or a dedicated thread.
-pub(super) trait ShutDown: Send + Sync + 'static {
+pub(super) trait ShutDown {
     fn name(&self) -> &str;
     /// Refuses new work; what is queued still runs.
     fn close(&self);
-    /// Waits for the threads to end; how many are left.
-    fn wait_gone(&self, deadline: Deadline) -> usize;
+    fn threads_left(&self) -> usize;
+    /// Ready when no thread is left.
+    fn gone(&self) -> impl Future<Output = ()> + Send;
     /// Resolves what is queued; how many jobs that were.
     fn refuse_queued(&self) -> usize;
     fn cancel_running(&self);
@@ -67,57 +67,62 @@ pub(super) trait ShutDown: Send + Sync + 'static {
     fn is_own_thread(&self) -> bool;
 }
 
-pub(super) fn shutdown_blocking(target: &dyn ShutDown, deadline: Duration) -> ShutdownReport {
-    let started = Instant::now();
-    target.close();
-    let report = |refused, threads_left, would_deadlock| ShutdownReport {
+fn report(target: &impl ShutDown, started: Instant, refused: usize) -> ShutdownReport {
+    let threads_left = target.threads_left();
+    ShutdownReport {
         refused,
         stuck: if threads_left > 0 { target.stuck() } else { Vec::new() },
         threads_left,
         elapsed: started.elapsed(),
-        would_deadlock,
-    };
-    let left = target.wait_gone(Deadline::after(Some(Duration::ZERO)));
-    if left == 0 {
-        return report(target.refuse_queued(), 0, false);
+        would_deadlock: false,
     }
-    if target.is_own_thread() || drives_a_loop() {
-        return report(0, left, true);
-    }
-    let _lent = lend();
-    if target.wait_gone(Deadline::after(Some(deadline))) == 0 {
-        return report(target.refuse_queued(), 0, false);
-    }
-    let refused = target.refuse_queued();
-    target.cancel_running();
-    let left = target.wait_gone(Deadline::after(Some(GRACE)));
-    report(refused, left, false)
 }
 
-/// As [`shutdown_blocking`], with the waiting done by a short-lived thread.
-pub(super) async fn shutdown<S: ShutDown>(target: Arc<S>, deadline: Duration) -> ShutdownReport {
+/// Ends what is left at the deadline; how many jobs were queued.
+fn end(target: &impl ShutDown) -> usize {
+    let refused = target.refuse_queued();
+    target.cancel_running();
+    refused
+}
+
+pub(super) fn shutdown_blocking(target: &impl ShutDown, deadline: Duration) -> ShutdownReport {
     let started = Instant::now();
     target.close();
-    let (promise, report) = lone_promise();
-    let waiting = Arc::clone(&target);
-    let thread = thread::Builder::new()
-        .name(format!("{}-shutdown", target.name()))
-        .spawn(move || promise.resolve(Ok(shutdown_blocking(&*waiting, deadline))));
-    let report = match thread {
-        Ok(_detached) => report.await.ok(),
-        Err(_) => None,
+    if target.threads_left() > 0 && (target.is_own_thread() || drives_a_loop()) {
+        return ShutdownReport { would_deadlock: true, ..report(target, started, 0) };
+    }
+    let wait_gone = |deadline| {
+        let mut gone = pin!(target.gone());
+        target.threads_left() == 0 || wait(deadline, |cx| gone.as_mut().poll(cx)).is_ok()
     };
-    let since_the_call = |report| ShutdownReport { elapsed: started.elapsed(), ..report };
-    report.map(since_the_call).unwrap_or_else(|| {
-        // No thread to wait on: refuse and cancel at once instead of never.
-        let refused = target.refuse_queued();
-        target.cancel_running();
-        ShutdownReport {
-            refused,
-            stuck: target.stuck(),
-            threads_left: target.wait_gone(Deadline::after(Some(Duration::ZERO))),
-            elapsed: started.elapsed(),
-            would_deadlock: false,
-        }
-    })
+    if wait_gone(Deadline::after(deadline)) {
+        return report(target, started, target.refuse_queued());
+    }
+    let refused = end(target);
+    wait_gone(Deadline::after(GRACE));
+    report(target, started, refused)
+}
+
+/// Nobody waits for the shutdown any more: it ends what is left at once.
+struct EndOnDrop<'a, S: ShutDown>(Option<&'a S>);
+
+impl<S: ShutDown> Drop for EndOnDrop<'_, S> {
+    fn drop(&mut self) {
+        self.0.map(end);
+    }
+}
+
+pub(super) async fn shutdown(target: &impl ShutDown, deadline: Duration) -> ShutdownReport {
+    let started = Instant::now();
+    target.close();
+    let mut patience = EndOnDrop(Some(target));
+    let name = format!("{}-shutdown", target.name());
+    let gone = sync::timeout(Deadline::after(deadline), &name, target.gone()).await;
+    patience.0 = None;
+    if gone.is_some() {
+        return report(target, started, target.refuse_queued());
+    }
+    let refused = end(target);
+    sync::timeout(Deadline::after(GRACE), &name, target.gone()).await;
+    report(target, started, refused)
 }

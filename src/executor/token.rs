@@ -6,85 +6,66 @@
 //! 2. Hooks run, and are dropped, after the lock is released.
 
 use super::card::Card;
-use crate::sync::context::drives_a_loop;
 use crate::sync::prim::{Mutex, lock};
-use crate::sync::{Deadline, Woken, contain, with_cached_parker};
+use crate::sync::{Deadline, WaitError, WaitList, contain, wait_in_place, wake};
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-enum Hook {
-    Wake(Waker),
-    Call(Box<dyn FnOnce() + Send>),
-}
+/// What runs when a cancel is asked for; a party that only waits has a waker and no hook.
+type Hook = Option<Box<dyn FnOnce() + Send>>;
 
-impl Hook {
-    fn run(self) {
-        match self {
-            Hook::Wake(waker) => waker.wake(),
-            Hook::Call(call) => {
-                contain("a cancel hook", call);
-            }
-        }
-    }
-}
-
-/// The cancel request of one job.
+/// The cancel of one job.
 pub(super) struct Signal {
     hooks: Mutex<Hooks>,
 }
 
 struct Hooks {
-    /// The cancel was asked for.
     fired: bool,
-    /// What runs when it is, in order of registration.
-    entries: Vec<(u64, Hook)>,
-    /// The next key; never reused.
-    next: u64,
+    entries: WaitList<Hook>,
 }
 
 impl Signal {
     pub(super) fn new() -> Self {
-        Signal { hooks: Mutex::new(Hooks { fired: false, entries: Vec::new(), next: 0 }) }
+        Signal { hooks: Mutex::new(Hooks { fired: false, entries: WaitList::new() }) }
     }
 
+    /// Asks for the cancel; runs every hook that is entered.
     pub(super) fn fire(&self) {
         let entries = {
             let mut hooks = lock(&self.hooks);
             hooks.fired = true;
-            std::mem::take(&mut hooks.entries)
+            hooks.entries.drain()
         };
-        entries.into_iter().for_each(|(_, hook)| hook.run());
+        for (hook, waker) in entries {
+            if let Some(hook) = hook {
+                contain("a cancel hook", hook);
+            }
+            if let Some(waker) = waker {
+                wake(waker);
+            }
+        }
     }
 
     fn is_fired(&self) -> bool {
         lock(&self.hooks).fired
     }
 
-    /// Enters a hook, or gives it back when it is too late.
-    fn enter(&self, hook: Hook) -> Result<u64, Hook> {
+    /// Enters a hook, or gives it back if the cancel was asked for before.
+    fn enter(&self, hook: Hook, waker: Option<Waker>) -> Result<u64, (Hook, Option<Waker>)> {
         let mut hooks = lock(&self.hooks);
         if hooks.fired {
-            return Err(hook);
+            return Err((hook, waker));
         }
-        let key = hooks.next;
-        hooks.next += 1;
-        hooks.entries.push((key, hook));
-        Ok(key)
+        Ok(hooks.entries.push(hook, waker))
     }
 
-    fn withdraw(&self, key: u64) {
-        let hook = {
-            let mut hooks = lock(&self.hooks);
-            let place = hooks.entries.iter().position(|(entered, _)| *entered == key);
-            place.map(|place| hooks.entries.remove(place))
-        };
-        if let Some((_, Hook::Call(call))) = hook {
-            contain("the drop of a cancel hook", || drop(call));
-        }
+    fn withdraw(&self, ticket: u64) {
+        let entry = lock(&self.hooks).entries.remove(ticket);
+        contain("the drop of a cancel hook", || drop(entry));
     }
 }
 
@@ -167,36 +148,18 @@ impl CancelToken {
     ///
     /// # Errors
     ///
-    /// [`CancelWaitError::TimedOut`] when nobody asked in time; [`CancelWaitError::WouldDeadlock`]
+    /// [`WaitError::TimedOut`] when nobody asked in time; [`WaitError::WouldDeadlock`]
     /// on a thread that drives an event loop: await [`cancelled`](Self::cancelled) there.
     ///
     /// # Examples
     ///
     /// See [`CancelToken`].
-    pub fn wait(&self, timeout: impl Into<Option<Duration>>) -> Result<(), CancelWaitError> {
-        let timeout = timeout.into();
-        let signal = self.job.signal();
-        if signal.is_fired() {
+    pub fn wait(&self, timeout: impl Into<Option<Duration>>) -> Result<(), WaitError> {
+        if self.is_cancelled() {
             return Ok(());
         }
-        if timeout == Some(Duration::ZERO) {
-            return Err(CancelWaitError::TimedOut);
-        }
-        if drives_a_loop() {
-            return Err(CancelWaitError::WouldDeadlock);
-        }
-        let deadline = Deadline::after(timeout);
-        with_cached_parker(|parker| {
-            let Ok(key) = signal.enter(Hook::Wake(parker.waker().clone())) else { return Ok(()) };
-            while !signal.is_fired() {
-                if parker.park(deadline) == Woken::TimedOut {
-                    signal.withdraw(key);
-                    // A cancel that came with the deadline counts.
-                    return if signal.is_fired() { Ok(()) } else { Err(CancelWaitError::TimedOut) };
-                }
-            }
-            Ok(())
-        })
+        let mut cancelled = pin!(self.cancelled());
+        wait_in_place(Deadline::after(timeout), |cx| cancelled.as_mut().poll(cx))
     }
 
     /// Waits until the cancel is asked for, in async code that works for the job.
@@ -262,10 +225,12 @@ impl CancelToken {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn on_cancel(&self, wake: impl FnOnce() + Send + 'static) -> CancelHook {
-        match self.job.signal().enter(Hook::Call(Box::new(wake))) {
+        match self.job.signal().enter(Some(Box::new(wake)), None) {
             Ok(key) => CancelHook { entered: Some((self.clone(), key)) },
-            Err(hook) => {
-                hook.run();
+            Err((hook, _)) => {
+                if let Some(hook) = hook {
+                    contain("a cancel hook", hook);
+                }
                 CancelHook { entered: None }
             }
         }
@@ -291,7 +256,7 @@ impl Future for Cancelled {
         if let Some(key) = self.key.take() {
             self.token.job.signal().withdraw(key);
         }
-        match self.token.job.signal().enter(Hook::Wake(cx.waker().clone())) {
+        match self.token.job.signal().enter(None, Some(cx.waker().clone())) {
             Ok(key) => {
                 self.key = Some(key);
                 Poll::Pending
@@ -332,28 +297,4 @@ impl fmt::Debug for CancelHook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CancelHook").finish_non_exhaustive()
     }
-}
-
-/// Why a wait on a [`CancelToken`] ended without a cancel.
-///
-/// # Examples
-///
-/// ```
-/// use callbridge::executor::{CancelToken, CancelWaitError, ThreadPool};
-/// use std::time::Duration;
-///
-/// let pool = ThreadPool::builder().build();
-/// let waited = pool.submit(|| CancelToken::current().unwrap().wait(Duration::from_millis(1)));
-/// # let mut waited = waited;
-/// assert_eq!(waited.result(None).unwrap(), Err(CancelWaitError::TimedOut));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum CancelWaitError {
-    /// Nobody asked in time.
-    #[error("no cancel was asked for in time: go on working")]
-    TimedOut,
-    /// Waiting here would stop an event loop.
-    #[error("waiting here would block an event loop: await `cancelled` instead")]
-    WouldDeadlock,
 }

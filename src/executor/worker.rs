@@ -5,7 +5,8 @@ use super::job::Job;
 use crate::sync::prim::Instant;
 use crate::sync::prim::atomic::{AtomicBool, Ordering};
 use crate::sync::{
-    Deadline, Parker, Place, Woken, contain, discard, nap, panic_message, take_place,
+    BlockingHook, Deadline, Parker, Woken, contain, discard, panic_message, set_blocking_hook,
+    spin_until,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -23,7 +24,7 @@ pub(super) fn run(core: Arc<Core>, number: usize, name: &str) {
         searching: AtomicBool::new(true),
         crowded: AtomicBool::new(false),
     });
-    take_place(Arc::clone(&desk) as Arc<dyn Place>);
+    set_blocking_hook(Arc::clone(&desk) as Arc<dyn BlockingHook>);
     let card = Card::issue(name);
     let key = desk.core.enter(Arc::clone(&card));
     let worker = Worker { desk, parker: Parker::new(), card };
@@ -55,14 +56,14 @@ impl Desk {
     }
 }
 
-impl Place for Desk {
-    fn leave(&self) {
+impl BlockingHook for Desk {
+    fn before_wait(&self) {
         let searching = self.searching.swap(false, Ordering::Relaxed);
         let order = self.core.crew.lend(searching, self.queued(), self.core.begun());
         self.core.carry_out(order);
     }
 
-    fn come_back(&self) {
+    fn after_wait(&self) {
         if self.core.crew.take_back() {
             self.crowded.store(true, Ordering::Relaxed);
         }
@@ -183,7 +184,7 @@ impl Worker {
             self.desk.set_searching(core.crew.search());
         }
         let more = || !core.inbox.is_empty() || core.inbox.is_closed();
-        if self.desk.searching() && nap(Deadline::Never, more) {
+        if self.desk.searching() && spin_until(Deadline::Never, more) {
             return true;
         }
         let searching = self.desk.searching.swap(false, Ordering::Relaxed);

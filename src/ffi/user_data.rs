@@ -2,15 +2,14 @@ use super::enter::ORPHANED;
 use super::gate::Released;
 use super::mark::is_inside;
 use super::registry::{self, Key, Slot, Value};
-use crate::sync::context::drives_a_loop;
-use crate::sync::{Deadline, Woken, contain, with_parker};
+use crate::sync::{Deadline, WaitError, contain, wait};
 use std::ffi::c_void;
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 use thiserror::Error;
 
@@ -169,29 +168,18 @@ impl<T: Send + Sync + 'static> UserData<T> {
         if is_inside(self.key) {
             return Err(UnregisterError::InCallback(self));
         }
-        let outcome = with_parker(|parker| {
-            if self.slot.gate.idle_or_tell(parker.waker()) {
-                return Ok(());
-            }
-            if deadline.passed() {
-                return Err(Stopped::TimedOut);
-            }
-            if drives_a_loop() {
-                return Err(Stopped::WouldDeadlock);
-            }
-            while !self.slot.gate.idle_or_tell(parker.waker()) {
-                if parker.park(deadline) == Woken::TimedOut
-                    && !self.slot.gate.idle_or_tell(parker.waker())
-                {
-                    return Err(Stopped::TimedOut);
-                }
-            }
-            Ok(())
-        });
-        match outcome {
+        let idle = |waker: &Waker| self.slot.gate.idle_or_tell(waker);
+        let waited = match idle(Waker::noop()) {
+            true => Ok(()),
+            false => wait(deadline, |cx| match idle(cx.waker()) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }),
+        };
+        match waited {
             Ok(()) => Ok(self.take()),
-            Err(Stopped::TimedOut) => Err(UnregisterError::TimedOut(self)),
-            Err(Stopped::WouldDeadlock) => Err(UnregisterError::WouldDeadlock(self)),
+            Err(WaitError::TimedOut) => Err(UnregisterError::TimedOut(self)),
+            Err(WaitError::WouldDeadlock) => Err(UnregisterError::WouldDeadlock(self)),
         }
     }
 
@@ -231,11 +219,6 @@ impl<T: Send + Sync + 'static> UserData<T> {
         let held = Arc::into_inner(held).expect("the gate held the only other reference");
         held.value
     }
-}
-
-enum Stopped {
-    TimedOut,
-    WouldDeadlock,
 }
 
 impl<T: Send + Sync + 'static> Drop for UserData<T> {

@@ -1,15 +1,15 @@
-use super::call::{Callback, Cancel, Failure, Outcome, Shared};
-use super::error::{FutureState, Panic, ResultError, WaitError};
-use crate::sync::context::drives_a_loop;
-use crate::sync::prim::atomic::Ordering;
+use super::call::{Callback, Cancel, Origin, Outcome, Shared};
+use super::error::{FutureState, ResultError};
 use crate::sync::prim::lock;
-use crate::sync::{Deadline, Woken, nap, with_parker};
+use crate::sync::{Deadline, WaitError, event, may_wait, park_until, spin_until};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio::task::coop::poll_proceed;
 
 /// The result of work that runs elsewhere, for a thread to wait on or a task to await.
 ///
@@ -36,30 +36,42 @@ use std::time::Duration;
 #[must_use = "dropping it lets the work run on, its result unread"]
 pub struct BlockingFuture<T> {
     shared: Arc<Shared<T>>,
-    /// Asks for a cancel when this future is dropped undone.
-    cancel_on_drop: Option<fn(&Shared<T>)>,
-    /// Keeps the work's memory until the result is taken, so that it goes back to the allocator on
-    /// the thread that took it from there: a free from afar contends for that thread's heap.
-    memory: Option<Memory>,
+    /// Keeps the task's memory until the result is taken, so that it goes back to the allocator on the
+    /// thread that took it from there: a free from afar contends for that thread's heap.
+    task: Option<JoinHandle<()>>,
+    /// A task that awaits the result wants to know when it waits in vain.
+    in_vain: Option<Box<InVain>>,
 }
 
-/// The allocation that the work lives in.
-pub(crate) type Memory = async_task::Task<(), &'static std::panic::Location<'static>>;
+/// A waker in the list of those who want to know that they wait in vain.
+struct InVain {
+    origin: Arc<dyn Origin>,
+    ticket: Option<u64>,
+}
+
+impl InVain {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(given_up) = self.origin.given_up() else { return Poll::Pending };
+        given_up.poll(&mut self.ticket, cx, |given_up| given_up.then_some(()))
+    }
+}
+
+impl Drop for InVain {
+    fn drop(&mut self) {
+        if let (Some(ticket), Some(given_up)) = (self.ticket, self.origin.given_up()) {
+            given_up.forget(ticket);
+        }
+    }
+}
 
 impl<T> BlockingFuture<T> {
     pub(super) fn new(shared: Arc<Shared<T>>) -> Self {
-        BlockingFuture { shared, cancel_on_drop: None, memory: None }
+        BlockingFuture { shared, task: None, in_vain: None }
     }
 
-    pub(crate) fn keep(mut self, memory: Memory) -> Self {
-        self.memory = Some(memory);
+    pub(crate) fn keep(mut self, task: Option<JoinHandle<()>>) -> Self {
+        self.task = task;
         self
-    }
-
-    fn let_go_of_memory(&mut self) {
-        if let Some(memory) = self.memory.take() {
-            memory.detach();
-        }
     }
 
     /// Waits for the value, at most `timeout`; `None` waits for ever.
@@ -107,11 +119,50 @@ impl<T> BlockingFuture<T> {
         if let Some(result) = self.try_result() {
             return result;
         }
-        match self.wait(timeout) {
+        match self.wait_until(Deadline::after(timeout)) {
             Ok(()) => self.try_result().expect("a wait ends well only when the work is done"),
-            Err(WaitError::TimedOut { state }) => Err(ResultError::TimedOut { state }),
-            Err(WaitError::WouldDeadlock) => Err(ResultError::WouldDeadlock),
+            Err(error) => Err(error),
         }
+    }
+
+    /// Spins for a moment if that may pay off, as a wait does first.
+    pub(crate) fn spin(&self, deadline: Deadline) {
+        if self.shared.origin.as_ref().is_some_and(|origin| origin.spins()) {
+            spin_until(deadline, || self.shared.is_done());
+        }
+    }
+
+    fn wait_until(&mut self, deadline: Deadline) -> Result<(), ResultError> {
+        if deadline != Deadline::Now && self.shared.is_forked() {
+            return Err(ResultError::Forked);
+        }
+        let waited = may_wait(deadline).and_then(|()| {
+            self.spin(deadline);
+            let mut in_vain = self.in_vain();
+            let ended = park_until(deadline, |cx| {
+                if self.register(cx.waker()) {
+                    return Poll::Ready(true);
+                }
+                let in_vain = in_vain.as_mut().map_or(Poll::Pending, |it| it.poll(cx));
+                // What a thread is inside of may still end well.
+                if in_vain.is_ready() && !self.shared.is_inside() {
+                    return Poll::Ready(self.is_done());
+                }
+                Poll::Pending
+            });
+            ended.ok_or(WaitError::TimedOut)
+        });
+        match waited {
+            Ok(false) => Err(ResultError::LoopClosed),
+            Err(WaitError::TimedOut) => Err(ResultError::TimedOut { state: self.state() }),
+            Err(WaitError::WouldDeadlock) => Err(ResultError::WouldDeadlock),
+            Ok(true) => Ok(()),
+        }
+    }
+
+    fn in_vain(&self) -> Option<InVain> {
+        let origin = Arc::clone(self.shared.origin.as_ref()?);
+        Some(InVain { origin, ticket: None })
     }
 
     /// Waits until the work has ended, at most `timeout`, and takes nothing.
@@ -124,8 +175,9 @@ impl<T> BlockingFuture<T> {
     ///
     /// # Errors
     ///
-    /// [`WaitError::TimedOut`] when the work hasn't ended in time, [`WaitError::WouldDeadlock`] on
-    /// a thread that drives an event loop.
+    /// [`TimedOut`](ResultError::TimedOut) when the work hasn't ended in time,
+    /// [`WouldDeadlock`](ResultError::WouldDeadlock) on a thread that drives an event loop, and
+    /// [`Forked`](ResultError::Forked) in a child process.
     ///
     /// # Examples
     ///
@@ -139,40 +191,8 @@ impl<T> BlockingFuture<T> {
     /// assert_eq!(call.result(None).unwrap(), "done");
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub fn wait(&mut self, timeout: impl Into<Option<Duration>>) -> Result<(), WaitError> {
-        let state = self.state();
-        if state.is_done() {
-            return Ok(());
-        }
-        let timeout = timeout.into();
-        if timeout == Some(Duration::ZERO) {
-            return Err(WaitError::TimedOut { state });
-        }
-        if drives_a_loop() {
-            return Err(WaitError::WouldDeadlock);
-        }
-        let deadline = Deadline::after(timeout);
-        if self.done_after_a_nap(deadline) {
-            return Ok(());
-        }
-        with_parker(|parker| {
-            while !self.register(parker.waker()) {
-                if parker.park(deadline) == Woken::TimedOut {
-                    return self.end_of_wait();
-                }
-            }
-            Ok(())
-        })
-    }
-
-    pub(crate) fn done_after_a_nap(&self, deadline: Deadline) -> bool {
-        let naps = self.shared.origin.as_ref().is_some_and(|origin| origin.waiters_nap());
-        naps && nap(deadline, || self.shared.done.load(Ordering::Acquire))
-    }
-
-    fn end_of_wait(&self) -> Result<(), WaitError> {
-        let state = self.state();
-        if state.is_done() { Ok(()) } else { Err(WaitError::TimedOut { state }) }
+    pub fn wait(&mut self, timeout: impl Into<Option<Duration>>) -> Result<(), ResultError> {
+        if self.is_done() { Ok(()) } else { self.wait_until(Deadline::after(timeout)) }
     }
 
     /// The result, if the work has ended.
@@ -192,32 +212,17 @@ impl<T> BlockingFuture<T> {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn try_result(&mut self) -> Option<Result<T, ResultError>> {
-        self.take_or(|_| {})
-    }
-
-    /// Takes the outcome, or gives the still locked state to `owed`.
-    fn take_or(
-        &mut self,
-        owed: impl FnOnce(&mut super::call::Inner<T>),
-    ) -> Option<Result<T, ResultError>> {
         let mut inner = lock(&self.shared.inner);
         if let Outcome::Owed = inner.outcome {
-            owed(&mut inner);
             return None;
         }
         let state = self.shared.state_of(&inner.outcome);
         let outcome = std::mem::replace(&mut inner.outcome, Outcome::Taken(state));
         drop(inner);
-        self.let_go_of_memory();
+        (self.task, self.in_vain) = (None, None);
+        self.shared.set_taken();
         Some(match outcome {
-            Outcome::Ready(Ok(value)) => Ok(value),
-            Outcome::Ready(Err(Failure::Panicked(payload))) => {
-                Err(ResultError::Panicked(Panic::new(payload)))
-            }
-            Outcome::Ready(Err(Failure::StartFailed(error))) => {
-                Err(ResultError::StartFailed(error))
-            }
-            Outcome::Ready(Err(Failure::Refused(why))) => Err(ResultError::Refused(why)),
+            Outcome::Ready(result) => result.map_err(ResultError::from),
             _ => Err(match state {
                 FutureState::Cancelled => ResultError::Cancelled,
                 FutureState::LoopClosed => ResultError::LoopClosed,
@@ -229,15 +234,23 @@ impl<T> BlockingFuture<T> {
 
     /// Stores who is woken at the end; whether the end has come already.
     pub(super) fn register(&mut self, waker: &Waker) -> bool {
-        let mut inner = lock(&self.shared.inner);
-        let Outcome::Owed = inner.outcome else { return true };
-        if inner.waiter.as_ref().is_some_and(|stored| stored.will_wake(waker)) {
-            return false;
+        let known = |stored: &Waker| stored.will_wake(waker);
+        {
+            let inner = lock(&self.shared.inner);
+            if !matches!(inner.outcome, Outcome::Owed) {
+                return true;
+            }
+            if inner.waiter.as_ref().is_some_and(known) {
+                return false;
+            }
         }
-        let old = inner.waiter.replace(waker.clone());
+        let waker = waker.clone();
+        let mut inner = lock(&self.shared.inner);
+        let owed = matches!(inner.outcome, Outcome::Owed);
+        let unused = if owed { inner.waiter.replace(waker) } else { Some(waker) };
         drop(inner);
-        drop(old);
-        false
+        drop(unused);
+        !owed
     }
 
     /// How far the work has come.
@@ -332,7 +345,7 @@ impl<T> BlockingFuture<T> {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn add_done_callback(&self, callback: impl FnOnce(FutureState) + Send + 'static) {
-        self.shared.add_done_callback(Box::new(callback) as Callback);
+        self.shared.add_done_callback(Callback::Ended(Box::new(callback)));
     }
 }
 
@@ -382,13 +395,13 @@ impl<T: Send + 'static> BlockingFuture<T> {
     /// # let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
     /// # let bridge = Bridge::new(runtime.handle().clone());
     /// let mut never = bridge.run_coroutine_threadsafe(std::future::pending::<()>());
-    /// assert_eq!(never.cancel_and_wait(None), Ok(FutureState::Cancelled));
+    /// assert_eq!(never.cancel_and_wait(None).unwrap(), FutureState::Cancelled);
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn cancel_and_wait(
         &mut self,
         timeout: impl Into<Option<Duration>>,
-    ) -> Result<FutureState, WaitError> {
+    ) -> Result<FutureState, ResultError> {
         self.cancel();
         self.wait(timeout).map(|()| self.state())
     }
@@ -410,10 +423,8 @@ impl<T: Send + 'static> BlockingFuture<T> {
     /// assert!(release.recv().is_err(), "the work was dropped, and its sender with it");
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub fn cancel_on_drop(mut self) -> Self {
-        self.cancel_on_drop = Some(|shared| {
-            shared.cancel();
-        });
+    pub fn cancel_on_drop(self) -> Self {
+        self.shared.set_cancel_on_drop();
         self
     }
 
@@ -436,24 +447,61 @@ impl<T: Send + 'static> BlockingFuture<T> {
     }
 }
 
+impl<V, E: fmt::Display> BlockingFuture<Result<V, E>> {
+    /// Lets the work run on unobserved; an `Err` that it ends with is reported.
+    ///
+    /// With feature `tracing` the report is an error event; a panic is reported in any case. Rust
+    /// can't tell of a value of any type whether it is an error, so a plain drop reports panics only.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
+    /// # let bridge = callbridge::Bridge::new(runtime.handle().clone());
+    /// bridge.run_coroutine_threadsafe(async { Err::<(), _>("disk full") }).detach();
+    /// # assert!(bridge.close_blocking(std::time::Duration::from_secs(5)).is_clean());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn detach(mut self) {
+        self.shared.add_done_callback(Callback::Unread(report_unread));
+        // A result that came before the callback didn't meet it.
+        if let Some(Ok(value)) = self.try_result() {
+            report_unread(&value);
+        }
+    }
+}
+
+fn report_unread<V, E: fmt::Display>(value: &Result<V, E>) {
+    if let Err(error) = value {
+        event(format_args!("a call ended with an error that nobody read"), error);
+    }
+}
+
 impl<T> Future for BlockingFuture<T> {
     type Output = Result<T, ResultError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let budget = ready!(poll_proceed(cx));
         if self.register(cx.waker()) {
+            budget.made_progress();
             Poll::Ready(self.try_result().expect("the end has come"))
+        } else if self.shared.is_forked() {
+            Poll::Ready(Err(ResultError::Forked))
         } else {
-            Poll::Pending
+            if self.in_vain.is_none() {
+                self.in_vain = self.in_vain().map(Box::new);
+            }
+            let in_vain = self.in_vain.as_mut().map_or(Poll::Pending, |it| it.poll(cx));
+            match in_vain.is_ready() && !self.shared.is_inside() && !self.is_done() {
+                true => Poll::Ready(Err(ResultError::LoopClosed)),
+                false => Poll::Pending,
+            }
         }
     }
 }
 
 impl<T> Drop for BlockingFuture<T> {
     fn drop(&mut self) {
-        if let Some(cancel) = self.cancel_on_drop {
-            cancel(&self.shared);
-        }
-        self.let_go_of_memory();
         self.shared.detach();
     }
 }

@@ -6,68 +6,113 @@
 //! 2. Whoever moves it to `Ready` takes the waiter's waker in the same critical section, and a
 //!    waiter stores its waker only while it sees `Owed` in the same critical section: a wake can't
 //!    fall between the two.
-//! 3. Wakers are woken, callbacks run and values dropped after the lock is released.
-//! 4. `cancel` is raised before `place` is read, and the working side looks at it after it has
-//!    stored its place, both under the lock: a cancel is seen by one of the two.
-//! 5. `done` is only a hint for a waiter that looks before it sleeps; the outcome is behind the
-//!    lock.
+//! 3. Wakers are cloned and woken, callbacks run and values dropped while the lock is free.
+//! 4. Callbacks run one after the other, in order of registration: whoever resolves takes them until
+//!    there are none, and only then is a late one run by whoever registers it.
+//! 5. `CANCEL` is raised before `place` is read, and the working side looks at it after it has stored
+//!    its place, both under the lock: a cancel is seen by one of the two.
+//! 6. `DONE` is only a hint for a waiter that spins; the outcome is behind the lock.
 //!
 //! One waiter is enough: every wait needs `&mut` to the one [`BlockingFuture`].
 //!
 //! [`BlockingFuture`]: super::BlockingFuture
 
-use super::error::FutureState;
-use super::refused::ExecutorError;
-use super::start_error::StartError;
-use crate::sync::prim::atomic::{AtomicBool, Ordering};
+use super::error::{FutureState, Panic, ResultError};
+use crate::sync::prim::atomic::{AtomicU8, Ordering};
 use crate::sync::prim::{Mutex, lock};
-use crate::sync::{contain, discard, report, wake};
-use std::any::Any;
+use crate::sync::{Monitor, Site, Work, contain, report_panic, running_for, wake};
+use std::error::Error;
+use std::panic::Location;
 use std::sync::Arc;
 use std::task::Waker;
+use tokio::runtime::Handle;
 
 /// Where a call is worked on, and what the call asks of it.
 pub(crate) trait Origin: Send + Sync {
-    /// How often the place has turned to its work, modulo 2³².
-    fn turns(&self) -> u32;
+    /// A number that changes when the place turns to new work; `None` where nobody can tell.
+    fn turns(&self) -> Option<u32> {
+        None
+    }
 
-    /// Stores how to wake suspended work, and says under which number; `None` if it is to end.
+    /// The work has begun.
+    fn begin(&self) {}
+
+    /// Whether all work is to end.
+    fn is_ending(&self) -> bool {
+        false
+    }
+
+    /// Notes how to wake work that isn't ready, and says under which number; `None` if it is to end.
     fn suspend(&self, waker: Waker) -> Option<u32> {
         drop(waker);
         None
     }
 
-    /// Wakes suspended work, so that it looks whether a cancel was asked for.
-    fn nudge(&self, _place: u32) {}
+    /// Sees to it that the suspended work under that number looks whether a cancel was asked for.
+    fn cancel(&self, _place: u32) {}
 
-    /// Enters the end of a call in the books, before its outcome is published.
-    fn enter_end(&self, _place: Option<u32>, _failure: Option<&Failure>) {}
+    /// The work has ended and is dropped; its outcome isn't published yet.
+    fn end(&self, _place: Option<u32>, _failure: Option<&Failure>) {}
 
-    /// Whether a waiter may look a few microseconds longer before it sleeps.
-    fn waiters_nap(&self) -> bool {
+    /// The outcome is readable and its callbacks have run.
+    fn settled(&self) {}
+
+    /// Becomes true when nobody waits for the work any more, although it hasn't ended.
+    fn given_up(&self) -> Option<&Monitor<bool>> {
+        None
+    }
+
+    /// The event loop that the work belongs to.
+    fn handle(&self) -> Option<&Handle> {
+        None
+    }
+
+    /// Whether the place is another process's, since this one was forked off.
+    fn is_forked(&self) -> bool {
+        false
+    }
+
+    /// Whether a waiter may spin before it parks.
+    fn spins(&self) -> bool {
         false
     }
 }
 
-/// How a call ended without a value.
+/// How a call ended without a value. Small, since every call has room for it.
 pub(crate) enum Failure {
     Cancelled,
-    Panicked(Box<dyn Any + Send>),
+    Panicked(Panic),
     LoopClosed,
-    #[cfg_attr(not(feature = "runner"), expect(dead_code, reason = "only a runner starts loops"))]
-    StartFailed(StartError),
     WouldDeadlock,
-    Refused(ExecutorError),
+    Forked,
+    Refused(Box<Arc<dyn Error + Send + Sync>>),
 }
 
 impl Failure {
+    pub(crate) fn refused(why: impl Error + Send + Sync + 'static) -> Self {
+        Failure::Refused(Box::new(Arc::new(why)))
+    }
+
     pub(crate) fn state(&self) -> FutureState {
         match self {
             Failure::Cancelled => FutureState::Cancelled,
             Failure::Panicked(_) => FutureState::Panicked,
-            Failure::LoopClosed | Failure::StartFailed(_) => FutureState::LoopClosed,
+            Failure::LoopClosed | Failure::Forked => FutureState::LoopClosed,
             Failure::WouldDeadlock => FutureState::WouldDeadlock,
             Failure::Refused(_) => FutureState::Refused,
+        }
+    }
+}
+
+impl From<Failure> for ResultError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Cancelled => ResultError::Cancelled,
+            Failure::Panicked(panic) => ResultError::Panicked(panic),
+            Failure::LoopClosed => ResultError::LoopClosed,
+            Failure::WouldDeadlock => ResultError::WouldDeadlock,
+            Failure::Forked => ResultError::Forked,
+            Failure::Refused(why) => ResultError::Refused(*why),
         }
     }
 }
@@ -78,52 +123,80 @@ pub(super) enum Outcome<T> {
     Taken(FutureState),
 }
 
-pub(super) type Callback = Box<dyn FnOnce(FutureState) + Send>;
+/// What runs at the end of a call.
+pub(super) enum Callback<T> {
+    Ended(Box<dyn FnOnce(FutureState) + Send>),
+    /// Looks at a value that nobody will read.
+    Unread(fn(&T)),
+}
 
 pub(super) struct Inner<T> {
     pub(super) outcome: Outcome<T>,
     /// Wakes the one waiter: a parked thread, an awaiting task, or an `as_completed`.
     pub(super) waiter: Option<Waker>,
-    /// Where suspended work is found by its origin.
-    place: Option<u32>,
     /// What runs at the end, in order of registration; boxed because few calls have any.
     #[allow(clippy::box_collection)]
-    callbacks: Option<Box<Vec<Callback>>>,
+    callbacks: Option<Box<Vec<Callback<T>>>>,
+    /// Where suspended work is found by its origin.
+    place: Option<u32>,
     /// The waiting side is gone: nobody will read the outcome.
     detached: bool,
+    /// Whoever resolved is running the callbacks.
+    calling: bool,
 }
+
+/// Somebody asked for a cancel.
+const CANCEL: u8 = 1;
+/// The work was polled, or begun, at least once.
+const STARTED: u8 = 2;
+/// The outcome is there.
+const DONE: u8 = 4;
+/// The drop of the waiting side asks for a cancel.
+const CANCEL_ON_DROP: u8 = 8;
+/// The outcome was taken: the waiting side has nothing to leave behind.
+const TAKEN: u8 = 16;
 
 pub(super) struct Shared<T> {
     pub(super) inner: Mutex<Inner<T>>,
-    /// Someone asked for a cancel.
-    cancel: AtomicBool,
-    /// The work was polled, or begun, at least once.
-    started: AtomicBool,
-    /// The outcome is there.
-    pub(super) done: AtomicBool,
     /// Where the work is done; `None` for a call that was refused, or that nobody can be asked about.
     pub(super) origin: Option<Arc<dyn Origin>>,
-    /// The origin's turns at the submission.
-    submitted_at: u32,
+    /// The origin's turns at the submission, modulo 2³².
+    submitted_at: Option<u32>,
+    flags: AtomicU8,
 }
 
 impl<T> Shared<T> {
     fn new(outcome: Outcome<T>, origin: Option<Arc<dyn Origin>>) -> Arc<Self> {
-        let submitted_at = origin.as_ref().map_or(0, |origin| origin.turns());
+        let submitted_at = origin.as_ref().and_then(|origin| origin.turns());
         Arc::new(Shared {
             inner: Mutex::new(Inner {
                 outcome,
                 waiter: None,
-                place: None,
                 callbacks: None,
+                place: None,
                 detached: false,
+                calling: false,
             }),
-            cancel: AtomicBool::new(false),
-            started: AtomicBool::new(false),
-            done: AtomicBool::new(false),
             origin,
             submitted_at,
+            flags: AtomicU8::new(0),
         })
+    }
+
+    fn has(&self, flag: u8) -> bool {
+        self.flags.load(Ordering::Acquire) & flag != 0
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.has(DONE)
+    }
+
+    pub(super) fn set_taken(&self) {
+        self.flags.fetch_or(TAKEN, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_cancel_on_drop(&self) {
+        self.flags.fetch_or(CANCEL_ON_DROP, Ordering::Relaxed);
     }
 
     pub(super) fn state(&self) -> FutureState {
@@ -135,43 +208,81 @@ impl<T> Shared<T> {
             Outcome::Ready(Ok(_)) => FutureState::Finished,
             Outcome::Ready(Err(failure)) => failure.state(),
             Outcome::Taken(state) => *state,
-            Outcome::Owed if self.started.load(Ordering::Acquire) => FutureState::Running,
-            Outcome::Owed => match &self.origin {
-                Some(origin) if origin.turns() == self.submitted_at => FutureState::NotStarted,
+            Outcome::Owed if self.has(STARTED) => FutureState::Running,
+            Outcome::Owed => match self.origin.as_ref().and_then(|origin| origin.turns()) {
+                Some(turns) if Some(turns) == self.submitted_at => FutureState::NotStarted,
                 _ => FutureState::Queued,
             },
         }
     }
 
-    pub(super) fn add_done_callback(&self, callback: Callback) {
+    pub(super) fn work(&self, site: Site) -> Work {
+        let owner = self.origin.as_deref().map_or(0, |origin| std::ptr::from_ref(origin).addr());
+        Work { owner, id: std::ptr::from_ref(self).addr(), site }
+    }
+
+    /// Whether a thread is inside the work.
+    pub(super) fn is_inside(&self) -> bool {
+        let Work { owner, id, .. } = self.work(Location::caller());
+        running_for(owner).iter().any(|(work, _)| work.id == id)
+    }
+
+    pub(super) fn is_forked(&self) -> bool {
+        self.origin.as_ref().is_some_and(|origin| origin.is_forked())
+    }
+
+    /// Runs the callback at the end, or at once if that has come.
+    pub(super) fn add_done_callback(&self, callback: Callback<T>) {
         let state = {
             let mut inner = lock(&self.inner);
-            if let Outcome::Owed = inner.outcome {
+            if matches!(inner.outcome, Outcome::Owed) || inner.calling {
                 inner.callbacks.get_or_insert_default().push(callback);
                 return;
             }
             self.state_of(&inner.outcome)
         };
-        contain("a done callback", || callback(state));
+        if let Callback::Ended(callback) = callback {
+            contain("a done callback", || callback(state));
+        }
+    }
+
+    /// Asks for a cancel; whether this was the first to ask in time.
+    pub(super) fn cancel(&self) -> bool {
+        let place = {
+            let inner = lock(&self.inner);
+            let asked = || self.flags.fetch_or(CANCEL, Ordering::AcqRel) & CANCEL != 0;
+            if !matches!(inner.outcome, Outcome::Owed) || asked() {
+                return false;
+            }
+            inner.place
+        };
+        if let (Some(place), Some(origin)) = (place, &self.origin) {
+            origin.cancel(place);
+        }
+        true
     }
 
     /// The waiting side leaves; an outcome that nobody will read is reported and dropped.
     pub(super) fn detach(&self) {
+        if self.has(TAKEN) {
+            return;
+        }
+        if self.has(CANCEL_ON_DROP) {
+            self.cancel();
+        }
         let (outcome, waiter) = {
             let mut inner = lock(&self.inner);
             inner.detached = true;
+            let state = self.state_of(&inner.outcome);
             let outcome = match inner.outcome {
                 Outcome::Owed => None,
-                _ => Some(std::mem::replace(
-                    &mut inner.outcome,
-                    Outcome::Taken(FutureState::Finished),
-                )),
+                _ => Some(std::mem::replace(&mut inner.outcome, Outcome::Taken(state))),
             };
             (outcome, inner.waiter.take())
         };
         drop(waiter);
-        if let Some(Outcome::Ready(Err(Failure::Panicked(payload)))) = outcome {
-            unread(payload);
+        if let Some(Outcome::Ready(outcome)) = outcome {
+            drop_unread(outcome);
         }
     }
 }
@@ -183,21 +294,11 @@ pub(super) trait Cancel: Send + Sync {
 
 impl<T: Send> Cancel for Shared<T> {
     fn cancel(&self) -> bool {
-        let place = {
-            let inner = lock(&self.inner);
-            if !matches!(inner.outcome, Outcome::Owed) || self.cancel.swap(true, Ordering::AcqRel) {
-                return false;
-            }
-            inner.place
-        };
-        if let (Some(place), Some(origin)) = (place, &self.origin) {
-            origin.nudge(place);
-        }
-        true
+        self.cancel()
     }
 }
 
-/// A new call: the end that owes the result, and what the waiting end is made of.
+/// A new call that `origin` works on: the end that owes the result, and the waiting end.
 pub(crate) fn promise<T>(origin: Arc<dyn Origin>) -> (Promise<T>, super::BlockingFuture<T>) {
     promised(Some(origin))
 }
@@ -215,10 +316,13 @@ fn promised<T>(origin: Option<Arc<dyn Origin>>) -> (Promise<T>, super::BlockingF
 
 /// A call that was refused.
 pub(crate) fn resolved<T>(failure: Failure) -> super::BlockingFuture<T> {
-    super::BlockingFuture::new(Shared::new(Outcome::Ready(Err(failure)), None))
+    let shared = Shared::new(Outcome::Ready(Err(failure)), None);
+    shared.flags.fetch_or(DONE, Ordering::Release);
+    super::BlockingFuture::new(shared)
 }
 
-/// The end that owes the result; dropping it tells the waiter that the loop is gone.
+/// The end that owes the result. Dropping it resolves the call: as cancelled if somebody asked for
+/// that or nobody else works on it, else as ended by its loop.
 pub(crate) struct Promise<T> {
     /// Taken when the promise is kept.
     shared: Option<Arc<Shared<T>>>,
@@ -234,20 +338,26 @@ impl<T> Promise<T> {
         self.shared().origin.as_deref().expect("work on a loop has an origin")
     }
 
-    /// Notes that the work has begun.
-    pub(crate) fn start(&self) {
-        self.shared().started.store(true, Ordering::Release);
+    /// The work, for reports of what is running.
+    pub(crate) fn work(&self, site: Site) -> Work {
+        self.shared().work(site)
     }
 
-    pub(crate) fn cancel_requested(&self) -> bool {
-        self.shared().cancel.load(Ordering::Acquire)
-    }
-
-    /// Notes where the suspended work is found, and tells whether a cancel was asked for.
+    /// Notes where suspended work is found, and tells whether a cancel was asked for.
     pub(crate) fn suspend(&self, place: u32) -> bool {
         let shared = self.shared();
         lock(&shared.inner).place = Some(place);
-        shared.cancel.load(Ordering::Acquire)
+        shared.has(CANCEL)
+    }
+
+    /// Notes that the work has begun.
+    pub(crate) fn start(&self) {
+        self.shared().flags.fetch_or(STARTED, Ordering::Release);
+    }
+
+    /// Pairs with the `CANCEL` of [`Shared::cancel`], see invariant 5.
+    pub(crate) fn cancel_requested(&self) -> bool {
+        self.shared().has(CANCEL)
     }
 
     /// Hands over the outcome and wakes whoever waits for it.
@@ -261,7 +371,7 @@ impl<T> Promise<T> {
 impl<T> Drop for Promise<T> {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.take() {
-            let cancelled = shared.cancel.load(Ordering::Acquire);
+            let cancelled = shared.has(CANCEL) || shared.origin.is_none();
             let failure = if cancelled { Failure::Cancelled } else { Failure::LoopClosed };
             resolve(&shared, Err(failure));
         }
@@ -273,35 +383,62 @@ fn resolve<T>(shared: &Shared<T>, outcome: Result<T, Failure>) {
         Ok(_) => FutureState::Finished,
         Err(failure) => failure.state(),
     };
-    let (unread_outcome, waiter, callbacks) = {
+    let (unread, waiter, callbacks) = {
         let mut inner = lock(&shared.inner);
-        let unread_outcome = if inner.detached {
+        let unread = if inner.detached {
             inner.outcome = Outcome::Taken(state);
             Some(outcome)
         } else {
             inner.outcome = Outcome::Ready(outcome);
             None
         };
-        (unread_outcome, inner.waiter.take(), inner.callbacks.take())
+        inner.calling = inner.callbacks.is_some();
+        (unread, inner.waiter.take(), inner.callbacks.take())
     };
-    shared.done.store(true, Ordering::Release);
+    shared.flags.fetch_or(DONE, Ordering::Release);
     if let Some(waiter) = waiter {
         wake(waiter);
     }
-    for callback in callbacks.into_iter().flat_map(|callbacks| *callbacks) {
-        contain("a done callback", || callback(state));
+    if let Some(callbacks) = callbacks {
+        run(shared, *callbacks, state, unread.as_ref().and_then(|outcome| outcome.as_ref().ok()));
     }
-    match unread_outcome {
-        Some(Err(Failure::Panicked(payload))) => unread(payload),
-        Some(Ok(value)) => {
-            contain("the drop of a value that nobody waited for", || drop(value));
-        }
-        _ => {}
+    if let Some(outcome) = unread {
+        drop_unread(outcome);
+    }
+    if let Some(origin) = &shared.origin {
+        origin.settled();
     }
 }
 
-/// Reports a panic that nobody will read.
-fn unread(payload: Box<dyn Any + Send>) {
-    report("a call whose result nobody read", payload.as_ref());
-    discard(payload);
+/// Runs the callbacks, and those that are registered meanwhile.
+fn run<T>(shared: &Shared<T>, mut first: Vec<Callback<T>>, state: FutureState, unread: Option<&T>) {
+    loop {
+        for callback in first {
+            match (callback, unread) {
+                (Callback::Ended(callback), _) => {
+                    contain("a done callback", || callback(state));
+                }
+                (Callback::Unread(look), Some(value)) => {
+                    contain("the report of a value that nobody read", || look(value));
+                }
+                (Callback::Unread(_), None) => {}
+            }
+        }
+        let mut inner = lock(&shared.inner);
+        match inner.callbacks.take() {
+            Some(late) => first = *late,
+            None => {
+                inner.calling = false;
+                return;
+            }
+        }
+    }
+}
+
+/// Reports a panic that nobody will read, and contains that of a destructor.
+fn drop_unread<T>(outcome: Result<T, Failure>) {
+    if let Err(Failure::Panicked(panic)) = &outcome {
+        report_panic("a call whose result nobody read", panic.message());
+    }
+    contain("the drop of a value that nobody read", || drop(outcome));
 }

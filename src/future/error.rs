@@ -1,8 +1,8 @@
-use super::refused::ExecutorError;
-use super::start_error::StartError;
 use crate::sync::{discard, panic_message, prim::Mutex};
 use std::any::Any;
+use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 
 /// How far a call has come.
 ///
@@ -17,9 +17,11 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FutureState {
-    /// Submitted, and the loop hasn't turned since: nobody drives it, or something blocks it.
+    /// Not submitted: the limit of calls in flight was reached.
+    NoRoom,
+    /// Submitted, and the loop hasn't begun a call since: nobody drives it, or something blocks it.
     NotStarted,
-    /// Submitted, and the loop is turning, but the work's turn hasn't come.
+    /// Submitted, and the loop has begun other calls since, but not this one.
     Queued,
     /// Polled at least once, and not ended.
     Running,
@@ -33,7 +35,7 @@ pub enum FutureState {
     LoopClosed,
     /// Never begun: submitting it would have blocked the loop's own thread.
     WouldDeadlock,
-    /// Never begun: its executor is shut down, broken, or has no thread.
+    /// Never begun: whoever was to do the work took none.
     Refused,
 }
 
@@ -46,14 +48,21 @@ impl FutureState {
     /// assert!(callbridge::FutureState::Finished.is_done());
     /// ```
     pub fn is_done(self) -> bool {
-        !matches!(self, FutureState::NotStarted | FutureState::Queued | FutureState::Running)
+        !matches!(
+            self,
+            FutureState::NoRoom
+                | FutureState::NotStarted
+                | FutureState::Queued
+                | FutureState::Running
+        )
     }
 }
 
 impl fmt::Display for FutureState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            FutureState::NotStarted => "never started: nobody is driving the loop",
+            FutureState::NoRoom => "no room: the limit of calls in flight is reached",
+            FutureState::NotStarted => "not started: the loop isn't driven, or something blocks it",
             FutureState::Queued => "queued behind other work",
             FutureState::Running => "running",
             FutureState::Finished => "finished",
@@ -61,7 +70,7 @@ impl fmt::Display for FutureState {
             FutureState::Panicked => "panicked",
             FutureState::LoopClosed => "ended by the loop's end",
             FutureState::WouldDeadlock => "refused on the loop's own thread",
-            FutureState::Refused => "refused by its executor",
+            FutureState::Refused => "refused",
         })
     }
 }
@@ -104,15 +113,18 @@ pub enum ResultError {
     /// The loop went away, or its bridge was closed, before the work was done.
     #[error("the event loop is gone or its bridge is closed: submit to a loop that is running")]
     LoopClosed,
-    /// The loop could not be started; the reason is inside.
-    #[error("{0}")]
-    StartFailed(StartError),
     /// Waiting here would stop an event loop; await the future instead, or wait on another thread.
     #[error("waiting here would block an event loop: await the future instead")]
     WouldDeadlock,
-    /// The executor never began the work: it is shut down, broken, or has no thread.
-    #[error("{0}")]
-    Refused(ExecutorError),
+    /// The loop belongs to the process that this one was forked off from, where it stayed.
+    #[error("the event loop stayed in the parent process: make a runtime and a bridge in this one")]
+    Forked,
+    /// The work never began: whoever was to do it takes none, for the reason inside.
+    ///
+    /// An [`ExecutorError`](crate::executor::ExecutorError) from a pool or a dedicated thread, a
+    /// `StartError` from a `ThreadRunner`.
+    #[error("the work was refused before it began: see the reason, and submit it elsewhere")]
+    Refused(#[source] Arc<dyn Error + Send + Sync>),
     /// The value, or the panic, was taken by an earlier call.
     #[error("the result was already taken by an earlier call")]
     AlreadyTaken,
@@ -127,36 +139,12 @@ impl fmt::Debug for ResultError {
             ResultError::Cancelled => f.write_str("Cancelled"),
             ResultError::Panicked(panic) => f.debug_tuple("Panicked").field(panic).finish(),
             ResultError::LoopClosed => f.write_str("LoopClosed"),
-            ResultError::StartFailed(error) => f.debug_tuple("StartFailed").field(error).finish(),
             ResultError::WouldDeadlock => f.write_str("WouldDeadlock"),
+            ResultError::Forked => f.write_str("Forked"),
             ResultError::Refused(why) => f.debug_tuple("Refused").field(why).finish(),
             ResultError::AlreadyTaken => f.write_str("AlreadyTaken"),
         }
     }
-}
-
-/// Why a wait that takes nothing ended without the work being done.
-///
-/// # Examples
-///
-/// ```
-/// let bridge = callbridge::Bridge::new(tokio::runtime::Builder::new_current_thread().build()?.handle().clone());
-/// let mut refused = bridge.run_coroutine_threadsafe(async {});
-/// assert_eq!(refused.wait(None), Ok(()), "a refused call is done at once");
-/// # Ok::<(), std::io::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum WaitError {
-    /// The wait ended first; the work goes on.
-    #[error("not done in time ({state}): wait again, or cancel it")]
-    TimedOut {
-        /// How far the work had come when the wait ended.
-        state: FutureState,
-    },
-    /// Waiting here would stop an event loop.
-    #[error("waiting here would block an event loop: await the future instead")]
-    WouldDeadlock,
 }
 
 /// A caught panic, with its payload.
@@ -175,6 +163,11 @@ pub enum WaitError {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct Panic {
+    /// Boxed, so that results that may hold one stay small.
+    caught: Box<Caught>,
+}
+
+struct Caught {
     /// The payload; in a lock only so that errors can be shared between threads.
     payload: Mutex<Option<Box<dyn Any + Send>>>,
     /// The payload's text.
@@ -184,7 +177,7 @@ pub struct Panic {
 impl Panic {
     pub(crate) fn new(payload: Box<dyn Any + Send>) -> Self {
         let message = panic_message(payload.as_ref()).into();
-        Panic { payload: Mutex::new(Some(payload)), message }
+        Panic { caught: Box::new(Caught { payload: Mutex::new(Some(payload)), message }) }
     }
 
     /// The panic's message, or a phrase that says that it has none.
@@ -193,7 +186,7 @@ impl Panic {
     ///
     /// See [`Panic`].
     pub fn message(&self) -> &str {
-        &self.message
+        &self.caught.message
     }
 
     /// The payload, as `std::panic::catch_unwind` would give it.
@@ -235,7 +228,7 @@ impl Panic {
     }
 
     fn take(&self) -> Option<Box<dyn Any + Send>> {
-        crate::sync::prim::lock(&self.payload).take()
+        crate::sync::prim::lock(&self.caught.payload).take()
     }
 }
 
@@ -249,12 +242,12 @@ impl Drop for Panic {
 
 impl fmt::Debug for Panic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Panic").field(&self.message).finish()
+        f.debug_tuple("Panic").field(&self.message()).finish()
     }
 }
 
 impl fmt::Display for Panic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(self.message())
     }
 }

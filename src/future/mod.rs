@@ -4,19 +4,19 @@
 mod as_completed;
 mod blocking;
 mod call;
+mod completer;
 mod error;
-mod refused;
-mod start_error;
+mod submit_error;
 mod wait;
 
 #[cfg(all(test, callbridge_loom))]
 mod loom_tests;
 
-pub use as_completed::{AsCompleted, AsCompletedTimeout, as_completed};
+pub use as_completed::{AsCompleted, AsCompletedError, as_completed};
 pub use blocking::{BlockingFuture, Canceller};
-pub use error::{FutureState, Panic, ResultError, WaitError};
-pub use refused::ExecutorError;
-pub use start_error::StartError;
+pub use completer::{Completer, promise};
+pub use error::{FutureState, Panic, ResultError};
+pub use submit_error::SubmitError;
 pub use wait::{ReturnWhen, wait};
 
-pub(crate) use call::{Failure, Origin, Promise, lone_promise, promise, resolved};
+pub(crate) use call::{Failure, Origin, Promise, lone_promise, promise as promise_of, resolved};

@@ -1,7 +1,7 @@
 use super::BlockingFuture;
-use super::error::{FutureState, WaitError};
-use crate::sync::context::drives_a_loop;
-use crate::sync::{Deadline, Woken, with_parker};
+use super::error::FutureState;
+use crate::sync::{self, Deadline, WaitError};
+use std::task::Poll;
 use std::time::Duration;
 
 /// When [`wait`] returns before its timeout.
@@ -55,27 +55,22 @@ pub fn wait<T>(
     timeout: impl Into<Option<Duration>>,
     when: ReturnWhen,
 ) -> Result<Split<'_, T>, WaitError> {
-    let timeout = timeout.into();
-    if !satisfied(futures, when) && timeout != Some(Duration::ZERO) {
-        if drives_a_loop() {
+    if !satisfied(futures, when) {
+        // For all of them, one at a time will do: each wake then asks about one future.
+        let mut first = 0;
+        let waited = sync::wait(Deadline::after(timeout), |cx| {
+            while first < futures.len() {
+                let done = futures[first].register(cx.waker());
+                if !done && when == ReturnWhen::AllCompleted {
+                    return Poll::Pending;
+                }
+                first += 1;
+            }
+            if satisfied(futures, when) { Poll::Ready(()) } else { Poll::Pending }
+        });
+        if waited == Err(WaitError::WouldDeadlock) {
             return Err(WaitError::WouldDeadlock);
         }
-        let deadline = Deadline::after(timeout);
-        with_parker(|parker| {
-            let mut in_time = true;
-            for future in &mut *futures {
-                // For all of them, one at a time will do: each wake then asks about one future.
-                while !future.register(parker.waker())
-                    && when == ReturnWhen::AllCompleted
-                    && in_time
-                {
-                    in_time = parker.park(deadline) == Woken::Notified;
-                }
-            }
-            while in_time && !satisfied(futures, when) {
-                in_time = parker.park(deadline) == Woken::Notified;
-            }
-        });
     }
     Ok(futures.iter_mut().partition(|future| future.is_done()))
 }

@@ -90,7 +90,7 @@ impl Acceptor {
     }
 
     fn back_off(&self, pause: &mut Duration) {
-        self.shared.core.stop.wait(Some(*pause));
+        let _stopped = self.shared.core.stop.wait(Some(*pause));
         *pause = (*pause * 2).min(BACK_OFF.1);
     }
 

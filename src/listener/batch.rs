@@ -14,7 +14,7 @@
 
 use crate::sync::contain;
 use crate::sync::prim::{Instant, Mutex, lock};
-use crate::{BlockingFuture, Bridge, TrySubmitError};
+use crate::{BlockingFuture, Bridge, SubmitError};
 use std::any::Any;
 use std::collections::VecDeque;
 use std::future::Future;
@@ -111,7 +111,7 @@ where
         frames: &mut VecDeque<F>,
         handler: &Arc<H>,
         bridge: &Bridge,
-    ) -> Result<(), TrySubmitError<()>>
+    ) -> Result<(), SubmitError<()>>
     where
         H: Fn(F) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Option<R>> + Send + 'static,
@@ -131,8 +131,8 @@ where
                 (self.call, self.left) = (Some(call.cancel_on_drop()), left);
                 return Ok(());
             }
-            Err(TrySubmitError::Full(turn)) => (turn, TrySubmitError::Full(())),
-            Err(TrySubmitError::Closed(turn)) => (turn, TrySubmitError::Closed(())),
+            Err(SubmitError::Full(turn)) => (turn, SubmitError::Full(())),
+            Err(closed) => (closed.into_inner(), SubmitError::Closed(())),
         };
         std::mem::swap(&mut turn.frames, frames);
         Err(refused)
@@ -294,9 +294,9 @@ fn submit<R: Send + 'static>(
 ) -> Outcome<R> {
     match bridge.try_run_coroutine_threadsafe(call) {
         Ok(call) => Outcome::Waits(call.cancel_on_drop()),
-        Err(TrySubmitError::Full(call)) => Outcome::NoRoom(Box::pin(call)),
-        Err(TrySubmitError::Closed(call)) => {
-            contain("the drop of a handler", || drop(call));
+        Err(SubmitError::Full(call)) => Outcome::NoRoom(Box::pin(call)),
+        Err(closed) => {
+            contain("the drop of a handler", || drop(closed));
             Outcome::LoopGone
         }
     }

@@ -3,19 +3,18 @@ use super::core::Core;
 use super::report::StopReport;
 use super::sink::{FnSource, Sink};
 use super::stats::ListenerStats;
-use super::stop::{Registered, Stop};
+use super::stop::{NUDGE_AGAIN, Registered};
 use crate::channel::{Ending, SourceError};
-use crate::sync::Deadline;
 use crate::sync::context::drives_a_loop;
-use crate::sync::prim::atomic::{AtomicBool, Ordering};
-use crate::sync::prim::{Mutex, thread};
+use crate::sync::prim::Mutex;
+use crate::sync::{Deadline, timeout_ticking};
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
@@ -83,7 +82,7 @@ impl Listener {
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
     /// let (listener, mut readings) = Listener::from_fn(|sink| {
     ///     let mut reading = 0;
-    ///     while !sink.wait_stop(Duration::from_millis(1)) {
+    ///     while sink.wait_stop(Duration::from_millis(1)).is_err() {
     ///         reading += 1;
     ///         let _ = sink.send(reading);
     ///     }
@@ -160,7 +159,11 @@ impl Listener {
         self.stop();
         let would_deadlock = !self.is_finished() && self.core.stop.owns_this_thread();
         if !would_deadlock {
-            Ended::new(&self.core, deadline).await;
+            let stop = Arc::clone(&self.core.stop);
+            let name = format!("{}-stop", self.core.name);
+            let ended = self.core.stop.until_ended();
+            let deadline = Deadline::after(deadline);
+            timeout_ticking(deadline, &name, NUDGE_AGAIN, move || stop.signal(), ended).await;
         }
         self.report(started, would_deadlock)
     }
@@ -182,7 +185,7 @@ impl Listener {
         let wait = !self.is_finished() && !deadline.passed();
         let would_deadlock = wait && (self.core.stop.owns_this_thread() || drives_a_loop());
         if wait && !would_deadlock {
-            self.core.stop.wait_ended(deadline, &AtomicBool::new(false));
+            let _ended = self.core.stop.wait_ended(deadline);
         }
         self.report(started, would_deadlock)
     }
@@ -324,71 +327,4 @@ pub(super) fn watch(
         now();
     }
     cancelled
-}
-
-/// Ready when a listener's threads have ended, or at the deadline.
-struct Ended<'a> {
-    stop: &'a Arc<Stop>,
-    /// The clock: a thread, since the runtime's timer may not run.
-    clock: Option<Arc<Clock>>,
-    deadline: Duration,
-    name: &'a str,
-}
-
-#[derive(Default)]
-struct Clock {
-    /// The wait was given up.
-    given_up: AtomicBool,
-    /// The deadline has passed, or the threads have ended.
-    rung: AtomicBool,
-    waker: Mutex<Option<Waker>>,
-}
-
-impl<'a> Ended<'a> {
-    fn new(core: &'a Core, deadline: Duration) -> Self {
-        Ended { stop: &core.stop, clock: None, deadline, name: &core.name }
-    }
-
-    fn start_clock(&self) -> Option<Arc<Clock>> {
-        let deadline = Deadline::after(Some(self.deadline));
-        let (clock, stop) = (Arc::new(Clock::default()), Arc::clone(self.stop));
-        let ours = Arc::clone(&clock);
-        let body = move || {
-            stop.wait_ended(deadline, &clock.given_up);
-            clock.rung.store(true, Ordering::Release);
-            let waker = crate::sync::prim::lock(&clock.waker).take();
-            if let Some(waker) = waker {
-                crate::sync::wake(waker);
-            }
-        };
-        let builder = thread::Builder::new().name(format!("{}-stop", self.name));
-        builder.spawn(body).ok().map(|_| ours)
-    }
-}
-
-impl Future for Ended<'_> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
-        if this.stop.ended() || this.deadline.is_zero() {
-            return Poll::Ready(());
-        }
-        if this.clock.is_none() {
-            this.clock = this.start_clock();
-        }
-        let Some(clock) = &this.clock else { return Poll::Ready(()) };
-        let old = crate::sync::prim::lock(&clock.waker).replace(cx.waker().clone());
-        drop(old);
-        if clock.rung.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
-    }
-}
-
-impl Drop for Ended<'_> {
-    fn drop(&mut self) {
-        if let Some(clock) = &self.clock {
-            clock.given_up.store(true, Ordering::Release);
-            self.stop.wake_waits();
-        }
-    }
 }

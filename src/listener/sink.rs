@@ -6,6 +6,7 @@ use super::source::Interrupter;
 use super::stats::count;
 use super::stop::Registered;
 use crate::channel::{SendError, Sender, Sent};
+use crate::sync::WaitError;
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
@@ -135,16 +136,21 @@ impl<T> Sink<T> {
         self.feed.core.stop.is_set()
     }
 
-    /// Sleeps until the loop should return, at most `timeout` (`None`: for ever); whether it should.
+    /// Waits until the loop should return, at most `timeout`; `None` waits for ever.
     ///
     /// # Blocking
     ///
     /// Blocks the calling thread.
     ///
+    /// # Errors
+    ///
+    /// [`WaitError::TimedOut`] while the loop should go on, and [`WaitError::WouldDeadlock`] on a thread
+    /// that drives an event loop.
+    ///
     /// # Examples
     ///
     /// See [`Listener::from_fn`](super::Listener::from_fn).
-    pub fn wait_stop(&self, timeout: impl Into<Option<Duration>>) -> bool {
+    pub fn wait_stop(&self, timeout: impl Into<Option<Duration>>) -> Result<(), WaitError> {
         self.feed.core.stop.wait(timeout.into())
     }
 

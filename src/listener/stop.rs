@@ -9,42 +9,43 @@
 
 use super::source::Interrupter;
 use crate::sync::prim::atomic::{AtomicBool, Ordering};
-use crate::sync::prim::{Condvar, Mutex, lock, thread, thread_local};
-use crate::sync::{Deadline, contain};
+use crate::sync::prim::{thread, thread_local};
+use crate::sync::{Deadline, Monitor, WaitError, WaitList, contain};
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::future::Future;
 use std::io;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::task::Wake;
 use std::time::Duration;
 
 /// How often a waiting `shutdown` repeats the nudges, for sources that can miss one.
-const NUDGE_AGAIN: Duration = Duration::from_millis(20);
+pub(super) const NUDGE_AGAIN: Duration = Duration::from_millis(20);
 
 thread_local! {
     /// The listener that owns this thread, as the address of its `Stop`.
     static OWNER: Cell<usize> = const { Cell::new(0) };
 }
 
-#[derive(Default)]
 struct State {
-    /// The next key of either map.
-    next: u64,
     /// What makes the blocked threads look at the flag.
-    nudges: BTreeMap<u64, Interrupter>,
+    nudges: WaitList<Interrupter>,
     /// The names of the threads that haven't ended.
-    threads: BTreeMap<u64, Arc<str>>,
+    threads: WaitList<Arc<str>>,
 }
 
 /// The stop flag of one listener, the nudges that go with it, and the list of its threads.
-#[derive(Default)]
 pub(crate) struct Stop {
     /// Whether the listener has been asked to stop.
     stopping: AtomicBool,
-    /// Everything else.
-    state: Mutex<State>,
-    /// Signalled on stop and when a thread ends.
-    changed: Condvar,
+    /// Everything else; changes on a stop and when a thread ends.
+    state: Monitor<State>,
+}
+
+impl Default for Stop {
+    fn default() -> Self {
+        let state = State { nudges: WaitList::new(), threads: WaitList::new() };
+        Stop { stopping: AtomicBool::new(false), state: Monitor::new(state) }
+    }
 }
 
 impl Stop {
@@ -55,46 +56,34 @@ impl Stop {
     /// Asks the threads to stop; never waits. Calling it again repeats the nudges.
     pub(crate) fn signal(&self) {
         self.stopping.store(true, Ordering::Release);
-        let nudges: Vec<_> = lock(&self.state).nudges.values().cloned().collect();
-        self.changed.notify_all();
+        let nudges: Vec<_> = self.state.change(|state| state.nudges.payloads().cloned().collect());
         nudges.iter().for_each(Interrupter::interrupt);
     }
 
     /// Keeps `interrupter` among the nudges until the guard is dropped.
     pub(crate) fn register(self: &Arc<Self>, interrupter: Interrupter) -> Registered {
-        let key = {
-            let mut state = lock(&self.state);
-            state.next += 1;
-            let key = state.next;
-            state.nudges.insert(key, interrupter);
-            key
-        };
+        let key = self.state.with(|state| state.nudges.push(interrupter, None));
         Registered { stop: Arc::clone(self), key }
     }
 
-    /// Waits until asked to stop or until `timeout` has passed; says whether it was asked.
-    pub(crate) fn wait(&self, timeout: Option<Duration>) -> bool {
-        let deadline = Deadline::after(timeout);
-        let mut state = lock(&self.state);
-        while !self.is_set() && !deadline.passed() {
-            state = match deadline.remaining() {
-                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(left) => {
-                    self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
-        }
-        drop(state);
-        self.is_set()
+    /// Waits until asked to stop, at most `timeout`.
+    pub(crate) fn wait(&self, timeout: Option<Duration>) -> Result<(), WaitError> {
+        self.state.wait(Deadline::after(timeout), |_| self.is_set().then_some(()))
+    }
+
+    /// Ready when asked to stop.
+    pub(crate) fn until_set(&self) -> impl Future<Output = ()> + Send {
+        self.state.until(|_| self.is_set().then_some(()))
     }
 
     /// The names of the threads that haven't ended.
     pub(crate) fn stragglers(&self) -> Vec<String> {
-        lock(&self.state).threads.values().map(|name| String::from(&**name)).collect()
+        self.state
+            .with(|state| state.threads.payloads().map(|name| String::from(&**name)).collect())
     }
 
     pub(crate) fn ended(&self) -> bool {
-        lock(&self.state).threads.is_empty()
+        self.state.with(|state| state.threads.is_empty())
     }
 
     /// Whether the calling thread belongs to this listener.
@@ -102,38 +91,20 @@ impl Stop {
         OWNER.try_with(|owner| owner.get() == Arc::as_ptr(self) as usize).unwrap_or(false)
     }
 
-    /// Blocks until the threads have ended, the deadline has passed, or the wait was given up.
-    pub(crate) fn wait_ended(&self, deadline: Deadline, given_up: &AtomicBool) {
-        loop {
-            let round = Deadline::after(Some(NUDGE_AGAIN));
-            let mut state = lock(&self.state);
-            loop {
-                if state.threads.is_empty() || deadline.passed() || given_up.load(Ordering::Acquire)
-                {
-                    return;
-                }
-                let left = [round.remaining(), deadline.remaining()].into_iter().flatten().min();
-                match left {
-                    Some(left) if !left.is_zero() => {
-                        state = self
-                            .changed
-                            .wait_timeout(state, left)
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .0;
-                    }
-                    _ => break,
-                }
-            }
-            drop(state);
-            self.signal();
-        }
+    /// Ready when the threads have ended.
+    pub(crate) fn until_ended(&self) -> impl Future<Output = ()> + Send {
+        self.state.until(|state| state.threads.is_empty().then_some(()))
     }
 
-    /// Makes a `wait_ended` whose `given_up` has just been set return.
-    pub(crate) fn wake_waits(&self) {
-        // Whoever looked before `given_up` was set is asleep by the time the lock is free.
-        drop(lock(&self.state));
-        self.changed.notify_all();
+    /// Blocks until the threads have ended, or the deadline has passed.
+    pub(crate) fn wait_ended(&self, deadline: Deadline) -> Result<(), WaitError> {
+        loop {
+            let round = deadline.or_after(NUDGE_AGAIN);
+            match self.state.wait(round, |state| state.threads.is_empty().then_some(())) {
+                Err(WaitError::TimedOut) if !deadline.passed() => self.signal(),
+                waited => return waited,
+            }
+        }
     }
 
     /// Starts a thread of this listener; `body` and all it owns are gone before it counts as ended.
@@ -143,13 +114,7 @@ impl Stop {
         body: impl FnOnce() + Send + 'static,
     ) -> io::Result<()> {
         let name: Arc<str> = name.into();
-        let key = {
-            let mut state = lock(&self.state);
-            state.next += 1;
-            let key = state.next;
-            state.threads.insert(key, Arc::clone(&name));
-            key
-        };
+        let key = self.state.with(|state| state.threads.push(Arc::clone(&name), None));
         let listed = Listed { stop: Arc::clone(self), key };
         thread::Builder::new().name(name.to_string()).spawn(move || {
             let listed = listed;
@@ -179,7 +144,7 @@ pub(crate) struct Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        let removed = lock(&self.stop.state).nudges.remove(&self.key);
+        let removed = self.stop.state.with(|state| state.nudges.remove(self.key));
         drop(removed);
     }
 }
@@ -192,8 +157,7 @@ struct Listed {
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        let name = lock(&self.stop.state).threads.remove(&self.key);
+        let name = self.stop.state.change(|state| state.threads.remove(self.key));
         drop(name);
-        self.stop.changed.notify_all();
     }
 }

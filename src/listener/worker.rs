@@ -7,19 +7,19 @@ use super::batch::{self, Batch, Outcome};
 use super::core::{Core, Verdict};
 use super::reader::is_framing;
 use super::serve::{Service, Unanswered};
-use super::source::{FrameSource, Interrupter, RequestSource, is_tick};
+use super::source::{FrameSource, RequestSource, is_tick};
 use super::stats::{count, count_by};
 use crate::sync::prim::atomic::{AtomicU64, Ordering};
-use crate::sync::{Deadline, Parker, contain, discard, report, with_parker};
-use crate::{BlockingFuture, ResultError, SubmitTimeoutError, TrySubmitError};
+use crate::sync::{Deadline, contain, discard, park_until, report};
+use crate::{BlockingFuture, ResultError, SubmitError};
 use std::any::Any;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, ErrorKind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 /// How long replies that are ready wait for the next one, so that they leave together.
@@ -85,26 +85,10 @@ impl<R, H> Service<R, H> {
         H: Fn(S::Frame) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Option<R>> + Send + 'static,
     {
-        with_parker(|parker| self.run_with(source, parker))
-    }
-
-    fn run_with<S, Fut>(&self, source: &mut S, parker: &Parker) -> Verdict
-    where
-        S: RequestSource<R>,
-        R: Send + 'static,
-        H: Fn(S::Frame) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Option<R>> + Send + 'static,
-    {
-        let waker = parker.waker().clone();
-        let stop = &self.core.stop;
-        let _nudges = (
-            stop.register(source.interrupter()),
-            stop.register(Interrupter::new(move || waker.wake_by_ref())),
-        );
+        let _nudge = self.core.stop.register(source.interrupter());
         let mut worker = Worker {
             service: self,
             source,
-            parker,
             incoming: VecDeque::new(),
             window: VecDeque::new(),
             batches: VecDeque::new(),
@@ -139,7 +123,6 @@ impl<R, H> Service<R, H> {
 struct Worker<'a, S: FrameSource, A, R, H> {
     service: &'a Service<R, H>,
     source: &'a mut S,
-    parker: &'a Parker,
     /// Requests taken in that aren't submitted yet.
     incoming: VecDeque<S::Frame>,
     /// Requests at work, oldest first.
@@ -278,8 +261,8 @@ where
         };
         self.window.truncate(before);
         match refused {
-            TrySubmitError::Full(()) => Ok(false),
-            TrySubmitError::Closed(()) => Err(Verdict::LoopGone),
+            SubmitError::Full(()) => Ok(false),
+            _ => Err(Verdict::LoopGone),
         }
     }
 
@@ -319,7 +302,7 @@ where
     {
         match self.service.bridge.try_run_coroutine_threadsafe(call) {
             Ok(call) => Ok(Some(call.cancel_on_drop())),
-            Err(TrySubmitError::Full(call)) => self.submit_slowly(call, deadline),
+            Err(SubmitError::Full(call)) => self.submit_slowly(call, deadline),
             Err(_) => Err(Verdict::LoopGone),
         }
     }
@@ -338,7 +321,7 @@ where
             let wait = deadline.remaining().map_or(ROOM, |left| left.min(ROOM));
             match self.service.bridge.run_coroutine_threadsafe_timeout(call, wait) {
                 Ok(reply) => return Ok(Some(reply.cancel_on_drop())),
-                Err(SubmitTimeoutError::TimedOut(back)) => call = back,
+                Err(SubmitError::TimedOut(back)) => call = back,
                 Err(_) => return Err(Verdict::LoopGone),
             }
             if self.core().stop.is_set() {
@@ -449,27 +432,21 @@ where
         call: &mut BlockingFuture<T>,
         deadline: Deadline,
     ) -> Result<Wait<T>, Verdict> {
-        call.done_after_a_nap(deadline);
-        let waker = self.parker.waker().clone();
+        call.spin(deadline);
+        let stop = Arc::clone(&self.core().stop);
+        let mut stopped = pin!(stop.until_set());
         let gathered = Deadline::after((self.staged > 0).then_some(GATHER));
         loop {
-            let mut context = Context::from_waker(&waker);
-            if let Poll::Ready(result) = Pin::new(&mut *call).poll(&mut context) {
-                return Ok(Wait::Done(result));
-            }
-            if self.core().stop.is_set() {
-                return Ok(Wait::Stopped);
-            }
-            if deadline.passed() {
-                return Ok(Wait::Late);
-            }
-            if self.staged == 0 {
-                self.parker.park(deadline);
-            } else if gathered.passed() {
+            let until = if self.staged > 0 { sooner(gathered, deadline) } else { deadline };
+            let waited = park_until(until, |cx| match Pin::new(&mut *call).poll(cx) {
+                Poll::Ready(result) => Poll::Ready(Wait::Done(result)),
+                Poll::Pending => stopped.as_mut().poll(cx).map(|()| Wait::Stopped),
+            });
+            match waited {
+                Some(ended) => return Ok(ended),
+                None if deadline.passed() => return Ok(Wait::Late),
                 // What is ready shouldn't wait for what isn't.
-                self.flush()?;
-            } else {
-                self.parker.park(sooner(gathered, deadline));
+                None => self.flush()?,
             }
         }
     }

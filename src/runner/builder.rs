@@ -1,7 +1,8 @@
 use super::ThreadRunner;
 use super::core::Core;
+use super::start_error::StartError;
 use crate::bridge::Bridge;
-use crate::future::{ResultError, StartError};
+use crate::future::ResultError;
 use crate::sync::{Deadline, discard, panic_message};
 use std::fmt;
 use std::io;
@@ -223,9 +224,11 @@ impl ThreadRunnerBuilder {
             name.unwrap_or_else(|| format!("runner-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
         let runner = ThreadRunner { core: Core::new(name, settings) };
         if eager {
-            runner.core.ready(Deadline::Never).map_err(|error| match error {
-                ResultError::StartFailed(error) => error,
-                other => StartError::new(other),
+            runner.core.ready(Deadline::Never).map_err(|error| match &error {
+                ResultError::Refused(why) => {
+                    why.downcast_ref().cloned().unwrap_or_else(|| StartError::new(error))
+                }
+                _ => StartError::new(error),
             })?;
         }
         Ok(runner)

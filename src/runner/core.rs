@@ -8,18 +8,20 @@
 //!    thread's handle in `thread`.
 //! 3. `live` is set once, before `Running`.
 //! 4. `Closed` and `Failed` are the last thing the loop thread says: its runtime is gone by then.
-//! 5. Every change of phase that somebody can wait for signals `changed`, after the lock is released.
-//! 6. The factory is called, and dropped, without the lock.
+//! 5. The factory is called, and dropped, without the lock.
 
 use super::builder::Settings;
 use super::registry::Registry;
+use super::start_error::StartError;
 use crate::bridge::Bridge;
-use crate::future::{FutureState, Promise, ResultError, StartError, lone_promise};
-use crate::sync::Deadline;
+use crate::future::{FutureState, Promise, ResultError, lone_promise};
 use crate::sync::prim::atomic::{AtomicBool, Ordering};
-use crate::sync::prim::{Condvar, Mutex, MutexGuard, lock};
+use crate::sync::prim::{Mutex, lock};
+use crate::sync::{Deadline, Monitor, park_until};
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
@@ -34,9 +36,8 @@ const LONGEST_SHUTDOWN: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// What the runner, its guards and its loop thread share.
 pub(super) struct Core {
     pub(super) name: String,
-    phase: Mutex<Phase>,
-    /// Where users wait for the start, and closers for the end.
-    changed: Condvar,
+    /// Users wait for its start, closers for its end.
+    phase: Monitor<Phase>,
     /// The loop's thread, until it is joined.
     thread: Mutex<Option<JoinHandle<()>>>,
     live: OnceLock<Live>,
@@ -82,8 +83,7 @@ impl Core {
     pub(super) fn new(name: String, settings: Settings) -> Arc<Self> {
         Arc::new(Core {
             name,
-            phase: Mutex::new(Phase::Idle(settings)),
-            changed: Condvar::new(),
+            phase: Monitor::new(Phase::Idle(settings)),
             thread: Mutex::new(None),
             live: OnceLock::new(),
             left_behind: AtomicBool::new(false),
@@ -96,22 +96,21 @@ impl Core {
         if let Some(live) = self.live.get() {
             return Ok(live);
         }
-        let mut phase = lock(&self.phase);
-        loop {
-            phase = match &*phase {
-                Phase::Idle(_) => self.start(phase),
-                Phase::Starting { thread, .. } if *thread == thread::current().id() => {
-                    return Err(ResultError::WouldDeadlock);
-                }
-                Phase::Starting { .. } if deadline.passed() => {
-                    return Err(ResultError::TimedOut { state: FutureState::NotStarted });
-                }
-                Phase::Starting { .. } => self.wait(phase, deadline),
-                Phase::Failed(error) => return Err(ResultError::StartFailed(error.clone())),
-                Phase::Running(_) | Phase::Closing | Phase::Closed => {
-                    return self.live.get().ok_or(ResultError::LoopClosed);
-                }
-            };
+        self.start();
+        let this_thread = thread::current().id();
+        let mut started = pin!(self.phase.until(|phase| match phase {
+            Phase::Starting { thread, .. } if *thread == this_thread => {
+                Some(Err(ResultError::WouldDeadlock))
+            }
+            Phase::Idle(_) | Phase::Starting { .. } => None,
+            Phase::Failed(error) => Some(Err(error.clone().into())),
+            Phase::Running(_) | Phase::Closing | Phase::Closed => Some(Ok(())),
+        }));
+        // Not refused on a loop's thread: it is short, and depends on no loop.
+        match park_until(deadline, |cx| started.as_mut().poll(cx)) {
+            Some(Ok(())) => self.live.get().ok_or(ResultError::LoopClosed),
+            Some(Err(error)) => Err(error),
+            None => Err(ResultError::TimedOut { state: FutureState::NotStarted }),
         }
     }
 
@@ -121,45 +120,46 @@ impl Core {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        matches!(*lock(&self.phase), Phase::Closing | Phase::Closed)
+        self.phase.with(|phase| matches!(phase, Phase::Closing | Phase::Closed))
     }
 
-    fn start<'a>(self: &'a Arc<Self>, mut phase: MutexGuard<'a, Phase>) -> MutexGuard<'a, Phase> {
-        let settings = match std::mem::replace(&mut *phase, Phase::Closed) {
-            Phase::Idle(settings) => settings,
-            other => {
-                *phase = other;
-                return phase;
+    /// Starts the loop if nobody has.
+    fn start(self: &Arc<Self>) {
+        let unused = self.phase.update(|phase| {
+            let settings = match std::mem::replace(phase, Phase::Closed) {
+                Phase::Idle(settings) => settings,
+                other => {
+                    *phase = other;
+                    return (None, false);
+                }
+            };
+            let mut builder = thread::Builder::new().name(self.name.clone());
+            if let Some(bytes) = settings.stack_size {
+                builder = builder.stack_size(bytes);
             }
-        };
-        let mut builder = thread::Builder::new().name(self.name.clone());
-        if let Some(bytes) = settings.stack_size {
-            builder = builder.stack_size(bytes);
-        }
-        let core = Arc::clone(self);
-        match builder.spawn(move || core.drive()) {
-            Ok(handle) => {
-                let thread = handle.thread().id();
-                *lock(&self.thread) = Some(handle);
-                *phase = Phase::Starting { settings: Some(settings), thread };
-                phase
+            let core = Arc::clone(self);
+            match builder.spawn(move || core.drive()) {
+                Ok(handle) => {
+                    let thread = handle.thread().id();
+                    *lock(&self.thread) = Some(handle);
+                    *phase = Phase::Starting { settings: Some(settings), thread };
+                    (None, false)
+                }
+                Err(error) => {
+                    *phase = Phase::Failed(StartError::new(error));
+                    (Some(settings), true)
+                }
             }
-            Err(error) => {
-                *phase = Phase::Failed(StartError::new(error));
-                drop(phase);
-                self.changed.notify_all();
-                drop(settings);
-                lock(&self.phase)
-            }
-        }
+        });
+        drop(unused);
     }
 
     /// The loop thread, from its first to its last instruction.
     fn drive(self: Arc<Self>) {
-        let settings = match &mut *lock(&self.phase) {
+        let settings = self.phase.with(|phase| match phase {
             Phase::Starting { settings, .. } => settings.take(),
             _ => None,
-        };
+        });
         let Some(settings) = settings else { return self.settle(Phase::Closed) };
         let limit = settings.max_in_flight;
         match settings.into_runtime(&self.name) {
@@ -196,34 +196,26 @@ impl Core {
 
     /// The loop thread says how far it is; what a closer said in the meantime stands.
     fn settle(&self, next: Phase) {
-        let mut phase = lock(&self.phase);
-        let next = match (&*phase, next) {
-            (Phase::Closing, Phase::Failed(_)) => Phase::Closed,
-            (Phase::Closing, Phase::Running(stop)) => {
-                // Nobody waited for this start: dropping the stop ends the loop.
-                drop(phase);
-                return drop(stop);
-            }
-            (_, next) => next,
-        };
-        let last = std::mem::replace(&mut *phase, next);
-        drop(phase);
-        self.changed.notify_all();
+        let last = self.phase.change(|phase| match (&*phase, next) {
+            (Phase::Closing, Phase::Failed(_)) => std::mem::replace(phase, Phase::Closed),
+            // Nobody waited for this start: dropping the stop ends the loop.
+            (Phase::Closing, next @ Phase::Running(_)) => next,
+            (_, next) => std::mem::replace(phase, next),
+        });
         drop(last);
     }
 
     /// Claims the end of the loop; waits for a start under way until `deadline`.
     pub(super) fn claim(&self, deadline: Deadline) -> Found {
-        let mut phase = lock(&self.phase);
-        while matches!(*phase, Phase::Starting { .. }) && !deadline.passed() {
-            phase = self.wait(phase, deadline);
-        }
-        let next = match &*phase {
-            Phase::Idle(_) | Phase::Failed(_) | Phase::Closed => Phase::Closed,
-            Phase::Starting { .. } | Phase::Running(_) | Phase::Closing => Phase::Closing,
-        };
-        let before = std::mem::replace(&mut *phase, next);
-        drop(phase);
+        let starting = |phase: &mut Phase| matches!(phase, Phase::Starting { .. });
+        let _settled = self.phase.wait(deadline, |phase| (!starting(phase)).then_some(()));
+        let before = self.phase.change(|phase| {
+            let next = match phase {
+                Phase::Idle(_) | Phase::Failed(_) | Phase::Closed => Phase::Closed,
+                Phase::Starting { .. } | Phase::Running(_) | Phase::Closing => Phase::Closing,
+            };
+            std::mem::replace(phase, next)
+        });
         match before {
             Phase::Running(stop) => Found::Running(stop),
             Phase::Starting { .. } | Phase::Closing => Found::Ending,
@@ -234,17 +226,13 @@ impl Core {
 
     /// Whether a close has nothing to wait for.
     pub(super) fn is_quiet(&self) -> bool {
-        matches!(*lock(&self.phase), Phase::Idle(_) | Phase::Failed(_) | Phase::Closed)
+        self.phase.with(|phase| matches!(phase, Phase::Idle(_) | Phase::Failed(_) | Phase::Closed))
     }
 
     /// Waits for the loop thread's end until `deadline` and joins it; whether all threads ended.
     pub(super) fn join(&self, deadline: Deadline) -> bool {
-        let mut phase = lock(&self.phase);
-        while matches!(*phase, Phase::Closing) && !deadline.passed() {
-            phase = self.wait(phase, deadline);
-        }
-        let ended = !matches!(*phase, Phase::Closing);
-        drop(phase);
+        let ended = |phase: &mut Phase| !matches!(phase, Phase::Closing);
+        let ended = self.phase.wait(deadline, |phase| ended(phase).then_some(())).is_ok();
         if ended {
             let thread = lock(&self.thread).take();
             if let Some(thread) = thread {
@@ -253,14 +241,5 @@ impl Core {
             }
         }
         ended && !self.left_behind.load(Ordering::Acquire)
-    }
-
-    fn wait<'a>(&self, phase: MutexGuard<'a, Phase>, deadline: Deadline) -> MutexGuard<'a, Phase> {
-        match deadline.remaining() {
-            None => self.changed.wait(phase).unwrap_or_else(PoisonError::into_inner),
-            Some(left) => {
-                self.changed.wait_timeout(phase, left).unwrap_or_else(PoisonError::into_inner).0
-            }
-        }
     }
 }

@@ -8,6 +8,7 @@ mod guard;
 mod iter;
 mod registry;
 mod shared;
+mod start_error;
 mod start_task;
 
 pub use builder::ThreadRunnerBuilder;
@@ -16,22 +17,20 @@ pub use context::{AsyncContext, EnterError, ExitError, Outcome};
 pub use guard::{Guard, ScopeError};
 pub use iter::WrapIter;
 pub use shared::Lease;
+pub use start_error::StartError;
 pub use start_task::{StartTaskError, Started};
 
 use self::close::Patience;
 use self::core::Core;
-use crate::bridge::{Bridge, SubmitTimeoutError};
-use crate::future::{BlockingFuture, Failure, FutureState, ResultError, resolved};
+use crate::bridge::Bridge;
+use crate::future::{BlockingFuture, Failure, ResultError, resolved};
+use crate::sync::Deadline;
 use crate::sync::context::drives_a_loop;
-use crate::sync::{Deadline, discard, report, with_parker};
 use futures_core::Stream;
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// How long the drop of a runner waits.
@@ -143,7 +142,12 @@ impl ThreadRunner {
         Lease::take()
     }
 
-    /// Runs `future` on the loop and waits for its value.
+    /// Runs `future` and waits for its value.
+    ///
+    /// The future is polled on the calling thread, in the context of the loop, as
+    /// [`Bridge::call`] does: `tokio::spawn`, timers and sockets work inside, it may borrow, and needn't
+    /// be `Send`. It can be a `&mut` to one that is `Unpin`, to go on with it later. A task that is to
+    /// run on the loop itself is [`spawn`](Self::spawn)ed.
     ///
     /// Python: `Runner.run`, `portal.call`.
     ///
@@ -159,32 +163,36 @@ impl ThreadRunner {
     ///
     /// # Examples
     ///
-    /// See [`ThreadRunner`].
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let runner = callbridge::ThreadRunner::new();
+    /// let mut steps = Vec::new();
+    /// runner.run(async {
+    ///     steps.push("before");
+    ///     tokio::time::sleep(Duration::from_millis(1)).await;
+    ///     steps.push("after");
+    /// })?;
+    /// assert_eq!(steps, ["before", "after"]);
+    /// # Ok::<(), callbridge::ResultError>(())
+    /// ```
     #[track_caller]
-    pub fn run<F>(&self, future: F) -> Result<F::Output, ResultError>
-    where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
-    {
-        if drives_a_loop() {
-            return Err(ResultError::WouldDeadlock);
-        }
-        self.spawn(future).result(None)
+    pub fn run<F: Future>(&self, future: F) -> Result<F::Output, ResultError> {
+        self.run_timeout(future, None)
     }
 
-    /// As [`run`](Self::run), but at most for `timeout`; work that isn't done then is cancelled.
+    /// As [`run`](Self::run), but at most for `timeout`; work that isn't done then is dropped.
     ///
     /// The limit holds for everything: the start of the loop, the wait for a free place, the work.
-    /// To wait again instead of cancelling, keep what [`spawn`](Self::spawn) returns.
+    /// To wait again instead of dropping it, keep what [`spawn`](Self::spawn) returns.
     ///
     /// # Blocking
     ///
-    /// At most `timeout`.
+    /// At most `timeout`; `None` is for ever.
     ///
     /// # Errors
     ///
-    /// As [`run`](Self::run), and [`TimedOut`](ResultError::TimedOut): the future never ran or is
-    /// dropped at its next await.
+    /// As [`run`](Self::run), and [`TimedOut`](ResultError::TimedOut).
     ///
     /// # Examples
     ///
@@ -197,25 +205,17 @@ impl ThreadRunner {
     /// assert!(matches!(late, Err(ResultError::TimedOut { .. })));
     /// ```
     #[track_caller]
-    pub fn run_timeout<F>(&self, future: F, timeout: Duration) -> Result<F::Output, ResultError>
-    where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
-    {
+    pub fn run_timeout<F: Future>(
+        &self,
+        future: F,
+        timeout: impl Into<Option<Duration>>,
+    ) -> Result<F::Output, ResultError> {
         if drives_a_loop() {
             return Err(ResultError::WouldDeadlock);
         }
-        let deadline = Deadline::after(Some(timeout));
-        let left = || deadline.remaining().unwrap_or(Duration::MAX);
+        let deadline = Deadline::after(timeout);
         let live = self.core.ready(deadline)?;
-        match live.bridge.run_coroutine_threadsafe_timeout(future, left()) {
-            Ok(call) => call.cancel_on_drop().result(left()),
-            Err(SubmitTimeoutError::TimedOut(_)) => {
-                Err(ResultError::TimedOut { state: FutureState::NotStarted })
-            }
-            Err(SubmitTimeoutError::WouldDeadlock(_)) => Err(ResultError::WouldDeadlock),
-            Err(SubmitTimeoutError::Closed(_)) => Err(ResultError::LoopClosed),
-        }
+        live.bridge.call_until(future, deadline)
     }
 
     /// Runs `future` on the loop and returns what to wait on for its value.
@@ -292,70 +292,6 @@ impl ThreadRunner {
         F::Output: Send + 'static,
     {
         start_task::start_task(&self.core, task)
-    }
-
-    /// Polls `future` on the calling thread, with the loop's timers and sockets at hand.
-    ///
-    /// For futures that borrow, or aren't `Send`, which [`run`](Self::run) can't take. `future` can
-    /// be a `&mut` to one that is `Unpin`, to go on with it later. It isn't a call in flight: a
-    /// close doesn't wait for it, and its wait ends with the loop.
-    ///
-    /// # Blocking
-    ///
-    /// Until the future is done. Code inside may block: it is this thread's own time.
-    ///
-    /// # Errors
-    ///
-    /// [`WouldDeadlock`](ResultError::WouldDeadlock) on a thread that drives an event loop,
-    /// [`LoopClosed`](ResultError::LoopClosed) when the loop is gone or goes away,
-    /// [`StartFailed`](ResultError::StartFailed) when it can't be started.
-    ///
-    /// # Panics
-    ///
-    /// If the future does.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::time::Duration;
-    ///
-    /// let runner = callbridge::ThreadRunner::new();
-    /// let mut steps = Vec::new();
-    /// runner.block_on(async {
-    ///     steps.push("before");
-    ///     tokio::time::sleep(Duration::from_millis(1)).await;
-    ///     steps.push("after");
-    /// })?;
-    /// assert_eq!(steps, ["before", "after"]);
-    /// # Ok::<(), callbridge::ResultError>(())
-    /// ```
-    pub fn block_on<F: Future>(&self, future: F) -> Result<F::Output, ResultError> {
-        if drives_a_loop() {
-            return Err(ResultError::WouldDeadlock);
-        }
-        let live = self.core.ready(Deadline::Never)?;
-        let _context = live.bridge.handle().enter();
-        let mut future = pin!(future);
-        let mut gone = pin!(live.gone.cancelled());
-        with_parker(|parker| {
-            let mut cx = Context::from_waker(parker.waker());
-            loop {
-                if gone.as_mut().poll(&mut cx).is_ready() {
-                    return Err(ResultError::LoopClosed);
-                }
-                match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut cx))) {
-                    Ok(Poll::Ready(value)) => return Ok(value),
-                    Ok(Poll::Pending) => drop(parker.park(Deadline::Never)),
-                    // tokio's timers panic when their loop goes away.
-                    Err(payload) if live.gone.is_cancelled() => {
-                        report("a future polled while its loop went away", payload.as_ref());
-                        discard(payload);
-                        return Err(ResultError::LoopClosed);
-                    }
-                    Err(payload) => resume_unwind(payload),
-                }
-            }
-        })
     }
 
     /// Reads `stream` on the loop, and gives its items to the calling thread.
@@ -669,7 +605,7 @@ where
 {
     match core.ready(Deadline::Never) {
         Ok(live) => live.bridge.run_coroutine_threadsafe(future),
-        Err(ResultError::StartFailed(error)) => resolved(Failure::StartFailed(error)),
+        Err(ResultError::Refused(why)) => resolved(Failure::Refused(Box::new(why))),
         Err(ResultError::WouldDeadlock) => resolved(Failure::WouldDeadlock),
         Err(_) => resolved(Failure::LoopClosed),
     }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::sync::model::drop_loop;
 use crate::{
-    BlockingFuture, Bridge, FrameStream, ResultError, ReturnWhen, SubmitTimeoutError, as_completed,
+    BlockingFuture, Bridge, FrameStream, ResultError, ReturnWhen, SubmitError, as_completed,
     channel,
 };
 use shuttle::future::{block_on, yield_now};
@@ -15,7 +15,7 @@ const SOON: Duration = Duration::from_millis(1);
 
 fn bridge(limit: usize) -> Bridge {
     let elastic = maybe();
-    Bridge::builder(handle(elastic)).max_in_flight(limit).waiters_nap(maybe()).build()
+    Bridge::builder(handle(elastic)).max_in_flight(limit).spin_before_park(maybe()).build()
 }
 
 /// What suspended calls wait for, opened by a foreign thread.
@@ -75,7 +75,7 @@ fn submit(bridge: &Bridge, gate: &Gate, tally: &Tally) -> Option<BlockingFuture<
         1 => bridge.try_run_coroutine_threadsafe(future).ok(),
         _ => match bridge.run_coroutine_threadsafe_timeout(future, SOON) {
             Ok(call) => Some(call),
-            Err(SubmitTimeoutError::TimedOut(_) | SubmitTimeoutError::Closed(_)) => None,
+            Err(SubmitError::TimedOut(_) | SubmitError::Closed(_)) => None,
             Err(error) => panic!("{error}"),
         },
     };

@@ -13,7 +13,7 @@ const SOON: Duration = Duration::from_millis(1);
 
 fn builder() -> Builder<Counted> {
     channel::builder()
-        .waiters_nap(maybe())
+        .spin_before_park(maybe())
         .on_loss(|loss: channel::Loss<'_, Counted>| loss.frame.became("lost"))
 }
 

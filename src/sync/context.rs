@@ -4,7 +4,7 @@
 //! |---|---|
 //! | worker of either flavour, root of a current-thread `block_on` | `worker_index` |
 //! | root of a multi-thread `block_on`, of `Handle::block_on`, a `LocalSet` task there | the poll budget |
-//! | a destructor that the crate runs while it takes a dead loop's work apart | own marker |
+//! | a future of `Bridge::call`, a destructor of a submitted future that its loop drops | own marker |
 //! | `spawn_blocking`, `Runtime::enter`, `block_in_place`, plain threads | none: blocking is allowed |
 //!
 //! Before tokio 1.54 there is no `worker_index`. The budget tells almost all of its row, too, and these
@@ -34,14 +34,21 @@ pub(crate) struct LoopMark(());
 
 impl LoopMark {
     pub(crate) fn new() -> Self {
-        let _ = MARKED.try_with(|marked| marked.set(marked.get() + 1));
+        mark(1);
         LoopMark(())
     }
 }
 
 impl Drop for LoopMark {
     fn drop(&mut self) {
-        let _ = MARKED.try_with(|marked| marked.set(marked.get() - 1));
+        mark(-1);
+    }
+}
+
+fn mark(by: isize) {
+    // loom's threads share one of the system's, and its models mark none.
+    if !cfg!(callbridge_loom) {
+        let _ = MARKED.try_with(|marked| marked.set(marked.get().wrapping_add_signed(by)));
     }
 }
 

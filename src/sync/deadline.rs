@@ -1,26 +1,42 @@
 use super::prim::Instant;
 use std::time::Duration;
 
-/// A point in time after which a wait gives up; `Never` also stands for one too far to express.
+/// When a wait gives up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Deadline {
-    Never,
+    /// It doesn't wait at all.
+    Now,
     At(Instant),
+    /// Also stands for a point in time that is too far to express.
+    Never,
 }
 
 impl Deadline {
-    /// The deadline `timeout` from now; `None` and an unrepresentable instant mean never.
-    pub(crate) fn after(timeout: Option<Duration>) -> Self {
-        timeout
-            .and_then(|timeout| Instant::now().checked_add(timeout))
-            .map_or(Deadline::Never, Deadline::At)
+    /// The deadline `timeout` from now; `None` is never.
+    pub(crate) fn after(timeout: impl Into<Option<Duration>>) -> Self {
+        match timeout.into() {
+            None => Deadline::Never,
+            Some(Duration::ZERO) => Deadline::Now,
+            Some(timeout) => {
+                Instant::now().checked_add(timeout).map_or(Deadline::Never, Deadline::At)
+            }
+        }
     }
 
     /// What is left: `None` for ever, zero once passed.
     pub(crate) fn remaining(self) -> Option<Duration> {
         match self {
-            Deadline::Never => None,
+            Deadline::Now => Some(Duration::ZERO),
             Deadline::At(at) => Some(at.saturating_duration_since(Instant::now())),
+            Deadline::Never => None,
+        }
+    }
+
+    /// The deadline, or `timeout` from now if that is sooner.
+    pub(crate) fn or_after(self, timeout: Duration) -> Self {
+        match self.remaining() {
+            Some(left) if left <= timeout => self,
+            _ => Deadline::after(timeout),
         }
     }
 

@@ -2,24 +2,47 @@
 
 #[cfg(callbridge_shuttle)]
 pub(crate) use super::model::{enter, on_worker, spawn};
-#[cfg(not(callbridge_shuttle))]
-pub(crate) use tokios::{enter, on_worker, spawn};
+#[cfg(callbridge_loom)]
+pub(crate) use loom_threads::{enter, on_worker, spawn};
+#[cfg(not(any(callbridge_loom, callbridge_shuttle)))]
+pub(crate) use tokio_runtime::{enter, on_worker, spawn};
 
-#[cfg(not(callbridge_shuttle))]
-mod tokios {
+#[cfg(not(any(callbridge_loom, callbridge_shuttle)))]
+mod tokio_runtime {
     use std::future::Future;
     use tokio::runtime::{EnterGuard, Handle};
+    use tokio::task::JoinHandle;
 
     /// Runs a task on the loop; a loop that is gone drops it here and now.
+    ///
+    /// The task's name, and the place that it was spawned at, are what tokio-console shows.
     #[inline]
-    pub(crate) fn spawn(handle: &Handle, task: impl Future<Output = ()> + Send + 'static) {
-        drop(handle.spawn(task));
+    #[track_caller]
+    #[cfg(not(all(tokio_unstable, feature = "tracing")))]
+    pub(crate) fn spawn(
+        handle: &Handle,
+        _name: &str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> Option<JoinHandle<()>> {
+        Some(handle.spawn(task))
     }
 
-    /// Makes the loop current on this thread.
+    #[track_caller]
+    #[cfg(all(tokio_unstable, feature = "tracing"))]
+    pub(crate) fn spawn(
+        handle: &Handle,
+        name: &str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> Option<JoinHandle<()>> {
+        tokio::task::Builder::new().name(name).spawn_on(task, handle).ok()
+    }
+
+    /// Makes the loop current on this thread, unless the thread is too far gone for that.
     #[inline]
-    pub(crate) fn enter(handle: &Handle) -> EnterGuard<'_> {
-        handle.enter()
+    pub(crate) fn enter(handle: &Handle) -> Option<EnterGuard<'_>> {
+        let too_late = |error: &tokio::runtime::TryCurrentError| error.is_thread_local_destroyed();
+        let gone = Handle::try_current().as_ref().err().is_some_and(too_late);
+        (!gone).then(|| handle.enter())
     }
 
     /// Whether this thread is a loop's worker, which tokio tells since 1.54.
@@ -35,5 +58,31 @@ mod tokios {
     #[allow(dead_code, reason = "tokio since 1.54 has its own")]
     fn worker_index() -> Option<usize> {
         None
+    }
+}
+
+/// loom has no loop: each task gets a thread of its own, and nobody is a worker.
+#[cfg(callbridge_loom)]
+mod loom_threads {
+    use super::super::{Deadline, park_until};
+    use std::future::Future;
+    use std::pin::pin;
+    use tokio::runtime::Handle;
+    use tokio::task::JoinHandle;
+
+    pub(crate) fn spawn(_: &Handle, _name: &str, task: impl Future<Output = ()> + Send + 'static) {
+        loom::thread::spawn(move || {
+            let mut task = pin!(task);
+            park_until(Deadline::Never, |cx| task.as_mut().poll(cx));
+        });
+        None
+    }
+
+    pub(crate) fn enter(_: &Handle) -> Option<()> {
+        None
+    }
+
+    pub(crate) fn on_worker() -> bool {
+        false
     }
 }

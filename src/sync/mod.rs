@@ -1,22 +1,37 @@
-//! Private ground floor: locks, the deadline parker, the loop-context check.
+//! Private ground floor: locks, the one way to wait, limits, the loop-context check.
 //!
 //! Nothing here knows of futures, channels or listeners.
 
-mod contain;
+mod blocking_hook;
 pub(crate) mod context;
 mod deadline;
 pub(crate) mod event_loop;
-mod lend;
+mod limiter;
+#[cfg(all(test, callbridge_loom))]
+mod loom_tests;
 #[cfg(callbridge_shuttle)]
 pub(crate) mod model;
-mod nap;
+mod monitor;
+mod panic;
 mod parker;
 pub(crate) mod prim;
+mod running;
 mod span;
+mod spin;
+mod timeout;
+mod wait;
+mod wait_list;
 
-pub(crate) use contain::{contain, discard, panic_message, report, wake};
+pub(crate) use blocking_hook::{BlockingHook, set_blocking_hook};
 pub(crate) use deadline::Deadline;
-pub(crate) use lend::{Place, lend, take_place};
-pub(crate) use nap::{Habit, longest_nap, nap, nap_by, pause};
-pub(crate) use parker::{Parker, Woken, with_cached_parker, with_parker};
+pub(crate) use limiter::{AcquirePermit, Limiter, NoPermit};
+pub(crate) use monitor::Monitor;
+pub(crate) use panic::{contain, discard, event, panic_message, report, report_panic, wake};
+pub(crate) use parker::{Parker, Woken};
+pub(crate) use running::{Running, Site, Work, running_for};
 pub(crate) use span::Span;
+pub(crate) use spin::{AdaptiveSpin, longest_spin, pause, spin_by, spin_until};
+pub(crate) use timeout::{timeout, timeout_ticking};
+pub use wait::WaitError;
+pub(crate) use wait::{may_wait, park_until, wait, wait_in_place};
+pub(crate) use wait_list::WaitList;

@@ -17,6 +17,7 @@ use std::sync::{Arc, LockResult, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 std::thread_local! {
     /// One clock for all of an execution's threads, which share one of the system's. It isn't set
@@ -126,22 +127,28 @@ impl Loop {
     }
 }
 
-pub(crate) fn spawn(_: &Handle, task: impl Future<Output = ()> + Send + 'static) {
+pub(crate) fn spawn(
+    _: &Handle,
+    _name: &str,
+    task: impl Future<Output = ()> + Send + 'static,
+) -> Option<JoinHandle<()>> {
     {
         let mut state = LOOP.state();
         if state.gone {
             drop(state);
-            return drop(task);
+            drop(task);
+            return None;
         }
         state.tasks += 1;
     }
     drop(shuttle::future::spawn(Task { task: Some(Box::pin(task)), known: false }));
+    None
 }
 
 pub(crate) struct Entered;
 
-pub(crate) fn enter(_: &Handle) -> Entered {
-    Entered
+pub(crate) fn enter(_: &Handle) -> Option<Entered> {
+    None
 }
 
 pub(crate) fn on_worker() -> bool {

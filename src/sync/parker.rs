@@ -12,8 +12,8 @@
 //!    system call.
 
 use super::Deadline;
-use super::nap::WakeUp;
 use super::prim::{Condvar, Mutex, lock};
+use super::spin::WakeUp;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 
@@ -110,18 +110,10 @@ impl Parker {
 
 /// Runs `body` with the calling thread's cached parker, so that waiting allocates nothing.
 ///
-/// A pool's worker lends its place meanwhile.
-pub(crate) fn with_parker<R>(body: impl FnOnce(&Parker) -> R) -> R {
-    let _lent = super::lend();
-    with_cached_parker(body)
-}
-
-/// As [`with_parker`], but a pool's worker keeps its place.
-///
 /// A wait inside a wait (a callback that waits on another future) and a thread that is shutting
 /// down get a parker of their own.
 #[cfg(not(any(callbridge_loom, callbridge_shuttle)))]
-pub(crate) fn with_cached_parker<R>(body: impl FnOnce(&Parker) -> R) -> R {
+pub(super) fn with_cached_parker<R>(body: impl FnOnce(&Parker) -> R) -> R {
     use std::cell::Cell;
 
     std::thread_local! {
@@ -135,6 +127,6 @@ pub(crate) fn with_cached_parker<R>(body: impl FnOnce(&Parker) -> R) -> R {
 }
 
 #[cfg(any(callbridge_loom, callbridge_shuttle))]
-pub(crate) fn with_cached_parker<R>(body: impl FnOnce(&Parker) -> R) -> R {
+pub(super) fn with_cached_parker<R>(body: impl FnOnce(&Parker) -> R) -> R {
     body(&Parker::new())
 }

@@ -25,4 +25,4 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Keeps what one side writes off the cache lines of what others read or write (two lines, because
 /// processors fetch them in pairs).
 #[repr(align(128))]
-pub(crate) struct OwnLine<T>(pub(crate) T);
+pub(crate) struct CachePadded<T>(pub(crate) T);

@@ -1,7 +1,7 @@
 //! Who is told of the end, once, and what it may do then.
 
 use crate::*;
-use callbridge::channel::WaitClosedError;
+use callbridge::WaitError;
 use callbridge::{Ending, SendError, TrySendError, channel};
 use std::sync::Mutex;
 
@@ -169,9 +169,9 @@ fn an_aborted_consumer_tells_the_source_and_releases_the_callback() {
 fn the_end_can_be_waited_for_by_threads_and_tasks() {
     within(|| {
         let (sender, frames) = channel::<u8>(1);
-        assert_eq!(sender.wait_closed(Duration::ZERO), Err(WaitClosedError::TimedOut));
+        assert_eq!(sender.wait_closed(Duration::ZERO), Err(WaitError::TimedOut));
         let short = Duration::from_millis(1);
-        assert_eq!(sender.wait_closed(short), Err(WaitClosedError::TimedOut));
+        assert_eq!(sender.wait_closed(short), Err(WaitError::TimedOut));
         let wakes = Arc::new(Wakes::default());
         let waker = Waker::from(Arc::clone(&wakes));
         let mut closed = sender.closed();

@@ -1,6 +1,8 @@
 //! Loops to test on, and waits for what other threads do.
 #![allow(dead_code, unreachable_pub)]
 
+use callbridge::ResultError;
+use callbridge::executor::ExecutorError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -13,6 +15,20 @@ pub const LONG: Duration = Duration::from_secs(60);
 
 /// A wait that is meant to time out.
 pub const SHORT: Duration = Duration::from_millis(10);
+
+/// Why an executor refused its work, if it did.
+pub fn refusal(error: &ResultError) -> Option<&ExecutorError> {
+    match error {
+        ResultError::Refused(why) => why.downcast_ref(),
+        _ => None,
+    }
+}
+
+/// What an error says, and what its sources say.
+pub fn whole(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(Some(error), |error| error.source());
+    sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
 
 /// Waits for what another thread is about to make true.
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {

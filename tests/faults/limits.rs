@@ -157,7 +157,7 @@ fn a_thread_that_cant_be_started_is_an_error_and_the_next_one_starts() {
             assert!(matches!(error, ResultError::Refused(_)), "{error}");
 
             let error = runner.run(async {}).unwrap_err();
-            assert!(matches!(error, ResultError::StartFailed(_)), "{error}");
+            assert!(matches!(error, ResultError::Refused(_)), "{error}");
             ThreadRunner::builder().eager().build().unwrap_err();
 
             let error = DedicatedThread::spawn(|| Ok::<_, String>(1)).result(LONG).unwrap_err();

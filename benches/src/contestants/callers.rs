@@ -38,19 +38,14 @@ impl<C: Caller> Call for C {
 
 const ANSWERED: &str = "the loop answers";
 
-/// callbridge with default settings, or without its limit of calls in flight, or with a loop that
-/// lingers for some microseconds.
-pub(crate) struct Ours<const UNBOUNDED: bool = false, const LINGER_US: u64 = 0>(Bridge);
+/// callbridge with default settings, or without its limit of calls in flight.
+pub(crate) struct Ours<const UNBOUNDED: bool = false>(Bridge);
 
-/// A loop that looks for the next call for 20 µs before it sleeps.
-pub(crate) type OursLingering = Ours<false, 20>;
-
-impl<const UNBOUNDED: bool, const LINGER_US: u64> Caller for Ours<UNBOUNDED, LINGER_US> {
+impl<const UNBOUNDED: bool> Caller for Ours<UNBOUNDED> {
     type Pending<T: Send + 'static> = BlockingFuture<T>;
 
     fn new(on: &Loop) -> Self {
-        let linger = std::time::Duration::from_micros(LINGER_US);
-        let bridge = Bridge::builder(on.handle().clone()).linger(linger);
+        let bridge = Bridge::builder(on.handle().clone());
         Ours(if UNBOUNDED { bridge.unbounded() } else { bridge }.build())
     }
 
@@ -122,6 +117,19 @@ impl Call for PolledByHandle {
 
     fn call<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> T {
         self.0.block_on(future)
+    }
+}
+
+/// No task either: callbridge polls the future on the calling thread, with its checks.
+pub(crate) struct PolledByBridge(Bridge);
+
+impl Call for PolledByBridge {
+    fn new(on: &Loop) -> Self {
+        PolledByBridge(Bridge::new(on.handle().clone()))
+    }
+
+    fn call<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> T {
+        self.0.call(future, None).expect(ANSWERED)
     }
 }
 

@@ -24,7 +24,6 @@ fn run(bench: &Bench<'_>) -> Vec<CaseResult> {
         let on = Loop::new(flavour);
         let mut case = Case::new("P4", flavour.name());
         case.add(Role::Ours, "callbridge", |ops| round::<callers::Ours>(&on, ops));
-        case.add(Role::Ours, "callbridge linger", |ops| round::<callers::OursLingering>(&on, ops));
         case.add(Role::Peer, "spawn + tokio oneshot", |ops| {
             round::<callers::SpawnTokioOneshot>(&on, ops)
         });
@@ -58,11 +57,7 @@ fn goals() -> Vec<Goal> {
             versus: Versus::Contestant("spawn + tokio oneshot"),
             at_most,
         };
-        goals.extend([
-            goal("callbridge", "ns", 0.55),
-            goal("callbridge", "cpu ns", 1.0),
-            goal("callbridge linger", "ns", 0.06),
-        ]);
+        goals.extend([goal("callbridge", "ns", 0.55), goal("callbridge", "cpu ns", 1.0)]);
     }
     goals
 }

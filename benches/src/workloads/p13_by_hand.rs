@@ -14,6 +14,7 @@ pub(crate) const WORKLOAD: Workload =
     Workload { name: "P13", title: "Calls beside the adapters written by hand", run, goals };
 
 const IN_FLIGHT: usize = 64;
+const CALL: &str = "callbridge call";
 const SUBMITTED: &str = "callbridge run_coroutine_threadsafe";
 const HERE: &str = "Handle::block_on";
 const ONESHOT: &str = "spawn + tokio oneshot";
@@ -54,6 +55,7 @@ fn one_at_a_time(on: &Loop, name: String, kind: Kind) -> Case<'_> {
     if matches!(kind, Kind::Timer) {
         case = case.at_least(20).longer(2);
     }
+    case.add(Role::Ours, CALL, move |ops| round::<callers::PolledByBridge>(on, kind, ops));
     case.add(Role::Ours, SUBMITTED, move |ops| round::<callers::Ours>(on, kind, ops));
     case.add(Role::Peer, HERE, move |ops| round::<callers::PolledByHandle>(on, kind, ops));
     case.add(Role::Peer, ONESHOT, move |ops| round::<callers::SpawnTokioOneshot>(on, kind, ops));
@@ -83,8 +85,15 @@ fn goals() -> Vec<Goal> {
         at_most,
     };
     let mut goals = Vec::new();
+    let here = Versus::Contestant(HERE);
     for case in ["ready/ct", "ready/mt1", "ready/mt2"] {
+        goals.push(goal(case, CALL, "ns", 2.0, here));
+        // The bridge itself is there once.
+        goals.push(goal(case, CALL, "allocations", 1.0, Versus::Number(0.001)));
         goals.push(goal(case, SUBMITTED, "ns", 1.1, TASKS));
+    }
+    for case in ["timer/ct", "timer/mt1", "timer/mt2", "task/ct", "task/mt1", "task/mt2"] {
+        goals.push(goal(case, CALL, "ns", 1.1, here));
     }
     for case in ["64 in flight/ct", "64 in flight/mt1", "64 in flight/mt2"] {
         goals.push(goal(case, SUBMITTED, "ns", 1.1, TASKS));

@@ -55,7 +55,10 @@ impl CallError {
     /// Why the thread that was to own the library has none.
     pub(crate) fn of_start(error: ResultError) -> Self {
         CallError::Start(match error {
-            ResultError::Refused(ExecutorError::Broken(reason)) => reason,
+            ResultError::Refused(why) => match why.downcast_ref() {
+                Some(ExecutorError::Broken(reason)) => Arc::clone(reason),
+                _ => why,
+            },
             other => Arc::new(other),
         })
     }

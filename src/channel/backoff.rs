@@ -8,7 +8,7 @@
 //! A pause is nothing but time: whoever pauses holds no lock and is registered nowhere, and goes
 //! the whole way to sleep afterwards, with the looks under the lock that belong to it.
 
-use crate::sync::{Deadline, Habit, longest_nap, nap_by, pause};
+use crate::sync::{AdaptiveSpin, Deadline, longest_spin, pause, spin_by};
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ const FRAME: Duration = Duration::from_nanos(32);
 
 std::thread_local! {
     /// Of the threads that send.
-    static HABIT: Cell<Habit> = const { Cell::new(Habit::new()) };
+    static SPIN: Cell<AdaptiveSpin> = const { Cell::new(AdaptiveSpin::new()) };
 }
 
 /// How long a consumer without frames stays awake: less than a sleep and a wake cost, since it
@@ -29,14 +29,14 @@ const LONGEST: Duration = Duration::from_micros(2);
 
 /// How many frames to leave time for, in a channel of some capacity.
 #[derive(Clone, Copy)]
-pub(super) struct Rhythm {
+pub(super) struct Backoff {
     frames: u32,
 }
 
-impl Rhythm {
+impl Backoff {
     pub(super) fn new(capacity: usize) -> Self {
         let half = u32::try_from(capacity / 2).unwrap_or(MOST);
-        Rhythm { frames: half.clamp(1, MOST) }
+        Backoff { frames: half.clamp(1, MOST) }
     }
 
     /// Looks again and again, with pauses before, whether it is `done`.
@@ -55,23 +55,23 @@ impl Rhythm {
 
     /// A sender's pause on a full queue: long enough for a consumer to wake up.
     pub(super) fn pause_sending(self, deadline: Deadline, done: impl FnMut() -> bool) -> bool {
-        let longest = deadline.remaining().unwrap_or(Duration::MAX).min(longest_nap());
-        nap_by(&HABIT, || self.look(longest, done))
+        let longest = deadline.remaining().unwrap_or(Duration::MAX).min(longest_spin());
+        spin_by(&SPIN, || self.look(longest, done))
     }
 }
 
 /// The consumer's pauses.
 #[derive(Clone, Copy)]
 pub(super) struct Pace {
-    rhythm: Rhythm,
-    habit: Habit,
+    backoff: Backoff,
+    spin: AdaptiveSpin,
     /// Whether the last visit brought frames, but so few that the consumer keeps up with the source.
     keeps_up: bool,
 }
 
 impl Pace {
     pub(super) fn new(capacity: usize) -> Self {
-        Pace { rhythm: Rhythm::new(capacity), habit: Habit::new(), keeps_up: false }
+        Pace { backoff: Backoff::new(capacity), spin: AdaptiveSpin::new(), keeps_up: false }
     }
 
     pub(super) fn keeps_up(&self) -> bool {
@@ -80,11 +80,11 @@ impl Pace {
 
     /// Notes how many frames the visit brought, 0 if the consumer goes to sleep.
     pub(super) fn note(&mut self, frames: usize) {
-        self.keeps_up = frames > 0 && frames <= self.rhythm.frames as usize;
+        self.keeps_up = frames > 0 && frames <= self.backoff.frames as usize;
     }
 
     /// Whether a pause brought it `done`.
     pub(super) fn pause(&mut self, done: impl FnMut() -> bool) -> bool {
-        self.habit.nap(|| self.rhythm.look(LONGEST, done))
+        self.spin.spin(|| self.backoff.look(LONGEST, done))
     }
 }

@@ -1,4 +1,5 @@
 use std::any::Any;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
@@ -23,13 +24,27 @@ pub(crate) fn wake(waker: Waker) {
     contain("a waker", || waker.wake());
 }
 
-#[cfg(feature = "tracing")]
+/// Tells of a panic that nobody else will hear of.
 pub(crate) fn report(what: &'static str, payload: &(dyn Any + Send)) {
-    tracing::error!(target: "callbridge", panic = panic_message(payload), "{what} panicked");
+    report_panic(what, panic_message(payload));
+}
+
+/// As [`report`], with the panic's text.
+pub(crate) fn report_panic(what: &'static str, message: &str) {
+    event(format_args!("{what} panicked"), &message);
+}
+
+/// An error event, with the `tracing` feature; a subscriber that panics reaches nobody.
+#[cfg(feature = "tracing")]
+pub(crate) fn event(what: fmt::Arguments<'_>, reason: &dyn fmt::Display) {
+    let tell = || tracing::error!(target: "callbridge", reason = %reason, "{what}");
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(tell)) {
+        discard(payload);
+    }
 }
 
 #[cfg(not(feature = "tracing"))]
-pub(crate) fn report(_what: &'static str, _payload: &(dyn Any + Send)) {}
+pub(crate) fn event(_what: fmt::Arguments<'_>, _reason: &dyn fmt::Display) {}
 
 /// Drops a panic payload whose own destructor may panic.
 pub(crate) fn discard(payload: Box<dyn Any + Send>) {

@@ -1,4 +1,4 @@
-//! Looking a little longer before sleeping, while that pays off.
+//! Spinning for a moment before parking, while that pays off.
 //!
 //! A sleep and a wake cost both sides several microseconds, on some machines some dozens. A thread
 //! whose answers come sooner than that does better to look for them a moment longer. A thread whose
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::LocalKey;
 use std::time::{Duration, Instant};
 
-/// How long a nap is at most where wake-ups cost little, and where they cost a lot.
+/// How long a thread spins at most where wake-ups cost little, and where they cost a lot.
 const LONGEST: std::ops::RangeInclusive<Duration> =
     Duration::from_micros(12)..=Duration::from_micros(50);
 
@@ -48,31 +48,31 @@ fn learnt(before: u32, took: u32) -> u32 {
     if took < before { before - (before - took) / 4 } else { before + (took - before) / 16 }
 }
 
-/// How long a nap is at most now: until the other side would have been woken and have answered.
-pub(crate) fn longest_nap() -> Duration {
+/// How long a thread spins at most now: until the other side would have been woken and have answered.
+pub(crate) fn longest_spin() -> Duration {
     let wake_up = Duration::from_nanos(WAKE_UP.load(Ordering::Relaxed).into());
     (2 * wake_up).clamp(*LONGEST.start(), *LONGEST.end())
 }
 
-/// After so many naps in vain in a row, the thread tries again only every 2¹⁰th time.
+/// After so many spins in vain in a row, the thread tries again only every 2¹⁰th time.
 const MOST_MISSES: u8 = 10;
 
-/// Whether naps have been paying off for somebody.
+/// Whether spinning has been paying off for somebody.
 #[derive(Clone, Copy)]
-pub(crate) struct Habit {
-    /// Naps in vain since the last one that paid off.
+pub(crate) struct AdaptiveSpin {
+    /// Spins in vain since the last one that paid off.
     misses: u8,
-    /// Naps to leave out before the next try.
+    /// Spins to leave out before the next try.
     skips: u16,
 }
 
-impl Habit {
+impl AdaptiveSpin {
     pub(crate) const fn new() -> Self {
-        Habit { misses: 0, skips: 0 }
+        AdaptiveSpin { misses: 0, skips: 0 }
     }
 
-    /// Naps, which `nap` does and tells whether it paid off, unless it is one to leave out.
-    pub(crate) fn nap(&mut self, nap: impl FnOnce() -> bool) -> bool {
+    /// Spins by `body`, which tells whether that paid off, unless this is one to leave out.
+    pub(crate) fn spin(&mut self, body: impl FnOnce() -> bool) -> bool {
         if self.skips > 0 {
             self.skips -= 1;
             return false;
@@ -80,7 +80,7 @@ impl Habit {
         if !has_another_core() {
             return false;
         }
-        let paid_off = nap();
+        let paid_off = body();
         self.misses = if paid_off { 0 } else { (self.misses + 1).min(MOST_MISSES) };
         self.skips = (1 << self.misses) - 1;
         paid_off
@@ -88,27 +88,33 @@ impl Habit {
 }
 
 std::thread_local! {
-    static HABIT: Cell<Habit> = const { Cell::new(Habit::new()) };
+    static SPIN: Cell<AdaptiveSpin> = const { Cell::new(AdaptiveSpin::new()) };
 }
 
 /// Looks for at most some microseconds whether it is `done`, if that has been paying off.
-pub(crate) fn nap(deadline: Deadline, mut done: impl FnMut() -> bool) -> bool {
-    nap_by(&HABIT, || look(deadline, &mut done))
+pub(crate) fn spin_until(deadline: Deadline, mut done: impl FnMut() -> bool) -> bool {
+    spin_by(&SPIN, || look(deadline, &mut done))
 }
 
-/// Naps by one of the thread's habits, see [`Habit::nap`].
+/// Spins by one of the thread's policies, see [`AdaptiveSpin::spin`].
 #[cfg(not(any(callbridge_loom, callbridge_shuttle)))]
-pub(crate) fn nap_by(habit: &'static LocalKey<Cell<Habit>>, nap: impl FnOnce() -> bool) -> bool {
-    let Ok(mut now) = habit.try_with(Cell::get) else { return false };
-    let paid_off = now.nap(nap);
-    let _ = habit.try_with(|cell| cell.set(now));
+pub(crate) fn spin_by(
+    policy: &'static LocalKey<Cell<AdaptiveSpin>>,
+    body: impl FnOnce() -> bool,
+) -> bool {
+    let Ok(mut now) = policy.try_with(Cell::get) else { return false };
+    let paid_off = now.spin(body);
+    let _ = policy.try_with(|cell| cell.set(now));
     paid_off
 }
 
 /// The model checks have no time, and must do the same in every run.
 #[cfg(any(callbridge_loom, callbridge_shuttle))]
-pub(crate) fn nap_by(_: &'static LocalKey<Cell<Habit>>, nap: impl FnOnce() -> bool) -> bool {
-    nap()
+pub(crate) fn spin_by(
+    _: &'static LocalKey<Cell<AdaptiveSpin>>,
+    body: impl FnOnce() -> bool,
+) -> bool {
+    body()
 }
 
 /// Lets `time` pass without looking at anything, and without giving up the core.
@@ -123,7 +129,7 @@ pub(crate) fn pause(time: Duration) {
 }
 
 fn look(deadline: Deadline, done: &mut impl FnMut() -> bool) -> bool {
-    let (began, longest) = (Instant::now(), longest_nap());
+    let (began, longest) = (Instant::now(), longest_spin());
     loop {
         if cfg!(any(callbridge_loom, callbridge_shuttle)) {
             return done();
@@ -148,30 +154,30 @@ fn has_another_core() -> bool {
 
 #[cfg(all(test, not(any(callbridge_loom, callbridge_shuttle))))]
 mod tests {
-    use super::{Habit, has_another_core, learnt};
+    use super::{AdaptiveSpin, has_another_core, learnt};
 
-    fn naps(habit: &mut Habit, waits: u32, pays_off: bool) -> u32 {
-        let mut naps = 0;
+    fn spins(policy: &mut AdaptiveSpin, waits: u32, pays_off: bool) -> u32 {
+        let mut spins = 0;
         for _ in 0..waits {
-            habit.nap(|| {
-                naps += 1;
+            policy.spin(|| {
+                spins += 1;
                 pays_off
             });
         }
-        naps
+        spins
     }
 
     #[test]
-    fn naps_in_vain_grow_rare_and_those_that_pay_off_do_not() {
-        let mut habit = Habit::new();
-        assert!(naps(&mut habit, 100_000, false) < 120);
+    fn spins_in_vain_grow_rare_and_those_that_pay_off_do_not() {
+        let mut policy = AdaptiveSpin::new();
+        assert!(spins(&mut policy, 100_000, false) < 120);
         let mut waits = 0;
-        while has_another_core() && naps(&mut habit, 1, true) == 0 {
+        while has_another_core() && spins(&mut policy, 1, true) == 0 {
             waits += 1;
-            assert!(waits < 1024, "the habit never tries again");
+            assert!(waits < 1024, "the policy never tries again");
         }
         let expected = if has_another_core() { 100 } else { 0 };
-        assert_eq!(naps(&mut habit, 100, true), expected);
+        assert_eq!(spins(&mut policy, 100, true), expected);
     }
 
     #[test]

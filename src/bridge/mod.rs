@@ -1,28 +1,26 @@
 //! The event loop, seen from a foreign thread.
 
 mod builder;
-mod callbacks;
+mod call;
 mod close;
 mod core;
-mod driver;
+mod counters;
 mod error;
-mod ledger;
-mod run_queue;
 mod stats;
-mod work;
+mod suspended;
+mod task;
 
 #[cfg(all(test, callbridge_loom))]
 mod loom_tests;
 
 pub use builder::BridgeBuilder;
 pub use close::{CloseReport, StuckCall};
-pub use error::{LoopClosed, NoCurrentLoop, SubmitTimeoutError, TrySubmitError};
+pub use error::NoCurrentLoop;
 pub use stats::BridgeStats;
 
-use self::core::Core;
-use crate::future::{BlockingFuture, Failure, resolved};
+use self::core::{Core, Refusal};
+use crate::future::{BlockingFuture, ResultError, SubmitError, resolved};
 use crate::sync::Deadline;
-use ledger::Refusal;
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
@@ -34,9 +32,10 @@ use tokio_util::sync::CancellationToken;
 /// An event loop, as a foreign thread sees it: a place to run async work and get an answer back.
 ///
 /// A bridge is a cheap clone, `Send + Sync`, and borrows the loop: it never keeps a runtime alive,
-/// and works with both flavours. Work submitted to it runs on the loop's workers as tasks do: in
-/// parallel, with timers and `tokio::spawn` inside, abortable at any await, panics contained. One
-/// difference: `tokio::task::id()` inside names a driver task that the calls share.
+/// and works with both flavours. Submitted work runs as tokio tasks: in parallel on the loop's workers,
+/// with timers and `tokio::spawn` inside, seen by tokio's tools, its panics contained. A thread that
+/// waits for the answer anyway [`call`](Self::call)s: the work is polled on that thread, which wakes
+/// nobody and allocates nothing if the answer is there at once.
 ///
 /// At most [`max_in_flight`](BridgeBuilder::max_in_flight) calls are in flight, by default
 /// [`DEFAULT_MAX_IN_FLIGHT`](Self::DEFAULT_MAX_IN_FLIGHT), so a runaway thread is held back instead
@@ -44,7 +43,8 @@ use tokio_util::sync::CancellationToken;
 ///
 /// Every call ends: with a value, cancelled, panicked, or with
 /// [`LoopClosed`](crate::ResultError::LoopClosed) when the runtime goes away or the bridge is
-/// closed. Dropping the last clone closes nothing: work in flight goes on.
+/// closed. Dropping the last clone closes nothing: work in flight goes on. A bridge keeps one small task
+/// on the loop, which tells it of the loop's end.
 ///
 /// Python: the `loop` argument of `asyncio.run_coroutine_threadsafe`; `anyio.from_thread`'s portal.
 ///
@@ -79,7 +79,7 @@ struct Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.core.abandon();
+        self.core.release();
     }
 }
 
@@ -93,7 +93,7 @@ impl Bridge {
     /// ```
     pub const DEFAULT_MAX_IN_FLIGHT: usize = 65_536;
 
-    /// A bridge to the loop behind `handle`, with the default limit.
+    /// A bridge to the loop behind `handle`, with the default limit. Spawns one task there.
     ///
     /// # Examples
     ///
@@ -164,13 +164,110 @@ impl Bridge {
         BridgeBuilder::new(handle)
     }
 
+    /// Runs `future` and waits for its value, at most `timeout`; `None` waits for ever.
+    ///
+    /// The future is polled on the calling thread, in the context of the loop: `tokio::spawn`, timers
+    /// and sockets work inside. It may borrow, and needn't be `Send`. A future that is ready at once
+    /// costs about what tokio's `Handle::block_on` costs, allocates nothing and wakes nobody. What comes
+    /// on top: the timeout, which covers the wait for room as well and needs no timer of the runtime;
+    /// the loop's or the bridge's end, which ends the call; panics as values; and the counters.
+    ///
+    /// When the time is up the future is dropped. To go on waiting for it later, submit it by
+    /// [`run_coroutine_threadsafe`](Self::run_coroutine_threadsafe), or call a `&mut` to it.
+    ///
+    /// Python: `anyio.from_thread.run`.
+    ///
+    /// # Blocking
+    ///
+    /// At most for `timeout`. `Duration::ZERO` polls once. The future's code runs on the calling thread
+    /// for as long as its polls take, whatever the timeout; inside it, as in any async code, this
+    /// crate's blocking methods answer [`WouldDeadlock`](ResultError::WouldDeadlock).
+    ///
+    /// # Errors
+    ///
+    /// On a thread that drives an event loop [`WouldDeadlock`](ResultError::WouldDeadlock), and the future
+    /// is never polled. [`TimedOut`](ResultError::TimedOut), with
+    /// [`NoRoom`](crate::FutureState::NoRoom) if it never began. See [`ResultError`] for the others.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::Bridge;
+    /// use std::time::Duration;
+    ///
+    /// let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build()?;
+    /// let bridge = Bridge::new(runtime.handle().clone());
+    /// let mut log = Vec::new();
+    /// let answer = bridge.call(
+    ///     async {
+    ///         log.push("asked"); // it borrows
+    ///         tokio::time::sleep(Duration::from_millis(1)).await;
+    ///         42
+    ///     },
+    ///     Duration::from_secs(5),
+    /// );
+    /// assert_eq!((answer.unwrap(), log), (42, vec!["asked"]));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn call<F: Future>(
+        &self,
+        future: F,
+        timeout: impl Into<Option<Duration>>,
+    ) -> Result<F::Output, ResultError> {
+        self.owner.core.call(future, Deadline::after(timeout), None, Location::caller())
+    }
+
+    /// As [`call`](Self::call), with a deadline that began earlier.
+    #[cfg(feature = "runner")]
+    #[track_caller]
+    pub(crate) fn call_until<F: Future>(
+        &self,
+        future: F,
+        deadline: Deadline,
+    ) -> Result<F::Output, ResultError> {
+        self.owner.core.call(future, deadline, None, Location::caller())
+    }
+
+    /// As [`call`](Self::call), and gives up when another thread cancels `token`.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call), and [`Cancelled`](ResultError::Cancelled).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::ResultError;
+    /// use tokio_util::sync::CancellationToken;
+    ///
+    /// # let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
+    /// # let bridge = callbridge::Bridge::new(runtime.handle().clone());
+    /// let token = CancellationToken::new();
+    /// let other = token.clone();
+    /// std::thread::spawn(move || other.cancel());
+    /// let never = bridge.call_until_cancelled(&token, std::future::pending::<()>(), None);
+    /// assert!(matches!(never, Err(ResultError::Cancelled)));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn call_until_cancelled<F: Future>(
+        &self,
+        token: &CancellationToken,
+        future: F,
+        timeout: impl Into<Option<Duration>>,
+    ) -> Result<F::Output, ResultError> {
+        self.owner.core.call(future, Deadline::after(timeout), Some(token), Location::caller())
+    }
+
     /// Runs `future` on the loop and returns what to wait on for its result.
     ///
     /// It never panics and never loses the future: refused work comes back as a future that is
     /// already done, with [`LoopClosed`](crate::ResultError::LoopClosed) or
-    /// [`WouldDeadlock`](crate::ResultError::WouldDeadlock). Submissions of one thread start in
-    /// order. A loop that nobody drives accepts work and doesn't start it: a timeout of
-    /// `result` then says so.
+    /// [`WouldDeadlock`](crate::ResultError::WouldDeadlock). On a current-thread loop the submissions of
+    /// one thread start in order, those of [`call_soon_threadsafe`](Self::call_soon_threadsafe)
+    /// included; a multi-thread loop may start them in any order, as it does tasks. A loop that nobody
+    /// drives accepts work and doesn't start it: a timeout of `result` then says so.
     ///
     /// Python: `asyncio.run_coroutine_threadsafe`.
     ///
@@ -198,10 +295,9 @@ impl Bridge {
         F::Output: Send + 'static,
     {
         let core = &self.owner.core;
-        match core.ledger.admit(Deadline::Never) {
-            Ok(()) => core.start(future, Location::caller()),
-            Err(Refusal::Closed) => resolved(Failure::LoopClosed),
-            Err(Refusal::Full | Refusal::WouldDeadlock) => resolved(Failure::WouldDeadlock),
+        match core.admit(Deadline::Never) {
+            Ok(()) => core.start(future),
+            Err(refusal) => resolved(refusal.into()),
         }
     }
 
@@ -214,28 +310,27 @@ impl Bridge {
     /// # Examples
     ///
     /// ```
-    /// # use callbridge::{Bridge, TrySubmitError};
+    /// # use callbridge::{Bridge, SubmitError};
     /// let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
     /// let bridge = Bridge::builder(runtime.handle().clone()).max_in_flight(1).build();
     /// let _first = bridge.try_run_coroutine_threadsafe(std::future::pending::<()>()).unwrap();
     /// let second = bridge.try_run_coroutine_threadsafe(std::future::pending::<()>());
-    /// assert!(matches!(second, Err(TrySubmitError::Full(_))));
+    /// assert!(matches!(second, Err(SubmitError::Full(_))));
     /// # Ok::<(), std::io::Error>(())
     /// ```
     #[track_caller]
     pub fn try_run_coroutine_threadsafe<F>(
         &self,
         future: F,
-    ) -> Result<BlockingFuture<F::Output>, TrySubmitError<F>>
+    ) -> Result<BlockingFuture<F::Output>, SubmitError<F>>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
         let core = &self.owner.core;
-        match core.ledger.try_admit() {
-            Ok(()) => Ok(core.start(future, Location::caller())),
-            Err(Refusal::Closed) => Err(TrySubmitError::Closed(future)),
-            Err(Refusal::Full | Refusal::WouldDeadlock) => Err(TrySubmitError::Full(future)),
+        match core.admit(Deadline::Now) {
+            Ok(()) => Ok(core.start(future)),
+            Err(refusal) => Err(refusal.hand_back(future)),
         }
     }
 
@@ -254,80 +349,119 @@ impl Bridge {
     /// # Examples
     ///
     /// ```
-    /// # use callbridge::{Bridge, SubmitTimeoutError};
+    /// # use callbridge::{Bridge, SubmitError};
     /// # use std::time::Duration;
     /// let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
     /// let bridge = Bridge::builder(runtime.handle().clone()).max_in_flight(1).build();
     /// let _first = bridge.run_coroutine_threadsafe(std::future::pending::<()>());
     /// let late = bridge.run_coroutine_threadsafe_timeout(async {}, Duration::from_millis(1));
-    /// assert!(matches!(late, Err(SubmitTimeoutError::TimedOut(_))));
+    /// assert!(matches!(late, Err(SubmitError::TimedOut(_))));
     /// # Ok::<(), std::io::Error>(())
     /// ```
     #[track_caller]
     pub fn run_coroutine_threadsafe_timeout<F>(
         &self,
         future: F,
-        timeout: Duration,
-    ) -> Result<BlockingFuture<F::Output>, SubmitTimeoutError<F>>
+        timeout: impl Into<Option<Duration>>,
+    ) -> Result<BlockingFuture<F::Output>, SubmitError<F>>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
         let core = &self.owner.core;
-        match core.ledger.admit(Deadline::after(Some(timeout))) {
-            Ok(()) => Ok(core.start(future, Location::caller())),
-            Err(Refusal::Full) => Err(SubmitTimeoutError::TimedOut(future)),
-            Err(Refusal::Closed) => Err(SubmitTimeoutError::Closed(future)),
-            Err(Refusal::WouldDeadlock) => Err(SubmitTimeoutError::WouldDeadlock(future)),
+        match core.admit(Deadline::after(timeout)) {
+            Ok(()) => Ok(core.start(future)),
+            Err(Refusal::Full) => Err(SubmitError::TimedOut(future)),
+            Err(refusal) => Err(refusal.hand_back(future)),
         }
     }
 
-    /// Runs `callback` on the loop soon; callbacks of one thread run in order, one at a time.
+    /// Runs `callback` on the loop soon.
     ///
-    /// It must not block. A panic in it is contained and reported. An accepted callback runs
-    /// unless the loop goes away first; it doesn't count against the limit of calls in flight.
+    /// It is a call like any other, whose result nobody reads: it counts against the limit of calls in
+    /// flight and in the statistics, and a close waits for it. It must not block. A panic in it is
+    /// contained and reported. On a current-thread loop callbacks and calls of one thread start in
+    /// order, so that a call finds what a callback before it has done. A multi-thread loop runs them in
+    /// parallel, in any order: for values that must stay in order there is [`channel`](crate::channel()).
     ///
     /// Python: `loop.call_soon_threadsafe`.
     ///
+    /// # Blocking
+    ///
+    /// As [`run_coroutine_threadsafe`](Self::run_coroutine_threadsafe): only while the limit is reached.
+    ///
     /// # Errors
     ///
-    /// [`LoopClosed`] when the loop is gone or the bridge closed; the callback is dropped.
+    /// Hands `callback` back when the loop is gone or the bridge closed, and when it would have to wait
+    /// for room on a thread that drives an event loop.
     ///
     /// # Examples
     ///
     /// ```
-    /// # let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     /// # let bridge = callbridge::Bridge::new(runtime.handle().clone());
     /// let (said, heard) = std::sync::mpsc::channel();
     /// for n in 0..3 {
     ///     let said = said.clone();
     ///     bridge.call_soon_threadsafe(move || said.send(n).unwrap()).unwrap();
     /// }
+    /// runtime.block_on(bridge.close(None));
     /// drop(said);
     /// assert_eq!(heard.iter().collect::<Vec<_>>(), [0, 1, 2]);
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub fn call_soon_threadsafe(
-        &self,
-        callback: impl FnOnce() + Send + 'static,
-    ) -> Result<(), LoopClosed> {
-        self.owner.core.call_soon(Box::new(callback))
+    #[track_caller]
+    pub fn call_soon_threadsafe<C>(&self, callback: C) -> Result<(), SubmitError<C>>
+    where
+        C: FnOnce() + Send + 'static,
+    {
+        self.call_soon(callback, Deadline::Never)
     }
 
-    /// Refuses new work, lets the work in flight drain until `deadline`, then cancels the rest.
+    /// As [`call_soon_threadsafe`](Self::call_soon_threadsafe), but never waits.
+    ///
+    /// # Errors
+    ///
+    /// Hands `callback` back when the limit is reached, the loop is gone or the bridge closed.
+    #[track_caller]
+    pub fn try_call_soon_threadsafe<C>(&self, callback: C) -> Result<(), SubmitError<C>>
+    where
+        C: FnOnce() + Send + 'static,
+    {
+        self.call_soon(callback, Deadline::Now)
+    }
+
+    #[track_caller]
+    fn call_soon<C>(&self, callback: C, deadline: Deadline) -> Result<(), SubmitError<C>>
+    where
+        C: FnOnce() + Send + 'static,
+    {
+        let core = &self.owner.core;
+        match core.admit(deadline) {
+            Ok(()) => {
+                drop(core.start(async move { callback() }));
+                Ok(())
+            }
+            Err(refusal) => Err(refusal.hand_back(callback)),
+        }
+    }
+
+    /// Refuses new work, lets the work in flight drain for `timeout`, then cancels the rest.
     ///
     /// Tokens from [`child_token`](Self::child_token) are cancelled at the start, so that work
-    /// which runs until told otherwise can end by itself. Work that is cancelled gives
-    /// [`LoopClosed`](crate::ResultError::LoopClosed); its future is dropped by the time the report
-    /// is there. A future that is inside a poll can't be dropped: it is given 100 ms more and then
-    /// named in the report. Closing twice is fine; the second caller waits as well.
+    /// which runs until told otherwise can end by itself. What has drained is resolved and its callbacks
+    /// have run. Work that is cancelled gives [`LoopClosed`](crate::ResultError::LoopClosed); its future
+    /// is dropped on the loop (or by the thread that [`call`](Self::call)s). What doesn't come out of a
+    /// poll, or out of a destructor, is given 100 ms more and then named in the report. Closing twice is
+    /// fine; the second caller waits as well.
     ///
-    /// It needs no timer of the runtime: the waiting is done by a short-lived thread. Don't await it
-    /// inside work that runs on the same bridge: such work would wait for itself until the deadline.
+    /// It needs no timer of the runtime: the waiting is timed by a short-lived thread. Don't await it
+    /// inside work that runs on the same bridge: such work would wait for itself until the timeout.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the returned future doesn't stop the closing.
+    /// New work is refused from the first poll on. Dropping the returned future after that cancels what
+    /// is in flight at once.
     ///
     /// # Examples
     ///
@@ -341,15 +475,15 @@ impl Bridge {
     /// assert_eq!(call.await.unwrap(), "in time");
     /// # }
     /// ```
-    pub async fn close(&self, deadline: Duration) -> CloseReport {
-        close::close(Arc::clone(&self.owner.core), deadline).await
+    pub async fn close(&self, timeout: impl Into<Option<Duration>>) -> CloseReport {
+        close::close(&self.owner.core, timeout.into()).await
     }
 
     /// As [`close`](Self::close), for a thread that may block.
     ///
     /// # Blocking
     ///
-    /// Blocks at most `deadline` and 100 ms. On a thread that drives an event loop it doesn't wait
+    /// Blocks at most `timeout` and 100 ms; a pool's worker lends its place. On a thread that drives an event loop it doesn't wait
     /// at all: new work is refused from then on, and the report says `would_deadlock` and how much
     /// is in flight.
     ///
@@ -365,8 +499,8 @@ impl Bridge {
     /// assert!(never.result(None).is_err());
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub fn close_blocking(&self, deadline: Duration) -> CloseReport {
-        close::close_blocking(&self.owner.core, deadline)
+    pub fn close_blocking(&self, timeout: impl Into<Option<Duration>>) -> CloseReport {
+        close::close_blocking(&self.owner.core, timeout.into())
     }
 
     /// Refuses new work and cancels the child tokens, as closing begins; waits for nothing.
@@ -375,7 +509,7 @@ impl Bridge {
         self.owner.core.begin_close();
     }
 
-    /// How many calls are submitted and not resolved.
+    /// How many calls are submitted and not ended.
     ///
     /// # Examples
     ///
@@ -387,7 +521,7 @@ impl Bridge {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn in_flight(&self) -> usize {
-        self.owner.core.ledger.in_flight()
+        self.owner.core.limiter.in_use()
     }
 
     /// The limit of calls in flight; `None` if unbounded.
@@ -396,10 +530,10 @@ impl Bridge {
     ///
     /// See [`builder`](Self::builder).
     pub fn max_in_flight(&self) -> Option<usize> {
-        self.owner.core.ledger.limit()
+        self.owner.core.limiter.limit()
     }
 
-    /// The name given to the builder; it stands in `Debug` output and in the names of threads.
+    /// The name given to the builder.
     ///
     /// # Examples
     ///
@@ -439,10 +573,10 @@ impl Bridge {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn is_closed(&self) -> bool {
-        self.owner.core.ledger.is_closed()
+        self.owner.core.limiter.is_closed()
     }
 
-    /// What went through the bridge so far.
+    /// Returns the counters of the calls so far.
     ///
     /// # Examples
     ///
@@ -456,10 +590,12 @@ impl Bridge {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn stats(&self) -> BridgeStats {
-        self.owner.core.ledger.stats()
+        self.owner.core.stats()
     }
 
     /// A token that is cancelled when the bridge begins to close or its loop goes away.
+    ///
+    /// A bridge that gave one out keeps its task on the loop as long as the loop lives.
     ///
     /// # Examples
     ///
@@ -474,7 +610,7 @@ impl Bridge {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn child_token(&self) -> CancellationToken {
-        self.owner.core.token.child_token()
+        self.owner.core.child_token()
     }
 }
 
@@ -485,33 +621,6 @@ impl fmt::Debug for Bridge {
             .field("in_flight", &self.in_flight())
             .field("closed", &self.is_closed())
             .finish_non_exhaustive()
-    }
-}
-
-/// A bridge from tokio's own handle.
-///
-/// # Examples
-///
-/// ```
-/// use callbridge::HandleExt;
-///
-/// let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
-/// let bridge = runtime.handle().bridge();
-/// assert_eq!(bridge.run_coroutine_threadsafe(async { 1 }).result(None).unwrap(), 1);
-/// # Ok::<(), std::io::Error>(())
-/// ```
-pub trait HandleExt {
-    /// A new bridge to this handle's loop, with the default limit.
-    ///
-    /// # Examples
-    ///
-    /// See [`HandleExt`].
-    fn bridge(&self) -> Bridge;
-}
-
-impl HandleExt for Handle {
-    fn bridge(&self) -> Bridge {
-        Bridge::new(self.clone())
     }
 }
 
@@ -540,5 +649,21 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    handle.bridge().run_coroutine_threadsafe(future)
+    let core = Core::new(Bridge::builder(handle.clone()));
+    match core.admit(Deadline::Now) {
+        Ok(()) => core.start(future),
+        Err(refusal) => resolved(refusal.into()),
+    }
+}
+
+impl Refusal {
+    fn hand_back<F>(self, work: F) -> SubmitError<F> {
+        match self {
+            Refusal::Full => SubmitError::Full(work),
+            Refusal::TimedOut => SubmitError::TimedOut(work),
+            Refusal::WouldDeadlock => SubmitError::WouldDeadlock(work),
+            Refusal::Closed => SubmitError::Closed(work),
+            Refusal::Forked => SubmitError::Refused(Arc::new(ResultError::Forked), work),
+        }
+    }
 }

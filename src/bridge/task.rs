@@ -1,0 +1,110 @@
+use crate::future::{Failure, Panic, Promise};
+use crate::sync::context::LoopMark;
+use crate::sync::event_loop::enter;
+use crate::sync::{Running, Site, Span, contain};
+use pin_project_lite::pin_project;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+pin_project! {
+    /// A submitted future, as a task of the loop, with what it owes.
+    ///
+    /// The future is dropped, then its room is free, then the result is published, in this order on
+    /// every path: who sees the result sees the future gone and the room free.
+    pub(super) struct Task<F: Future> {
+        #[pin]
+        future: Option<F>,
+        // Taken at the end.
+        promise: Option<Promise<F::Output>>,
+        // Its place among the suspended, from its first `Pending` on.
+        place: Option<u32>,
+        begun: bool,
+        site: Site,
+        span: Span,
+    }
+
+    impl<F: Future> PinnedDrop for Task<F> {
+        fn drop(this: Pin<&mut Self>) {
+            this.abandon();
+        }
+    }
+}
+
+impl<F: Future> Task<F> {
+    #[track_caller]
+    pub(super) fn new(future: F, promise: Promise<F::Output>) -> Self {
+        Task {
+            future: Some(future),
+            promise: Some(promise),
+            place: None,
+            begun: false,
+            site: Location::caller(),
+            span: Span::current(),
+        }
+    }
+
+    fn end(self: Pin<&mut Self>, outcome: Result<F::Output, Failure>) {
+        let mut this = self.project();
+        let Some(promise) = this.promise.take() else { return };
+        contain("the drop of a submitted future", || this.future.set(None));
+        promise.origin().end(this.place.take(), outcome.as_ref().err());
+        promise.resolve(outcome);
+    }
+
+    /// The loop drops the work before its end.
+    fn abandon(self: Pin<&mut Self>) {
+        let Some(promise) = &self.promise else { return };
+        let cancelled = promise.cancel_requested();
+        let handle = promise.origin().handle().cloned();
+        let _running = Running::note(promise.work(self.site));
+        // What the future's destructor finds: its loop, where blocking is refused.
+        let _mark = LoopMark::new();
+        let _context = handle.as_ref().and_then(enter);
+        self.end(Err(if cancelled { Failure::Cancelled } else { Failure::LoopClosed }));
+    }
+}
+
+impl<F: Future> Future for Task<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.as_mut().project();
+        let (Some(promise), Some(future)) = (&*this.promise, this.future.as_mut().as_pin_mut())
+        else {
+            return Poll::Ready(());
+        };
+        let _running = Running::note(promise.work(this.site));
+        let origin = promise.origin();
+        if promise.cancel_requested() {
+            self.end(Err(Failure::Cancelled));
+            return Poll::Ready(());
+        }
+        if origin.is_ending() {
+            self.end(Err(Failure::LoopClosed));
+            return Poll::Ready(());
+        }
+        if !std::mem::replace(this.begun, true) {
+            promise.start();
+            origin.begin();
+        }
+        let polled = this.span.in_scope(|| catch_unwind(AssertUnwindSafe(|| future.poll(cx))));
+        let outcome = match polled {
+            Ok(Poll::Ready(value)) => Ok(value),
+            Err(payload) => Err(Failure::Panicked(Panic::new(payload))),
+            // A task's waker stays the same: it is noted once.
+            Ok(Poll::Pending) if this.place.is_some() => return Poll::Pending,
+            Ok(Poll::Pending) => {
+                *this.place = origin.suspend(cx.waker().clone());
+                match this.place {
+                    None => Err(Failure::LoopClosed),
+                    Some(place) if promise.suspend(*place) => Err(Failure::Cancelled),
+                    Some(_) => return Poll::Pending,
+                }
+            }
+        };
+        self.end(outcome);
+        Poll::Ready(())
+    }
+}

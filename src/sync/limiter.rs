@@ -1,0 +1,292 @@
+//! A limit, and those who wait for room under it: a bridge's calls in flight, a limiter's permits.
+//!
+//! Whoever acquires writes one cache line and whoever releases another, so that a thread that submits
+//! and a loop that works don't wait for each other's line.
+//!
+//! Invariants:
+//! 1. `entered` counts the permits acquired, `left` those given back. A permit is entered before it
+//!    leaves, so `entered - left`, read in the order left, entered, is never less than what is in use.
+//! 2. `seen_left` lags behind `left`: a stale view shows too little room, never too much.
+//! 3. A release changes `left`, then reads `waiting`; who joins the line changes `waiting`, then `left`,
+//!    by nothing. Changes of `left` have an order, and the later one has seen what came before the
+//!    earlier one: either the release sees who waits, or who waits sees the room.
+//! 4. The first `granted` parties of the line have a permit that they haven't fetched: a freed place
+//!    belongs to the first in line at once, so nobody can overtake it. One that leaves hands it on.
+//! 5. `CLOSED` is a bit of `entered`: once it is set, no compare-exchange of an acquisition succeeds.
+//! 6. Wakers are woken, cloned and dropped after the lock is released.
+
+use super::prim::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use super::prim::atomic::{AtomicU64, AtomicUsize};
+use super::prim::{CachePadded, Mutex, lock};
+use super::{WaitList, wake};
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+/// Set in `entered` when nobody is let in any more.
+const CLOSED: u64 = 1;
+/// One permit in `entered`.
+const ONE: u64 = 2;
+
+/// Why there is no permit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoPermit {
+    Full,
+    Closed,
+}
+
+pub(crate) struct Limiter {
+    entrance: CachePadded<Entrance>,
+    /// How many permits were given back.
+    left: CachePadded<AtomicU64>,
+    rules: CachePadded<Rules>,
+    line: Mutex<Line>,
+}
+
+/// What those who acquire write.
+struct Entrance {
+    entered: AtomicU64,
+    seen_left: AtomicU64,
+    high_water: AtomicU64,
+}
+
+/// What is read by everybody, and rarely written.
+struct Rules {
+    limit: AtomicU64,
+    /// How many stand in line without a grant.
+    waiting: AtomicUsize,
+}
+
+struct Line {
+    parties: WaitList,
+    granted: usize,
+}
+
+impl Limiter {
+    /// A limiter of `limit` permits; `usize::MAX` for no limit.
+    pub(crate) fn new(limit: usize) -> Self {
+        Limiter {
+            entrance: CachePadded(Entrance {
+                entered: AtomicU64::new(0),
+                seen_left: AtomicU64::new(0),
+                high_water: AtomicU64::new(0),
+            }),
+            left: CachePadded(AtomicU64::new(0)),
+            rules: CachePadded(Rules {
+                limit: AtomicU64::new(limit as u64),
+                waiting: AtomicUsize::new(0),
+            }),
+            line: Mutex::new(Line { parties: WaitList::new(), granted: 0 }),
+        }
+    }
+
+    /// The limit; `None` for none.
+    pub(crate) fn limit(&self) -> Option<usize> {
+        let limit = self.rules.0.limit.load(Relaxed) as usize;
+        (limit != usize::MAX).then_some(limit)
+    }
+
+    /// How many permits were acquired so far.
+    pub(crate) fn entered(&self) -> u64 {
+        self.entrance.0.entered.load(Acquire) / ONE
+    }
+
+    /// How many permits were given back so far.
+    pub(crate) fn left(&self) -> u64 {
+        self.left.0.load(Acquire)
+    }
+
+    pub(crate) fn in_use(&self) -> usize {
+        let left = self.left();
+        (self.entered() - left) as usize
+    }
+
+    /// The most permits that were in use at once.
+    pub(crate) fn high_water(&self) -> usize {
+        self.entrance.0.high_water.load(Relaxed) as usize
+    }
+
+    /// How many wait, without those that have been granted a permit.
+    pub(crate) fn waiting(&self) -> usize {
+        self.rules.0.waiting.load(Relaxed)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.entrance.0.entered.load(Acquire) & CLOSED != 0
+    }
+
+    /// Acquires a permit if there is room and nobody waits for it.
+    #[inline]
+    pub(crate) fn try_acquire(&self) -> Result<(), NoPermit> {
+        if self.waiting() > 0 && !self.is_closed() { Err(NoPermit::Full) } else { self.enter() }
+    }
+
+    fn enter(&self) -> Result<(), NoPermit> {
+        let entrance = &self.entrance.0;
+        let limit = self.rules.0.limit.load(Relaxed);
+        let mut word = entrance.entered.load(Acquire);
+        loop {
+            if word & CLOSED != 0 {
+                return Err(NoPermit::Closed);
+            }
+            let entered = word / ONE;
+            let high_water = entrance.high_water.load(Relaxed);
+            let mut in_use = entered.saturating_sub(entrance.seen_left.load(Relaxed));
+            if in_use >= limit.min(high_water) {
+                let left = self.left();
+                entrance.seen_left.fetch_max(left, Relaxed);
+                in_use = entered.saturating_sub(left);
+                if in_use >= limit {
+                    return Err(NoPermit::Full);
+                }
+            }
+            match entrance.entered.compare_exchange_weak(word, word + ONE, AcqRel, Acquire) {
+                Ok(_) => {
+                    if in_use >= high_water {
+                        entrance.high_water.fetch_max(in_use + 1, Relaxed);
+                    }
+                    return Ok(());
+                }
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    /// Acquires a permit in turn; fails when the limiter is closed.
+    pub(crate) fn acquire(&self) -> AcquirePermit<&Self> {
+        AcquirePermit { limiter: self, ticket: None }
+    }
+
+    /// Gives a permit back.
+    #[inline]
+    pub(crate) fn release(&self) {
+        // (3): pairs with the change by nothing in `poll_acquire`.
+        self.left.0.fetch_add(1, AcqRel);
+        if self.rules.0.waiting.load(Relaxed) > 0 {
+            self.grant_and_wake();
+        }
+    }
+
+    /// Changes the limit.
+    pub(crate) fn set_limit(&self, limit: usize) {
+        self.rules.0.limit.store(limit as u64, Relaxed);
+        self.grant_and_wake();
+    }
+
+    /// Lets nobody in any more; who waits is told.
+    pub(crate) fn close(&self) {
+        self.entrance.0.entered.fetch_or(CLOSED, AcqRel);
+        let wakers = lock(&self.line).parties.take_wakers();
+        wakers.into_iter().for_each(wake);
+    }
+
+    #[cold]
+    fn grant_and_wake(&self) {
+        let wakers = self.grant(&mut lock(&self.line));
+        wakers.into_iter().for_each(wake);
+    }
+
+    /// Grants what room there is to the first in line, whom the caller wakes.
+    fn grant(&self, line: &mut Line) -> Vec<Waker> {
+        let mut wakers = Vec::new();
+        while line.granted < line.parties.len() && self.enter().is_ok() {
+            wakers.extend(line.parties.waker_mut(line.granted).and_then(Option::take));
+            line.granted += 1;
+            self.rules.0.waiting.fetch_sub(1, Relaxed);
+        }
+        wakers
+    }
+
+    fn poll_acquire(&self, ticket: &mut Option<u64>, waker: Waker) -> Poll<Result<(), NoPermit>> {
+        let mut line = lock(&self.line);
+        let mut stale = None;
+        let number = match *ticket {
+            Some(number) => {
+                if !line.is_granted(number) {
+                    stale = line.parties.replace_waker(number, waker);
+                }
+                number
+            }
+            None => {
+                self.rules.0.waiting.fetch_add(1, Relaxed);
+                // (3): pairs with `release`.
+                self.left.0.fetch_add(0, AcqRel);
+                *ticket.insert(line.parties.push((), waker))
+            }
+        };
+        let wakers = self.grant(&mut line);
+        let outcome = if line.is_granted(number) {
+            line.granted -= 1;
+            stale = line.parties.remove(number).and_then(|(_, waker)| waker);
+            *ticket = None;
+            Poll::Ready(Ok(()))
+        } else if self.is_closed() {
+            Poll::Ready(Err(NoPermit::Closed))
+        } else {
+            Poll::Pending
+        };
+        drop(line);
+        drop(stale);
+        wakers.into_iter().for_each(wake);
+        outcome
+    }
+
+    /// Leaves the line, with or without a grant.
+    fn leave(&self, ticket: u64) {
+        let mut line = lock(&self.line);
+        let granted = line.is_granted(ticket);
+        let waker = line.parties.remove(ticket);
+        match granted {
+            true => line.granted -= 1,
+            false => drop(self.rules.0.waiting.fetch_sub(1, Relaxed)),
+        }
+        drop(line);
+        drop(waker);
+        if granted {
+            self.release();
+        }
+    }
+}
+
+impl Line {
+    fn is_granted(&self, ticket: u64) -> bool {
+        self.granted > 0
+            && self.parties.position(ticket).is_some_and(|position| position < self.granted)
+    }
+}
+
+/// See [`Limiter::acquire`]; `L` leads to the limiter.
+pub(crate) struct AcquirePermit<L: std::ops::Deref<Target = Limiter>> {
+    limiter: L,
+    /// The place in line, once there is one.
+    ticket: Option<u64>,
+}
+
+impl<L: std::ops::Deref<Target = Limiter>> AcquirePermit<L> {
+    pub(crate) fn new(limiter: L) -> Self {
+        AcquirePermit { limiter, ticket: None }
+    }
+}
+
+impl<L: std::ops::Deref<Target = Limiter> + Unpin> Future for AcquirePermit<L> {
+    type Output = Result<(), NoPermit>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if this.ticket.is_none() {
+            match this.limiter.try_acquire() {
+                Err(NoPermit::Full) => {}
+                settled => return Poll::Ready(settled),
+            }
+        }
+        this.limiter.poll_acquire(&mut this.ticket, cx.waker().clone())
+    }
+}
+
+impl<L: std::ops::Deref<Target = Limiter>> Drop for AcquirePermit<L> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            self.limiter.leave(ticket);
+        }
+    }
+}

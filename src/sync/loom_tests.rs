@@ -1,0 +1,1 @@
+//! Model checks of the one way to wait: parker, monitor, permits.
