@@ -1,16 +1,19 @@
 //! What every trampoline runs: from the foreign thread to the handler and back.
 
 use super::cancel::CancelOff;
-use super::gate::Left;
+use super::contained;
+use super::gate::{Inside, Left};
 use super::mark::Mark;
-use super::registry::{self, Key};
+use super::registry::{self, Key, Slot, Value};
 use super::user_data::Held;
 use super::view::BadArgument;
-use crate::sync::{contain, discard, report};
+use crate::sync::{discard, panic_message, report};
+use std::any::{Any, type_name};
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use thiserror::Error;
 
 static NULL: AtomicU64 = AtomicU64::new(0);
 static UNKNOWN: AtomicU64 = AtomicU64::new(0);
@@ -47,6 +50,12 @@ pub struct ProcessStats {
 }
 
 /// What happened to C's calls in this process so far, apart from those that were handled.
+///
+/// # Examples
+///
+/// ```
+/// println!("{:?}", callbridge::ffi::process_stats());
+/// ```
 #[must_use]
 pub fn process_stats() -> ProcessStats {
     ProcessStats {
@@ -64,7 +73,8 @@ pub fn process_stats() -> ProcessStats {
 /// Any pointer may come, since it is looked up and never followed. While `body` runs,
 /// `pthread_cancel` waits, [`in_callback`](super::in_callback) is true and the value stays. Returns
 /// `panicked` after a panic; `swallowed`, without running the handler, for a call that is late, that
-/// has no or no known user data, or whose arguments `body` refuses.
+/// has no or no known user data, or whose arguments `body` refuses. A `body` that doesn't run is
+/// dropped, with what it owns. Nothing unwinds out of here.
 pub fn enter<T: Send + Sync + 'static, R>(
     user_data: *mut c_void,
     swallowed: R,
@@ -72,63 +82,106 @@ pub fn enter<T: Send + Sync + 'static, R>(
     body: impl FnOnce(&T) -> Result<R, BadArgument>,
 ) -> R {
     let _cancel_off = CancelOff::new();
-    if user_data.is_null() {
-        NULL.fetch_add(1, Relaxed);
-        return swallowed;
-    }
-    let Some((key, slot)) =
-        Key::from_ptr(user_data).and_then(|key| Some((key, registry::find(key)?)))
-    else {
-        UNKNOWN.fetch_add(1, Relaxed);
-        return swallowed;
-    };
-    let Some(inside) = slot.gate.enter(key.generation) else {
-        LATE.fetch_add(1, Relaxed);
-        if slot.gate.generation() == key.generation {
-            slot.late.fetch_add(1, Relaxed);
+    let (key, slot, inside) = match let_in(user_data.addr()) {
+        Ok(inside) => inside,
+        Err((why, first)) => {
+            tell::<T>(why, first);
+            contained("what a handler owns", || drop(body));
+            return swallowed;
         }
-        return swallowed;
     };
-    let mark = Mark::new(key);
+    let mark = Mark::new();
     let answer = inside.with(|value| match value.downcast_ref::<Held<T>>() {
-        Some(held) => call(held, swallowed, panicked, body),
+        Some(held) => call(slot, held, swallowed, panicked, body),
         None => {
-            UNKNOWN.fetch_add(1, Relaxed);
+            tell::<T>(Swallowed::Unknown, UNKNOWN.fetch_add(1, Relaxed) == 0);
+            contained("what a handler owns", || drop(body));
             swallowed
         }
     });
     if let Left::Free(value) = inside.leave() {
-        contain("a user-data destructor", || drop(value));
+        contained("a user-data destructor", || drop(value));
         registry::recycle(key);
     }
     drop(mark);
     answer
 }
 
-fn call<T, R>(
+type LetIn = (Key, &'static Slot, Inside<'static, Value>);
+
+/// The value that C's pointer names, or why not, and whether that is news.
+fn let_in(user_data: usize) -> Result<LetIn, (Swallowed, bool)> {
+    if user_data == 0 {
+        return Err((Swallowed::Null, NULL.fetch_add(1, Relaxed) == 0));
+    }
+    let slot = Key::from_bits(user_data).and_then(|key| Some((key, registry::find(key)?)));
+    let Some((key, slot)) = slot else {
+        return Err((Swallowed::Unknown, UNKNOWN.fetch_add(1, Relaxed) == 0));
+    };
+    match slot.gate.enter(key.generation) {
+        Some(inside) => Ok((key, slot, inside)),
+        None => {
+            let first = LATE.fetch_add(1, Relaxed) == 0;
+            Err((Swallowed::Late, slot.count_late(key.generation).unwrap_or(first)))
+        }
+    }
+}
+
+fn call<T: 'static, R>(
+    slot: &Slot,
     held: &Held<T>,
     swallowed: R,
     panicked: R,
     body: impl FnOnce(&T) -> Result<R, BadArgument>,
 ) -> R {
-    held.calls.fetch_add(1, Relaxed);
+    slot.calls.fetch_add(1, Relaxed);
     match catch_unwind(AssertUnwindSafe(|| body(&held.value))) {
         Ok(Ok(answer)) => answer,
-        Ok(Err(_)) => {
+        Ok(Err(why)) => {
             BAD_ARGUMENTS.fetch_add(1, Relaxed);
-            held.bad_arguments.fetch_add(1, Relaxed);
+            tell::<T>(why.into(), slot.bad_arguments.fetch_add(1, Relaxed) == 0);
             swallowed
         }
         Err(payload) => {
             PANICKED.fetch_add(1, Relaxed);
-            held.panicked.fetch_add(1, Relaxed);
-            report("a C callback", payload.as_ref());
-            if let Some(hook) = &held.on_panic {
-                let message = crate::sync::panic_message(payload.as_ref());
-                contain("a panic hook", || hook(&held.value, message));
-            }
-            discard(payload);
+            slot.panicked.fetch_add(1, Relaxed);
+            handler_panicked(held, payload);
             panicked
         }
     }
+}
+
+fn handler_panicked<T>(held: &Held<T>, payload: Box<dyn Any + Send>) {
+    contained("a report", || report("a C callback", payload.as_ref()));
+    if let Some(hook) = &held.on_panic {
+        let message = panic_message(payload.as_ref());
+        contained("a panic hook", || hook(&held.value, message));
+    }
+    discard(payload);
+}
+
+/// Why a call of C's didn't reach its handler, or not with what it wants to see.
+#[derive(Clone, Copy, Debug, Error)]
+enum Swallowed {
+    #[error("its user data is NULL")]
+    Null,
+    #[error("its user data is of no registration, or of one with a value of another type")]
+    Unknown,
+    #[error("its gate is shut, or its registration over")]
+    Late,
+    #[error(transparent)]
+    BadArgument(#[from] BadArgument),
+}
+
+/// The first call of each kind is an event, with the feature `tracing`: the others are only counted.
+fn tell<T>(why: Swallowed, first: bool) {
+    #[cfg(feature = "tracing")]
+    if first {
+        contained("a report", || {
+            let value = type_name::<T>();
+            tracing::warn!(target: "callbridge", value, "a call from C was swallowed: {why}");
+        });
+    }
+    #[cfg(not(feature = "tracing"))]
+    let _ = (why, first, type_name::<T>);
 }

@@ -28,6 +28,15 @@ pub struct Busy;
 
 impl<H> Exclusive<H> {
     /// A handler for one thread at a time.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::ffi::{Exclusive, UserData};
+    ///
+    /// let registration = UserData::new(Exclusive::new(Vec::<u8>::new()));
+    /// # assert!(!registration.is_shut());
+    /// ```
     pub const fn new(handler: H) -> Self {
         Exclusive { handler: Mutex::new(handler) }
     }
@@ -37,6 +46,22 @@ impl<H> Exclusive<H> {
     /// # Errors
     ///
     /// [`Busy`] at once, never after a wait.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::ffi::Exclusive;
+    /// use std::ffi::c_void;
+    ///
+    /// callbridge::trampoline! {
+    ///     fn on_frame(data: *const u8, len: usize, user_data: *mut c_void);
+    ///     |all: Exclusive<Vec<u8>> = user_data, frame: &[u8] = bytes(data, len)| {
+    ///         if all.try_with(|all| all.extend_from_slice(frame)).is_err() {
+    ///             eprintln!("a frame is lost: the library calls from two threads");
+    ///         }
+    ///     }
+    /// }
+    /// ```
     pub fn try_with<R>(&self, call: impl FnOnce(&mut H) -> R) -> Result<R, Busy> {
         match self.handler.try_lock() {
             Ok(mut handler) => Ok(call(&mut handler)),
@@ -46,6 +71,12 @@ impl<H> Exclusive<H> {
     }
 
     /// The handler itself.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(callbridge::ffi::Exclusive::new(5).into_inner(), 5);
+    /// ```
     pub fn into_inner(self) -> H {
         self.handler.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

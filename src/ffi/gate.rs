@@ -9,9 +9,11 @@
 //! 3. The last call inside a shut gate wakes the owner, or takes the value if the owner is gone:
 //!    the word that it decremented tells which, so never both and never neither.
 //! 4. A gate is never freed while a pointer that names it can be with C, only used again under
-//!    the next generation. The lock is held for the swap of the waker and nothing else.
+//!    the next generation. The lock is held for the swap of the waker and nothing else: wakers are
+//!    cloned, woken and dropped outside.
 #![allow(unsafe_code)]
 
+use super::contained;
 use crate::sync::prim::atomic::AtomicU64;
 use crate::sync::prim::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::prim::{Mutex, lock};
@@ -52,6 +54,11 @@ const BUSY: u64 = 1 << 29;
 const FREE: u64 = 1 << 28;
 const INSIDE: u64 = FREE - 1;
 const GENERATION: u32 = 32;
+
+/// Generations run from 1 to this, and then from 1 again. With the index of the gate they fit into
+/// the pointer that C holds.
+pub(super) const LAST_GENERATION: u32 =
+    if usize::BITS < 64 { (1 << 16) - 1 } else { (1 << 23) - 1 };
 
 fn generation(state: u64) -> u32 {
     (state >> GENERATION) as u32
@@ -107,7 +114,7 @@ impl<V> Gate<V> {
         // SAFETY: `BUSY` was claimed from `FREE` just above: nobody else touches the cell
         // (invariant 2).
         self.value.with_mut(|cell| unsafe { *cell = Some(value) });
-        let next = generation(before).wrapping_add(1);
+        let next = generation(before) % LAST_GENERATION + 1;
         self.state.store(u64::from(next) << GENERATION, Release);
         Ok(next)
     }
@@ -137,24 +144,31 @@ impl<V> Gate<V> {
         self.state.load(Acquire) & SHUT != 0
     }
 
-    pub(super) fn generation(&self) -> u32 {
-        generation(self.state.load(Acquire))
-    }
-
     pub(super) fn inside(&self) -> usize {
         (self.state.load(Acquire) & INSIDE) as usize
     }
 
     /// Whether the gate is shut and nobody inside; if not, `waker` is told when that is so.
     pub(super) fn idle_or_tell(&self, waker: &Waker) -> bool {
-        let old = lock(&self.waiter).replace(waker.clone());
+        let waker = waker.clone();
+        let old = lock(&self.waiter).replace(waker);
         drop(old);
-        let idle = self.state.load(Acquire) & (SHUT | INSIDE) == SHUT;
+        let idle = self.is_idle();
         if idle {
-            let unused = lock(&self.waiter).take();
-            drop(unused);
+            self.forget_waiter();
         }
         idle
+    }
+
+    /// Whether the gate is shut and nobody inside.
+    pub(super) fn is_idle(&self) -> bool {
+        self.state.load(Acquire) & (SHUT | INSIDE) == SHUT
+    }
+
+    /// Whoever waited has given up, or has no reason to wait any more.
+    pub(super) fn forget_waiter(&self) {
+        let waiter = lock(&self.waiter).take();
+        contained("a waker", || drop(waiter));
     }
 
     /// The owner lets go: shuts the gate and takes the value, or leaves it to the last call.
@@ -178,6 +192,7 @@ impl<V> Gate<V> {
         // SAFETY: shut and nobody inside, so no call reads the cell; and the caller is the one
         // thread that may write it (invariant 2).
         let value = self.value.with_mut(|cell| unsafe { (*cell).take() });
+        self.forget_waiter();
         let state = self.state.load(Relaxed);
         let generation = state & !((1 << GENERATION) - 1);
         self.state.store(generation | SHUT | FREE, Release);
@@ -190,7 +205,7 @@ impl<V> Gate<V> {
             SHUT => {
                 let waiter = lock(&self.waiter).take();
                 if let Some(waiter) = waiter {
-                    waiter.wake();
+                    contained("a waker", || waiter.wake());
                 }
                 Left::Nothing
             }

@@ -1,30 +1,20 @@
-//! Which registrations this thread is inside of.
+//! Whether this thread is inside a callback.
 //!
-//! A plain array without a destructor: it can be used while the thread or the process exits, and
-//! costs no allocation.
+//! A number without a destructor: it can be used while the thread or the process exits, and costs no
+//! allocation.
 
-use super::registry::Key;
 use std::cell::Cell;
-
-const REMEMBERED: usize = 8;
 
 std::thread_local! {
     static DEPTH: Cell<usize> = const { Cell::new(0) };
-    static INSIDE: [Cell<Option<Key>>; REMEMBERED] = const { [const { Cell::new(None) }; REMEMBERED] };
 }
 
-/// Marks this thread as inside `key` for as long as it lives.
+/// Marks this thread as inside a callback for as long as it lives.
 pub(super) struct Mark(());
 
 impl Mark {
-    pub(super) fn new(key: Key) -> Self {
-        let depth = DEPTH.get();
-        INSIDE.with(|inside| {
-            if let Some(place) = inside.get(depth) {
-                place.set(Some(key));
-            }
-        });
-        DEPTH.set(depth + 1);
+    pub(super) fn new() -> Self {
+        DEPTH.set(DEPTH.get() + 1);
         Mark(())
     }
 }
@@ -35,14 +25,8 @@ impl Drop for Mark {
     }
 }
 
-/// Whether this thread is inside a callback of `key`, or too deep to remember which.
-pub(super) fn is_inside(key: Key) -> bool {
-    let depth = DEPTH.get();
-    depth > REMEMBERED
-        || INSIDE.with(|inside| inside[..depth].iter().any(|place| place.get() == Some(key)))
-}
-
-/// Whether this thread is inside a callback that a [`trampoline!`](crate::trampoline) made.
+/// Whether this thread is inside a callback that [`enter`](super::enter()) runs, which is what a
+/// [`trampoline!`](crate::trampoline) does.
 ///
 /// There, stopping the library is only asked for, never done: its stop function would wait for the
 /// very thread that runs the callback.
@@ -50,7 +34,11 @@ pub(super) fn is_inside(key: Key) -> bool {
 /// # Examples
 ///
 /// ```
-/// assert!(!callbridge::ffi::in_callback());
+/// use callbridge::ffi::{UserData, enter, in_callback};
+///
+/// let registration = UserData::new(());
+/// let inside = enter::<(), _>(registration.as_ptr(), false, false, |_| Ok(in_callback()));
+/// assert_eq!((inside, in_callback()), (true, false));
 /// ```
 #[must_use]
 pub fn in_callback() -> bool {

@@ -1,26 +1,23 @@
+use super::contained;
 use super::enter::ORPHANED;
 use super::gate::Released;
-use super::mark::is_inside;
+use super::mark::in_callback;
 use super::registry::{self, Key, Slot, Value};
 use crate::sync::{Deadline, WaitError, contain, wait};
 use std::ffi::c_void;
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Poll, Waker};
+use std::task::Poll;
 use std::time::Duration;
 use thiserror::Error;
 
-/// A value and its books, behind a gate.
+/// A value behind a gate. Calls only read it.
 pub(super) struct Held<T> {
     pub(super) value: T,
     /// Told of the handler's panics.
     pub(super) on_panic: Option<PanicHook<T>>,
-    pub(super) calls: AtomicU64,
-    pub(super) bad_arguments: AtomicU64,
-    pub(super) panicked: AtomicU64,
 }
 
 type PanicHook<T> = Box<dyn Fn(&T, &str) + Send + Sync>;
@@ -36,8 +33,11 @@ type PanicHook<T> = Box<dyn Fn(&T, &str) + Send + Sync>;
 /// Dropping it instead shuts the gate and never waits: if calls are inside, the last of them
 /// drops the value, on its thread, which [`ProcessStats::orphaned`](super::ProcessStats) counts.
 ///
-/// What stays for the life of the process is one header of [`HEADER_BYTES`](super::HEADER_BYTES) bytes,
-/// which later registrations use again.
+/// For a library's *answers*, whose callbacks may free memory, the order is another: see the
+/// [guide](crate::guide#9-answers-who-frees-what).
+///
+/// What stays for the life of the process is one header of 128 bytes, which later registrations use
+/// again.
 ///
 /// # Examples
 ///
@@ -60,10 +60,10 @@ type PanicHook<T> = Box<dyn Fn(&T, &str) + Send + Sync>;
 /// // SAFETY: the pointer and the length are those of one slice.
 /// unsafe { on_bytes(held_by_c, b"abc".as_ptr(), 3) };
 ///
-/// let seen = seen.unregister(Duration::from_secs(1)).unwrap();
+/// let (seen, stats) = seen.unregister(Duration::from_secs(1)).unwrap();
 /// // SAFETY: as above. The call is late, and swallowed.
 /// unsafe { on_bytes(held_by_c, b"late".as_ptr(), 4) };
-/// assert_eq!(seen.into_inner(), 3);
+/// assert_eq!((seen.into_inner(), stats.calls), (3, 1));
 /// ```
 #[must_use = "dropping it shuts the gate: every call of C's is swallowed from then on"]
 pub struct UserData<T: Send + Sync + 'static> {
@@ -80,7 +80,14 @@ impl<T: Send + Sync + 'static> UserData<T> {
     ///
     /// # Panics
     ///
-    /// If the table is full: 2^32 - 16 registrations at once (2^16 - 16 where pointers have 32 bits).
+    /// If the table is full: 2^24 - 16 registrations at once (2^16 - 16 where pointers have 32 bits).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let registration = callbridge::ffi::UserData::new(String::from("state"));
+    /// assert_eq!(registration.get(), "state");
+    /// ```
     pub fn new(value: T) -> Self {
         Self::build(value, None)
     }
@@ -89,89 +96,155 @@ impl<T: Send + Sync + 'static> UserData<T> {
     ///
     /// The place to end what the callback feeds, say with [`Sender::fail`](crate::Sender::fail). It
     /// runs on C's thread, before C gets its return value; a panic in it is contained and reported.
+    ///
+    /// # Panics
+    ///
+    /// As [`new`](Self::new).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::ffi::{UserData, enter};
+    ///
+    /// let (sender, mut frames) = callbridge::channel::<u8>(16);
+    /// let registration = UserData::with_panic_hook(sender, |sender, message| {
+    ///     sender.fail(message);
+    /// });
+    /// // As in a trampoline, whose handler panics.
+    /// enter::<callbridge::Sender<u8>, _>(registration.as_ptr(), (), (), |_| panic!("no disk"));
+    /// assert!(frames.try_recv().is_err());
+    /// assert_eq!(registration.stats().panicked, 1);
+    /// ```
     pub fn with_panic_hook(value: T, hook: impl Fn(&T, &str) + Send + Sync + 'static) -> Self {
         Self::build(value, Some(Box::new(hook)))
     }
 
     fn build(value: T, on_panic: Option<PanicHook<T>>) -> Self {
-        let held = Arc::new(Held {
-            value,
-            on_panic,
-            calls: AtomicU64::new(0),
-            bad_arguments: AtomicU64::new(0),
-            panicked: AtomicU64::new(0),
-        });
+        let held = Arc::new(Held { value, on_panic });
         let (key, slot) = registry::register(Arc::clone(&held) as Value);
         UserData { held: Some(held), key, slot }
     }
 
-    /// What to hand to C: never NULL, the same for the whole registration, never that of another one.
+    /// What to hand to C: never NULL, and the same for the whole registration.
     ///
-    /// It leads nowhere and must not be followed.
+    /// It is a number, not an address, and nothing may follow it. It is no larger than an address (47 bits),
+    /// for libraries that keep no more of a pointer, but not aligned as one. A number comes again after
+    /// 400 million registrations (three million where pointers have 32 bits).
+    ///
+    /// Where C wants another type: `.cast()` for another pointer, `.addr()` for `uintptr_t`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let registration = callbridge::ffi::UserData::new(());
+    /// let user: *mut std::ffi::c_uchar = registration.as_ptr().cast();
+    /// assert!(!user.is_null());
+    /// ```
     #[must_use]
     pub fn as_ptr(&self) -> *mut c_void {
         self.key.as_ptr()
     }
 
     /// The value.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(*callbridge::ffi::UserData::new(5).get(), 5);
+    /// ```
     #[must_use]
     pub fn get(&self) -> &T {
-        &self.held().value
-    }
-
-    fn held(&self) -> &Arc<Held<T>> {
-        self.held.as_ref().expect("the value is only taken from a registration that is consumed")
+        let held = self.held.as_ref();
+        &held.expect("the value is only taken from a registration that is consumed").value
     }
 
     /// Lets no call in any more, without waiting for those inside. Whether it was open.
     ///
     /// May be called from anywhere, also from inside a callback.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::ffi::{UserData, enter};
+    ///
+    /// let registration = UserData::new(());
+    /// assert!(registration.shut());
+    /// let swallowed = enter::<(), _>(registration.as_ptr(), true, false, |_| Ok(false));
+    /// assert!(swallowed);
+    /// ```
     pub fn shut(&self) -> bool {
         self.slot.gate.shut()
     }
 
     /// Whether the gate is shut.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let registration = callbridge::ffi::UserData::new(());
+    /// assert!(!registration.is_shut());
+    /// ```
     #[must_use]
     pub fn is_shut(&self) -> bool {
         self.slot.gate.is_shut()
     }
 
     /// What happened to the calls so far.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let registration = callbridge::ffi::UserData::new(());
+    /// assert_eq!(registration.stats().calls, 0);
+    /// ```
     #[must_use]
     pub fn stats(&self) -> UserDataStats {
-        let held = self.held();
         UserDataStats {
-            calls: held.calls.load(Relaxed),
+            calls: self.slot.calls.load(Relaxed),
             inside: self.slot.gate.inside(),
-            late: self.slot.late.load(Relaxed),
-            bad_arguments: held.bad_arguments.load(Relaxed),
-            panicked: held.panicked.load(Relaxed),
+            late: self.slot.late(),
+            bad_arguments: self.slot.bad_arguments.load(Relaxed),
+            panicked: self.slot.panicked.load(Relaxed),
         }
     }
 
-    /// Shuts the gate, waits until no call is inside, and gives the value back.
+    /// Shuts the gate, waits until no call is inside, and gives the value back, with the final
+    /// statistics.
     ///
     /// `None` waits for ever, zero only looks. Behind it no call is inside and none comes in.
     ///
     /// # Blocking
     ///
-    /// Blocks the calling thread until the last call left, at most for `timeout`.
+    /// Blocks the calling thread until the last call left, at most for `timeout`; never inside a callback.
     ///
     /// # Errors
     ///
-    /// All give the registration back, with its gate shut: [`UnregisterError::InCallback`] at once
-    /// from inside one of its own callbacks, [`UnregisterError::TimedOut`], or
+    /// All give the registration back, with its gate shut: [`UnregisterError::InCallback`] at once if it
+    /// had to wait inside a callback, its own or another's, [`UnregisterError::TimedOut`], or
     /// [`UnregisterError::WouldDeadlock`] if it had to wait on a thread that drives an event loop.
-    pub fn unregister(self, timeout: impl Into<Option<Duration>>) -> Result<T, UnregisterError<T>> {
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::ffi::UserData;
+    /// use std::time::Duration;
+    ///
+    /// let registration = UserData::new(5);
+    /// let (value, stats) = registration.unregister(Duration::from_secs(1)).unwrap();
+    /// assert_eq!((value, stats.late), (5, 0));
+    /// ```
+    pub fn unregister(
+        self,
+        timeout: impl Into<Option<Duration>>,
+    ) -> Result<(T, UserDataStats), UnregisterError<T>> {
         let deadline = Deadline::after(timeout.into());
         self.shut();
-        if is_inside(self.key) {
+        if in_callback() && !self.slot.gate.is_idle() {
             return Err(UnregisterError::InCallback(self));
         }
-        let idle = |waker: &Waker| self.slot.gate.idle_or_tell(waker);
-        let waited = match idle(Waker::noop()) {
+        let waited = match self.slot.gate.is_idle() {
             true => Ok(()),
-            false => wait(deadline, |cx| match idle(cx.waker()) {
+            false => wait(deadline, |cx| match self.slot.gate.idle_or_tell(cx.waker()) {
                 true => Poll::Ready(()),
                 false => Poll::Pending,
             }),
@@ -194,14 +267,37 @@ impl<T: Send + Sync + 'static> UserData<T> {
     ///
     /// # Errors
     ///
-    /// [`InCallback`] at once if it is polled inside one of its own callbacks.
+    /// [`InCallback`] at once if it had to wait and is polled inside a callback.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::ffi::UserData;
+    /// use std::time::Duration;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let mut registration = UserData::new(5);
+    /// registration.idle().await.unwrap();
+    /// let (value, _) = registration.unregister(Duration::ZERO).unwrap();
+    /// assert_eq!(value, 5);
+    /// # }
+    /// ```
     pub async fn idle(&mut self) -> Result<(), InCallback> {
+        /// Forgets the waker of a wait that was given up.
+        struct Waiting(&'static Slot);
+        impl Drop for Waiting {
+            fn drop(&mut self) {
+                self.0.gate.forget_waiter();
+            }
+        }
         self.shut();
+        let waiting = Waiting(self.slot);
         poll_fn(|context| {
-            if is_inside(self.key) {
-                Poll::Ready(Err(InCallback))
-            } else if self.slot.gate.idle_or_tell(context.waker()) {
+            if waiting.0.gate.idle_or_tell(context.waker()) {
                 Poll::Ready(Ok(()))
+            } else if in_callback() {
+                Poll::Ready(Err(InCallback))
             } else {
                 Poll::Pending
             }
@@ -210,14 +306,15 @@ impl<T: Send + Sync + 'static> UserData<T> {
     }
 
     /// For a gate that is shut with nobody inside.
-    fn take(mut self) -> T {
+    fn take(mut self) -> (T, UserDataStats) {
+        let stats = self.stats();
         let held = self.held.take().expect("the value is taken once");
         if let Released::Value(other) = self.slot.gate.release() {
             drop(other);
             registry::recycle(self.key);
         }
         let held = Arc::into_inner(held).expect("the gate held the only other reference");
-        held.value
+        (held.value, stats)
     }
 }
 
@@ -228,7 +325,7 @@ impl<T: Send + Sync + 'static> Drop for UserData<T> {
         drop(held);
         match self.slot.gate.release() {
             Released::Value(value) => {
-                contain("a user-data destructor", || drop(value));
+                contained("a user-data destructor", || drop(value));
                 registry::recycle(self.key);
             }
             Released::Left => {
@@ -268,8 +365,8 @@ pub struct UserDataStats {
 #[derive(Error)]
 #[non_exhaustive]
 pub enum UnregisterError<T: Send + Sync + 'static> {
-    /// Asked for from inside one of its own callbacks: drop it, or wait elsewhere.
-    #[error("this is one of its own callbacks: wait for its end on another thread")]
+    /// The wait would be inside a callback, which could wait for itself: drop it, or wait elsewhere.
+    #[error("this is a callback, where no wait may be: wait on another thread")]
     InCallback(UserData<T>),
     /// A call is still inside.
     #[error("a call is still inside: wait again, or drop it to leave the value to that call")]
@@ -281,6 +378,21 @@ pub enum UnregisterError<T: Send + Sync + 'static> {
 
 impl<T: Send + Sync + 'static> UnregisterError<T> {
     /// The registration, to wait again.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::ffi::{UserData, enter};
+    ///
+    /// let registration = UserData::new(());
+    /// enter::<(), _>(registration.as_ptr(), (), (), |_| {
+    ///     // A call is inside: this one.
+    ///     let registration = registration.unregister(None).unwrap_err().into_inner();
+    ///     assert!(registration.is_shut());
+    ///     Ok(())
+    /// });
+    /// assert_eq!(callbridge::ffi::process_stats().panicked, 0);
+    /// ```
     pub fn into_inner(self) -> UserData<T> {
         match self {
             Self::InCallback(user_data)
@@ -300,7 +412,7 @@ impl<T: Send + Sync + 'static> fmt::Debug for UnregisterError<T> {
     }
 }
 
-/// The wait was polled inside one of the registration's own callbacks, where it could never end.
+/// The wait was polled inside a callback, where it might never end.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-#[error("this is one of its own callbacks: wait for its end on another thread")]
+#[error("this is a callback, where no wait may be: wait on another thread")]
 pub struct InCallback;

@@ -91,15 +91,15 @@ impl CListener {
         if in_callback() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let Some(registration) = self.registration.take() else { unreachable!("taken by `end`") };
         let failed = end(self.raw.as_ptr());
-        std::mem::forget(self);
         if failed != 0 {
+            // The thread still runs: `drop` lets it end by itself.
             return Err(io::Error::from_raw_os_error(failed));
         }
-        let stats = registration.stats();
+        let Some(registration) = self.registration.take() else { unreachable!("taken by `end`") };
+        std::mem::forget(self);
         // The end of the last sender is the end of the stream.
-        registration.unregister(timeout).map(drop).map_err(io::Error::other)?;
+        let (_, stats) = registration.unregister(timeout).map_err(io::Error::other)?;
         Ok(stats)
     }
 }

@@ -1,4 +1,4 @@
-//! What a C library may do to its callbacks, row e46 and e47 of `callbridge::ffi`.
+//! What a C library may do to its callbacks: rows e46 and e47 of `tests/PEERS.md`.
 #![allow(unsafe_code, reason = "calls C")]
 
 use callbridge::ffi::{UnregisterError, UserData, in_callback, process_stats};

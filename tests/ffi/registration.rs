@@ -1,82 +1,20 @@
-//! Callbacks from C, without a C compiler: the tests call the extern functions themselves. The
-//! numbers e1 to e47 are the rows of the table in the docs of `callbridge::ffi`.
-#![allow(unsafe_code, reason = "plays the part of C")]
+//! The guard: who may come in, who waits, who frees.
 
+use super::{Handler, Held, LONG, TellsDrop, call, handler, slow};
 use callbridge::ffi::{
-    BadArgument, Busy, Exclusive, HEADER_BYTES, InCallback, UnregisterError, UserData, bytes,
-    c_str, in_callback, process_stats, reference,
+    Busy, Exclusive, InCallback, UnregisterError, UserData, UserDataStats, in_callback,
+    process_stats,
 };
-use std::ffi::{CStr, c_char, c_int, c_void};
-use std::ptr::{null, null_mut, without_provenance_mut};
+use std::ffi::c_int;
+use std::future::Future;
+use std::pin::pin;
+use std::ptr::{null_mut, without_provenance_mut};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::mpsc::{Receiver, Sender as Tell, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc::{Sender as Tell, channel};
+use std::sync::{Arc, Barrier, Mutex};
+use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::Duration;
-
-const LONG: Duration = Duration::from_secs(60);
-
-/// A handler that the test writes anew each time.
-type Handler = Box<dyn Fn() -> c_int + Send + Sync>;
-
-callbridge::trampoline! {
-    fn run(user_data: *mut c_void) -> c_int;
-    |handler: Handler = user_data| { handler() }
-    panicked -1, swallowed -2
-}
-
-callbridge::trampoline! {
-    fn frame_first(data: *const u8, len: c_int, user_data: *mut c_void, flags: u32) -> c_int;
-    |seen: Mutex<Vec<Vec<u8>>> = user_data, frame: &[u8] = bytes(data, len), flags: u32 = value(flags)| {
-        seen.lock().unwrap().push(frame.to_vec());
-        flags as c_int
-    }
-    panicked -1, swallowed -2
-}
-
-fn call(user_data: *mut c_void) -> c_int {
-    // SAFETY: any user data may come, and there is no other pointer.
-    unsafe { run(user_data) }
-}
-
-fn handler(body: impl Fn() -> c_int + Send + Sync + 'static) -> UserData<Handler> {
-    UserData::new(Box::new(body))
-}
-
-/// A raw pointer for another thread.
-#[derive(Clone, Copy)]
-struct Held(usize);
-
-impl Held {
-    fn by_c<T: Send + Sync>(user_data: &UserData<T>) -> Self {
-        Held(user_data.as_ptr().addr())
-    }
-
-    fn call(self) -> c_int {
-        call(without_provenance_mut(self.0))
-    }
-}
-
-/// A handler that says when it is inside, and leaves when told.
-fn slow() -> (UserData<Handler>, Receiver<()>, Tell<()>) {
-    let (tell_inside, inside) = channel();
-    let (leave, told_to_leave) = channel();
-    let told_to_leave = Mutex::new(told_to_leave);
-    let user_data = handler(move || {
-        tell_inside.send(()).unwrap();
-        told_to_leave.lock().unwrap().recv_timeout(LONG).unwrap();
-        7
-    });
-    (user_data, inside, leave)
-}
-
-struct TellsDrop(Arc<AtomicU64>);
-
-impl Drop for TellsDrop {
-    fn drop(&mut self) {
-        self.0.fetch_add(1, SeqCst);
-    }
-}
 
 #[test]
 fn the_pointer_is_thin_not_null_and_survives_a_move_of_the_guard_e1_e2_e6() {
@@ -285,75 +223,6 @@ fn drop_inside_the_callback_frees_at_the_outermost_exit_e8_e30() {
 }
 
 #[test]
-fn a_panicking_destructor_left_to_a_call_doesnt_unwind_into_c_e11() {
-    struct Bomb;
-    impl Drop for Bomb {
-        fn drop(&mut self) {
-            panic!("on purpose: from a destructor");
-        }
-    }
-    let slot: Arc<Mutex<Option<UserData<Handler>>>> = Arc::default();
-    let (inner, bomb) = (Arc::clone(&slot), Bomb);
-    let user_data = handler(move || {
-        let _ = &bomb;
-        drop(inner.lock().unwrap().take());
-        4
-    });
-    let held = user_data.as_ptr();
-    *slot.lock().unwrap() = Some(user_data);
-    assert_eq!(call(held), 4);
-}
-
-#[test]
-fn a_panic_gives_the_chosen_answer_and_is_told_to_the_hook_e13_e14_e16() {
-    let told = Arc::new(Mutex::new(String::new()));
-    let heard = Arc::clone(&told);
-    let body: Handler = Box::new(|| panic!("on purpose: from a handler"));
-    let user_data = UserData::with_panic_hook(body, move |_, message| {
-        *heard.lock().unwrap() = message.to_owned();
-        panic!("on purpose: from a panic hook");
-    });
-    assert_eq!(call(user_data.as_ptr()), -1);
-    assert_eq!(*told.lock().unwrap(), "on purpose: from a handler");
-    assert_eq!(user_data.stats().panicked, 1);
-    user_data.unregister(Duration::ZERO).map(drop).unwrap();
-}
-
-/// Row b122 of `tests/PEERS.md`. rust-pcap: the library's loop stops, and its Rust caller goes on
-/// with the panic if it likes.
-#[test]
-fn a_panic_stops_the_loop_of_a_library_by_its_own_word_for_stop() {
-    type OnFrame = unsafe extern "C" fn(*mut c_void) -> c_int;
-    fn library_loop(on_frame: OnFrame, user_data: *mut c_void) -> c_int {
-        // SAFETY: any user data may come, and there is no other pointer.
-        (1..100).find(|_| unsafe { on_frame(user_data) } < 0).unwrap_or(0)
-    }
-    let told = Arc::new(Mutex::new(None));
-    let (heard, calls) = (Arc::clone(&told), AtomicU64::new(0));
-    let body: Handler = Box::new(move || {
-        assert_ne!(calls.fetch_add(1, SeqCst), 2, "the third frame");
-        0
-    });
-    let user_data = UserData::with_panic_hook(body, move |_, message| {
-        *heard.lock().unwrap() = Some(message.to_owned());
-    });
-    assert_eq!(library_loop(run, user_data.as_ptr()), 3);
-    assert!(told.lock().unwrap().take().is_some_and(|message| message.contains("the third frame")));
-}
-
-#[test]
-fn a_panic_payload_that_panics_when_dropped_stays_inside_e15() {
-    struct Bomb;
-    impl Drop for Bomb {
-        fn drop(&mut self) {
-            panic!("on purpose: from a payload");
-        }
-    }
-    let user_data = handler(|| std::panic::panic_any(Bomb));
-    assert_eq!(call(user_data.as_ptr()), -1);
-}
-
-#[test]
 fn in_callback_is_true_inside_at_any_depth_and_after_a_panic_no_more_e28() {
     let inner = handler(|| c_int::from(in_callback()));
     let held = Held::by_c(&inner);
@@ -365,7 +234,7 @@ fn in_callback_is_true_inside_at_any_depth_and_after_a_panic_no_more_e28() {
 }
 
 #[test]
-fn re_entry_deeper_than_remembered_counts_as_inside_e28() {
+fn unregister_at_any_depth_of_its_own_callbacks_only_asks_e28() {
     let slot: Arc<Mutex<Option<UserData<Handler>>>> = Arc::default();
     let (inner, asked) = (Arc::clone(&slot), Arc::new(AtomicBool::new(false)));
     let (depth, saw) = (AtomicU64::new(0), Arc::clone(&asked));
@@ -413,82 +282,7 @@ fn an_exclusive_handler_refuses_re_entry_without_waiting_e7() {
 }
 
 #[test]
-fn pointer_and_length_are_checked_before_they_are_followed_e40() {
-    let dangling: *const u8 = without_provenance_mut(8);
-    // SAFETY: what would be followed is valid; the rest must be refused.
-    unsafe {
-        assert_eq!(bytes(b"abc".as_ptr(), 3u32), Ok(&b"abc"[..]));
-        assert_eq!(bytes(null::<u8>(), 0), Ok(&[][..]));
-        assert_eq!(bytes(dangling, 0), Ok(&[][..]));
-        assert_eq!(bytes(null::<c_void>(), 1), Err(BadArgument::Null));
-        assert_eq!(bytes(dangling, -1), Err(BadArgument::Length));
-        assert_eq!(bytes(dangling, isize::MAX as usize + 1), Err(BadArgument::Length));
-        assert_eq!(bytes(dangling, u128::MAX), Err(BadArgument::Length));
-        assert_eq!(c_str(null()), Err(BadArgument::Null));
-        assert_eq!(c_str(c"\xff".as_ptr()).map(CStr::to_bytes), Ok(&b"\xff"[..]));
-        assert_eq!(reference::<u32>(null()), Err(BadArgument::Null));
-        assert_eq!(reference::<u32>(without_provenance_mut(3)), Err(BadArgument::Misaligned));
-        assert_eq!(reference(&5u32), Ok(&5));
-    }
-}
-
-#[test]
-fn a_call_with_bad_arguments_is_swallowed_and_counted_e40() {
-    let user_data = UserData::new(Mutex::new(Vec::<Vec<u8>>::new()));
-    let held = user_data.as_ptr();
-    // SAFETY: what would be followed is valid; the rest must be refused.
-    unsafe {
-        assert_eq!(frame_first(b"abc".as_ptr(), 3, held, 40), 40);
-        assert_eq!(frame_first(null(), 0, held, 41), 41);
-        assert_eq!(frame_first(null(), 1, held, 42), -2);
-        assert_eq!(frame_first(b"abc".as_ptr(), -3, held, 43), -2);
-    }
-    assert_eq!((user_data.stats().calls, user_data.stats().bad_arguments), (4, 2));
-    let seen = user_data.unregister(Duration::ZERO).unwrap().into_inner().unwrap();
-    assert_eq!(seen, [b"abc".to_vec(), Vec::new()]);
-}
-
-#[test]
-fn the_user_data_may_stand_anywhere_and_text_is_bytes_e41_e42() {
-    callbridge::trampoline! {
-        fn on_text(level: c_int, user_data: *mut c_void, text: *const c_char);
-        |seen: Mutex<Vec<(c_int, Vec<u8>)>> = user_data,
-            text: &std::ffi::CStr = c_str(text), level: c_int = value(level)| {
-            seen.lock().unwrap().push((level, text.to_bytes().to_vec()));
-        }
-    }
-    let user_data = UserData::new(Mutex::new(Vec::<(c_int, Vec<u8>)>::new()));
-    // SAFETY: the text ends with a NUL, or is NULL.
-    unsafe {
-        on_text(99, user_data.as_ptr(), c"caf\xe9".as_ptr());
-        on_text(99, user_data.as_ptr(), null());
-    }
-    assert_eq!(*user_data.get().lock().unwrap(), [(99, b"caf\xe9".to_vec())]);
-    assert_eq!(user_data.stats().bad_arguments, 1);
-}
-
-#[test]
-fn a_sender_takes_the_frames_and_its_policy_decides_e27_e39() {
-    callbridge::trampoline! {
-        fn on_frame(user_data: *mut c_void, data: *const u8, len: usize) -> c_int;
-        |sender: callbridge::Sender<Vec<u8>> = user_data, frame: &[u8] = bytes(data, len)| {
-            c_int::from(sender.try_send(frame.to_vec()).is_err())
-        }
-        panicked 1, swallowed 0
-    }
-    let (sender, mut frames) = callbridge::channel(1);
-    let user_data = UserData::new(sender);
-    // SAFETY: the pointer and the length are those of one slice.
-    let answers = [b"a", b"b"].map(|one| unsafe { on_frame(user_data.as_ptr(), one.as_ptr(), 1) });
-    assert_eq!(answers, [0, 1]);
-    assert_eq!(frames.try_recv(), Ok(b"a".to_vec()));
-    drop(user_data);
-    assert!(frames.try_recv().is_err_and(|end| end != callbridge::TryRecvError::Empty));
-}
-
-#[test]
-fn what_stays_of_a_registration_is_small_and_used_again() {
-    const { assert!(HEADER_BYTES <= 64) };
+fn places_are_used_again() {
     // Far more in turn than places at once; each must find one.
     for round in 0..100_000 {
         let user_data = handler(move || round);
@@ -521,4 +315,81 @@ fn calls_during_thread_exit_are_served_e22() {
     });
     thread.join().unwrap();
     assert_eq!(told.recv_timeout(LONG), Ok(6));
+}
+
+struct Quiet;
+
+impl Wake for Quiet {
+    fn wake(self: Arc<Self>) {}
+}
+
+#[test]
+fn a_wait_that_was_given_up_keeps_no_waker() {
+    let (mut user_data, inside, leave) = slow();
+    let held = Held::by_c(&user_data);
+    let caller = thread::spawn(move || held.call());
+    inside.recv_timeout(LONG).unwrap();
+    let task = Arc::new(Quiet);
+    {
+        let waker = Waker::from(Arc::clone(&task));
+        let waiting = pin!(user_data.idle());
+        assert!(waiting.poll(&mut Context::from_waker(&waker)).is_pending());
+        assert_eq!(Arc::strong_count(&task), 3, "the gate has one");
+    }
+    assert_eq!(Arc::strong_count(&task), 1, "references to the task");
+    leave.send(()).unwrap();
+    assert_eq!(caller.join().unwrap(), 7);
+}
+
+#[test]
+fn a_wait_for_calls_that_wait_for_each_other_is_refused() {
+    type Other = Arc<Mutex<Option<UserData<Handler>>>>;
+    let (tell, told) = channel();
+    let both = Arc::new(Barrier::new(2));
+    let partner = |other: &Other| {
+        let (other, both, tell) = (Arc::clone(other), Arc::clone(&both), tell.clone());
+        handler(move || {
+            let other = other.lock().unwrap().take().unwrap();
+            both.wait();
+            let ended = other.unregister(None);
+            both.wait();
+            tell.send(matches!(ended, Err(UnregisterError::InCallback(_)))).unwrap();
+            0
+        })
+    };
+    let (of_a, of_b) = (Other::default(), Other::default());
+    let (a, b) = (partner(&of_a), partner(&of_b));
+    let held = [Held::by_c(&a), Held::by_c(&b)];
+    (*of_a.lock().unwrap(), *of_b.lock().unwrap()) = (Some(b), Some(a));
+    for held in held {
+        thread::spawn(move || held.call());
+    }
+    assert_eq!(told.recv_timeout(LONG), Ok(true));
+    assert_eq!(told.recv_timeout(LONG), Ok(true));
+}
+
+#[test]
+fn unregister_hands_over_the_final_statistics() {
+    let (user_data, inside, leave) = slow();
+    let held = Held::by_c(&user_data);
+    let caller = thread::spawn(move || held.call());
+    inside.recv_timeout(LONG).unwrap();
+    assert!(user_data.shut());
+    assert_eq!(held.call(), -2);
+    leave.send(()).unwrap();
+    let (_, UserDataStats { calls, inside, late, .. }) = user_data.unregister(LONG).unwrap();
+    assert_eq!((calls, inside, late), (1, 0, 1));
+    caller.join().unwrap();
+}
+
+#[test]
+fn a_pointer_is_as_short_as_an_address() {
+    let user_data = handler(|| 0);
+    for _ in 0..1000 {
+        drop(handler(|| 0));
+    }
+    let last = handler(|| 0);
+    for pointer in [user_data.as_ptr(), last.as_ptr()] {
+        assert!((pointer.addr() as u64) < 1 << 47);
+    }
 }
