@@ -6,10 +6,9 @@ use super::gate::{Inside, Left};
 use super::mark::Mark;
 use super::registry::{self, Key, Slot, Value};
 use super::user_data::Held;
-use super::view::BadArgument;
+use super::view::{BadArgument, Call};
 use crate::sync::{discard, panic_message, report};
 use std::any::{Any, type_name};
-use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -27,8 +26,11 @@ pub(super) static ORPHANED: AtomicU64 = AtomicU64::new(0);
 /// # Examples
 ///
 /// ```
-/// let before = callbridge::ffi::process_stats();
-/// assert_eq!(before.null, 0);
+/// use callbridge::ffi::{enter, process_stats};
+///
+/// let before = process_stats();
+/// enter::<(), _>(std::ptr::null::<u8>(), (), (), |_, _| Ok(()));
+/// assert_eq!(process_stats().null, before.null + 1);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -68,21 +70,115 @@ pub fn process_stats() -> ProcessStats {
     }
 }
 
-/// Runs `body` on the value behind `user_data`: what a [`trampoline!`](crate::trampoline) expands to.
+/// What C hands back as its user data: any pointer, or an integer as wide as one.
 ///
-/// Any pointer may come, since it is looked up and never followed. While `body` runs,
+/// # Examples
+///
+/// A union of a library's own:
+///
+/// ```
+/// use callbridge::ffi::{UserData, UserPointer, enter};
+/// use std::ffi::{c_int, c_void};
+///
+/// #[derive(Clone, Copy)]
+/// #[repr(C)]
+/// union Value {
+///     number: c_int,
+///     pointer: *mut c_void,
+/// }
+///
+/// struct Pointer(Value);
+///
+/// impl UserPointer for Pointer {
+///     fn bits(self) -> usize {
+///         // SAFETY: this library hands back the pointer that it was given.
+///         unsafe { self.0.pointer }.bits()
+///     }
+/// }
+///
+/// let registration = UserData::new(7);
+/// let from_c = Value { pointer: registration.as_ptr() };
+/// assert_eq!(enter::<i32, _>(Pointer(from_c), 0, 0, |value, _| Ok(*value)), 7);
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be the user data",
+    label = "neither a pointer nor an integer as wide as one"
+)]
+pub trait UserPointer {
+    /// What [`UserData::as_ptr`](super::UserData::as_ptr) gave, as a number.
+    fn bits(self) -> usize;
+}
+
+impl<P> UserPointer for *mut P {
+    fn bits(self) -> usize {
+        self.addr()
+    }
+}
+
+impl<P> UserPointer for *const P {
+    fn bits(self) -> usize {
+        self.addr()
+    }
+}
+
+impl UserPointer for usize {
+    fn bits(self) -> usize {
+        self
+    }
+}
+
+impl UserPointer for isize {
+    fn bits(self) -> usize {
+        self as usize
+    }
+}
+
+/// Runs `body` on the value behind `user_data`: what a [`trampoline!`](crate::trampoline) does.
+///
+/// For a trampoline that is written by hand, because it has to do something even if the call is
+/// swallowed, or because its signature is one that the macro doesn't take. The
+/// [guide](crate::guide#trampolines-by-hand) has an example.
+///
+/// Any user data may come, since it is looked up and never followed. While `body` runs,
 /// `pthread_cancel` waits, [`in_callback`](super::in_callback) is true and the value stays. Returns
 /// `panicked` after a panic; `swallowed`, without running the handler, for a call that is late, that
 /// has no or no known user data, or whose arguments `body` refuses. A `body` that doesn't run is
 /// dropped, with what it owns. Nothing unwinds out of here.
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::Sender;
+/// use callbridge::ffi::{UserData, enter};
+/// use std::ffi::{c_char, c_int, c_void};
+///
+/// /// `int (*on_line)(void *user_data, const char *line)`
+/// ///
+/// /// # Safety
+/// ///
+/// /// For C to call, with a line that ends with a NUL, or NULL.
+/// unsafe extern "C" fn on_line(user_data: *mut c_void, line: *const c_char) -> c_int {
+///     enter::<Sender<String>, _>(user_data, 0, 1, |sender, call| {
+///         // SAFETY: C's promise.
+///         let line = unsafe { call.c_str(line)? };
+///         Ok(c_int::from(sender.send(line.to_string_lossy().into_owned()).is_err()))
+///     })
+/// }
+///
+/// let (sender, mut lines) = callbridge::channel::<String>(16);
+/// let registration = UserData::new(sender);
+/// // SAFETY: a C string.
+/// let answer = unsafe { on_line(registration.as_ptr(), c"ready".as_ptr()) };
+/// assert_eq!((answer, lines.try_recv().as_deref()), (0, Ok("ready")));
+/// ```
 pub fn enter<T: Send + Sync + 'static, R>(
-    user_data: *mut c_void,
+    user_data: impl UserPointer,
     swallowed: R,
     panicked: R,
-    body: impl FnOnce(&T) -> Result<R, BadArgument>,
+    body: impl for<'c> FnOnce(&'c T, Call<'c>) -> Result<R, BadArgument>,
 ) -> R {
     let _cancel_off = CancelOff::new();
-    let (key, slot, inside) = match let_in(user_data.addr()) {
+    let (key, slot, inside) = match let_in(user_data.bits()) {
         Ok(inside) => inside,
         Err((why, first)) => {
             tell::<T>(why, first);
@@ -132,10 +228,10 @@ fn call<T: 'static, R>(
     held: &Held<T>,
     swallowed: R,
     panicked: R,
-    body: impl FnOnce(&T) -> Result<R, BadArgument>,
+    body: impl for<'c> FnOnce(&'c T, Call<'c>) -> Result<R, BadArgument>,
 ) -> R {
     slot.calls.fetch_add(1, Relaxed);
-    match catch_unwind(AssertUnwindSafe(|| body(&held.value))) {
+    match catch_unwind(AssertUnwindSafe(|| body(&held.value, Call::new()))) {
         Ok(Ok(answer)) => answer,
         Ok(Err(why)) => {
             BAD_ARGUMENTS.fetch_add(1, Relaxed);

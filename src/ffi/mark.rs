@@ -37,7 +37,7 @@ impl Drop for Mark {
 /// use callbridge::ffi::{UserData, enter, in_callback};
 ///
 /// let registration = UserData::new(());
-/// let inside = enter::<(), _>(registration.as_ptr(), false, false, |_| Ok(in_callback()));
+/// let inside = enter::<(), _>(registration.as_ptr(), false, false, |_, _| Ok(in_callback()));
 /// assert_eq!((inside, in_callback()), (true, false));
 /// ```
 #[must_use]

@@ -1,20 +1,27 @@
 /// Makes an `extern "C"` function that hands C's calls to a safe handler.
 ///
 /// ```text
-/// [docs] [pub] fn NAME(ARGUMENT: TYPE, ...) [-> TYPE];
-/// |VALUE: TYPE = USER_DATA_ARGUMENT [, NAME: TYPE = VIEW(ARGUMENT, ...)]*| { HANDLER }
+/// [docs] [pub] [extern "ABI"] fn NAME(ARGUMENT: TYPE, ...) [-> TYPE];
+/// |VALUE: TYPE = USER_DATA [, NAME: TYPE = VIEW(ARGUMENT, ...)]*| { HANDLER }
 /// [panicked CONSTANT, swallowed CONSTANT]
 /// ```
 ///
-/// The first part is C's signature, with the user data anywhere. The second is what the handler sees:
-/// a reference to what the [`UserData`](crate::ffi::UserData) holds, then any number of views, each
-/// one of [`bytes`](crate::ffi::bytes), [`c_str`](crate::ffi::c_str),
-/// [`reference`](crate::ffi::reference) and [`value`](crate::ffi::value), made of C's arguments. They live
-/// until the handler returns. The third is what C gets when the handler panicked, and when the call
-/// was swallowed; left out exactly if C expects nothing.
+/// The first part is C's signature, with the user data anywhere.
 ///
-/// The function is `unsafe` to call: C promises that its pointers are as its documentation says. It
-/// never unwinds, nor can `pthread_cancel` act inside it. See [`ffi`](crate::ffi).
+/// The second is what the handler sees. First a reference to what the
+/// [`UserData`](crate::ffi::UserData) holds. `USER_DATA` is the argument that it comes in, of any pointer
+/// type or `usize`, or an expression in parentheses for one that comes in a struct or a union. Then any
+/// number of views, made by the methods of [`Call`](crate::ffi::Call) from expressions of C's arguments and
+/// of the views before. They live until the handler returns, whatever their types say. Arguments without a
+/// view are seen as they are.
+///
+/// The third is what C gets when the handler panicked, and when the call was swallowed. It is left out
+/// exactly if C expects nothing.
+///
+/// The function is `unsafe` to call: C promises that its pointers are NULL or lead to what the views over
+/// them say. It never unwinds, nor can `pthread_cancel` act inside it. See [`ffi`](crate::ffi).
+///
+/// Inside an `impl`, it makes an associated function. In a generic one, its type parameters may be used.
 ///
 /// # Examples
 ///
@@ -46,26 +53,66 @@
 /// let answer = unsafe { on_frame(b"abc".as_ptr(), 3, registration.as_ptr()) };
 /// assert_eq!((answer, frames.len()), (GO_ON, 1));
 /// ```
+///
+/// The user data in a union, and a handler of any type:
+///
+/// ```
+/// use callbridge::ffi::UserData;
+/// use std::ffi::{c_int, c_void};
+/// use std::marker::PhantomData;
+///
+/// /// `union sigval`
+/// #[derive(Clone, Copy)]
+/// #[repr(C)]
+/// pub union Value {
+///     int: c_int,
+///     ptr: *mut c_void,
+/// }
+///
+/// pub struct Timer<F>(PhantomData<F>);
+///
+/// impl<F: Fn() + Send + Sync + 'static> Timer<F> {
+///     callbridge::trampoline! {
+///         /// `void (*expired)(union sigval value)`
+///         pub extern "C" fn expired(value: Value);
+///         // SAFETY: it was registered with the pointer.
+///         |handler: F = (unsafe { value.ptr })| { handler() }
+///     }
+/// }
+///
+/// fn function_of<F: Fn() + Send + Sync + 'static>(_: &UserData<F>) -> unsafe extern "C" fn(Value) {
+///     Timer::<F>::expired
+/// }
+///
+/// let registration = UserData::new(|| println!("expired"));
+/// let expired = function_of(&registration);
+/// // SAFETY: the union has the pointer.
+/// unsafe { expired(Value { ptr: registration.as_ptr() }) };
+/// assert_eq!(registration.stats().calls, 1);
+/// ```
 #[macro_export]
 macro_rules! trampoline {
     (
         $(#[$meta:meta])*
-        $vis:vis fn $name:ident($($arg:ident: $arg_type:ty),* $(,)?);
-        |$user:ident: $user_type:ty = $user_data:ident
-            $(, $seen:ident: $seen_type:ty = $view:ident($($part:ident),+))* $(,)?| $body:block
+        $vis:vis fn $name:ident $args:tt $(-> $answer:ty)?; $($rest:tt)*
     ) => {
         $crate::trampoline! {
-            $(#[$meta])*
-            $vis fn $name($($arg: $arg_type),*) -> ();
-            |$user: $user_type = $user_data $(, $seen: $seen_type = $view($($part),+))*| $body
-            panicked (), swallowed ()
+            $(#[$meta])* $vis extern "C" fn $name $args $(-> $answer)?; $($rest)*
         }
     };
     (
         $(#[$meta:meta])*
-        $vis:vis fn $name:ident($($arg:ident: $arg_type:ty),* $(,)?) -> $answer:ty;
-        |$user:ident: $user_type:ty = $user_data:ident
-            $(, $seen:ident: $seen_type:ty = $view:ident($($part:ident),+))* $(,)?| $body:block
+        $vis:vis extern $abi:literal fn $name:ident $args:tt; $($rest:tt)*
+    ) => {
+        $crate::trampoline! {
+            $(#[$meta])* $vis extern $abi fn $name $args -> (); $($rest)* panicked (), swallowed ()
+        }
+    };
+    (
+        $(#[$meta:meta])*
+        $vis:vis extern $abi:literal fn $name:ident($($arg:ident: $arg_type:ty),* $(,)?) -> $answer:ty;
+        |$value:ident: $value_type:ty = $($user_data:ident)? $(($pointer:expr))?
+            $(, $seen:tt: $seen_type:ty = $view:tt $parts:tt)*| $handler:tt
         panicked $panicked:expr, swallowed $swallowed:expr $(,)?
     ) => {
         $(#[$meta])*
@@ -73,20 +120,35 @@ macro_rules! trampoline {
         #[doc = "# Safety"]
         #[doc = ""]
         #[doc = "For C to call: its pointers are NULL or as the library's documentation says."]
-        #[allow(unsafe_code, unused_unsafe, clippy::undocumented_unsafe_blocks)]
-        $vis unsafe extern "C" fn $name($($arg: $arg_type),*) -> $answer {
-            const PANICKED: $answer = $panicked;
-            const SWALLOWED: $answer = $swallowed;
-            #[deny(unsafe_op_in_unsafe_fn)]
-            fn handle($user: &$user_type $(, $seen: $seen_type)*) -> $answer $body
-            $crate::ffi::enter::<$user_type, $answer>($user_data, SWALLOWED, PANICKED, |user| {
-                // SAFETY: the caller of this function promises what the views ask for, and `handle`
-                // can't keep what it borrows.
-                ::core::result::Result::Ok(handle(
-                    user
-                    $(, unsafe { $crate::ffi::$view($($part),+) }?)*
-                ))
-            })
+        #[deny(unsafe_op_in_unsafe_fn)]
+        $vis unsafe extern $abi fn $name($($arg: $arg_type),*) -> $answer {
+            $crate::ffi::enter::<$value_type, $answer>(
+                $($user_data)? $($pointer)?,
+                const { $swallowed },
+                const { $panicked },
+                |$value, call| {
+                    $(
+                        let $seen: $seen_type = match $crate::trampoline!(@ call $seen $view $parts) {
+                            ::core::result::Result::Ok($seen) => $seen,
+                            ::core::result::Result::Err(why) => {
+                                return ::core::result::Result::Err(why);
+                            }
+                        };
+                    )*
+                    ::core::result::Result::Ok((|| -> $answer $handler)())
+                },
+            )
         }
     };
+    // Arguments are evaluated outside of `unsafe`. They and the views have names of the user's, matched
+    // as `tt`, so that the compiler's errors point at the user's line.
+    // SAFETY, of both: the caller of the function promises what the view asks for.
+    (@ $call:ident $seen:tt $view:tt ($one:expr $(,)?)) => {{
+        let $seen = $one;
+        unsafe { $call.$view($seen) }
+    }};
+    (@ $call:ident $seen:tt $view:tt ($one:expr, $two:expr $(,)?)) => {{
+        let ($seen, second) = ($one, $two);
+        unsafe { $call.$view($seen, second) }
+    }};
 }

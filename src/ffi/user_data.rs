@@ -111,7 +111,7 @@ impl<T: Send + Sync + 'static> UserData<T> {
     ///     sender.fail(message);
     /// });
     /// // As in a trampoline, whose handler panics.
-    /// enter::<callbridge::Sender<u8>, _>(registration.as_ptr(), (), (), |_| panic!("no disk"));
+    /// enter::<callbridge::Sender<u8>, _>(registration.as_ptr(), (), (), |_, _| panic!("no disk"));
     /// assert!(frames.try_recv().is_err());
     /// assert_eq!(registration.stats().panicked, 1);
     /// ```
@@ -169,7 +169,7 @@ impl<T: Send + Sync + 'static> UserData<T> {
     ///
     /// let registration = UserData::new(());
     /// assert!(registration.shut());
-    /// let swallowed = enter::<(), _>(registration.as_ptr(), true, false, |_| Ok(false));
+    /// let swallowed = enter::<(), _>(registration.as_ptr(), true, false, |_, _| Ok(false));
     /// assert!(swallowed);
     /// ```
     pub fn shut(&self) -> bool {
@@ -385,7 +385,7 @@ impl<T: Send + Sync + 'static> UnregisterError<T> {
     /// use callbridge::ffi::{UserData, enter};
     ///
     /// let registration = UserData::new(());
-    /// enter::<(), _>(registration.as_ptr(), (), (), |_| {
+    /// enter::<(), _>(registration.as_ptr(), (), (), |_, _| {
     ///     // A call is inside: this one.
     ///     let registration = registration.unregister(None).unwrap_err().into_inner();
     ///     assert!(registration.is_shut());

@@ -1,5 +1,6 @@
 //! Callbacks from C, without a C compiler: the tests call the extern functions themselves. The
-//! numbers e1 to e47 are rows of `tests/PEERS.md`.
+//! numbers e1 to e47 are rows of `tests/PEERS.md`. What must not compile is in
+//! `src/ffi/compile_fail.rs`.
 #![allow(unsafe_code, reason = "plays the part of C")]
 
 mod panics;

@@ -1,10 +1,11 @@
 //! Nothing unwinds into C.
 
 use super::{Handler, Held, LONG, call, handler, run, slow};
-use callbridge::ffi::UserData;
+use callbridge::ffi::{UserData, enter};
 use std::ffi::{c_int, c_void};
 use std::future::Future;
 use std::pin::pin;
+use std::ptr::null;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
@@ -74,6 +75,22 @@ fn a_panic_stops_the_loop_of_a_library_by_its_own_word_for_stop() {
 fn a_panic_payload_that_panics_when_dropped_stays_inside_e15() {
     let user_data = handler(|| std::panic::panic_any(Bomb));
     assert_eq!(call(user_data.as_ptr()), -1);
+}
+
+#[test]
+fn a_destructor_that_panics_for_a_swallowed_call_stays_inside() {
+    let bomb = Bomb;
+    let swallowed = enter::<(), _>(null::<c_void>(), 1, 2, move |_, _| {
+        let _ = &bomb;
+        Ok(0)
+    });
+    assert_eq!(swallowed, 1);
+    let (registration, bomb) = (UserData::new(()), Bomb);
+    let mistyped = enter::<u8, _>(registration.as_ptr(), 1, 2, move |_, _| {
+        let _ = &bomb;
+        Ok(0)
+    });
+    assert_eq!(mistyped, 1);
 }
 
 struct BrokenWaker;

@@ -9,8 +9,8 @@ use crate::receipts::Receipts;
 use crate::sys;
 use crate::tally::Tally;
 use bytes::Bytes;
-use callbridge::{Sender, ffi, trampoline};
-use std::ffi::{CString, c_int, c_void};
+use callbridge::{Sender, trampoline};
+use std::ffi::{CStr, CString, c_int, c_void};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
@@ -45,7 +45,7 @@ impl Callbacks {
 
 trampoline! {
     pub(crate) fn on_connect(mosq: *mut sys::Mosquitto, user_data: *mut c_void, code: c_int);
-    |callbacks: Callbacks = user_data, mosq: *mut sys::Mosquitto = value(mosq), code: c_int = value(code)| {
+    |callbacks: Callbacks = user_data| {
         if code != 0 {
             callbacks.link.send_replace(Link::Refused(code));
             return;
@@ -76,7 +76,7 @@ trampoline! {
 
 trampoline! {
     pub(crate) fn on_publish(_mosq: *mut sys::Mosquitto, user_data: *mut c_void, id: c_int);
-    |callbacks: Callbacks = user_data, id: c_int = value(id)| {
+    |callbacks: Callbacks = user_data| {
         callbacks.receipts.resolve(id);
     }
 }
@@ -89,7 +89,7 @@ trampoline! {
         _count: c_int,
         _granted: *const c_int,
     );
-    |callbacks: Callbacks = user_data, id: c_int = value(id)| {
+    |callbacks: Callbacks = user_data| {
         callbacks.receipts.resolve(id);
     }
 }
@@ -100,13 +100,10 @@ trampoline! {
         user_data: *mut c_void,
         message: *const sys::Message,
     );
-    |callbacks: Callbacks = user_data, message: &sys::Message = reference(message)| {
-        // SAFETY: the library's message has a topic that ends with a NUL and as many bytes of payload
-        // as it says (NULL for none), all of it alive until the callback returns.
-        let (topic, payload) = unsafe {
-            (ffi::c_str(message.topic), ffi::bytes(message.payload, message.payloadlen))
-        };
-        let (Ok(topic), Ok(payload)) = (topic, payload) else { return };
+    |callbacks: Callbacks = user_data,
+        message: &sys::Message = reference(message),
+        topic: &CStr = c_str(message.topic),
+        payload: &[u8] = bytes(message.payload, message.payloadlen)| {
         let message = Message {
             topic: topic.to_string_lossy().into_owned(),
             payload: Bytes::copy_from_slice(payload),

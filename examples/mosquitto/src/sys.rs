@@ -16,6 +16,7 @@ pub(crate) struct Mosquitto {
 }
 
 /// `struct mosquitto_message`: the library frees it when the callback has returned.
+#[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Message {
     pub(crate) mid: c_int,
