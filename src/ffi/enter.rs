@@ -1,12 +1,12 @@
 //! What every trampoline runs: from the foreign thread to the handler and back.
 
 use super::cancel::CancelOff;
-use super::contained;
 use super::gate::{Inside, Left};
 use super::mark::Mark;
 use super::registry::{self, Key, Slot, Value};
 use super::user_data::Held;
 use super::view::{BadArgument, Call};
+use crate::sync::contain;
 use crate::sync::{discard, panic_message, report};
 use std::any::{Any, type_name};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -182,7 +182,7 @@ pub fn enter<T: Send + Sync + 'static, R>(
         Ok(inside) => inside,
         Err((why, first)) => {
             tell::<T>(why, first);
-            contained("what a handler owns", || drop(body));
+            contain("what a handler owns", || drop(body));
             return swallowed;
         }
     };
@@ -191,12 +191,12 @@ pub fn enter<T: Send + Sync + 'static, R>(
         Some(held) => call(slot, held, swallowed, panicked, body),
         None => {
             tell::<T>(Swallowed::Unknown, UNKNOWN.fetch_add(1, Relaxed) == 0);
-            contained("what a handler owns", || drop(body));
+            contain("what a handler owns", || drop(body));
             swallowed
         }
     });
     if let Left::Free(value) = inside.leave() {
-        contained("a user-data destructor", || drop(value));
+        contain("a user-data destructor", || drop(value));
         registry::recycle(key);
     }
     drop(mark);
@@ -248,10 +248,10 @@ fn call<T: 'static, R>(
 }
 
 fn handler_panicked<T>(held: &Held<T>, payload: Box<dyn Any + Send>) {
-    contained("a report", || report("a C callback", payload.as_ref()));
+    report("a C callback", payload.as_ref());
     if let Some(hook) = &held.on_panic {
         let message = panic_message(payload.as_ref());
-        contained("a panic hook", || hook(&held.value, message));
+        contain("a panic hook", || hook(&held.value, message));
     }
     discard(payload);
 }
@@ -273,7 +273,7 @@ enum Swallowed {
 fn tell<T>(why: Swallowed, first: bool) {
     #[cfg(feature = "tracing")]
     if first {
-        contained("a report", || {
+        contain("a report", || {
             let value = type_name::<T>();
             tracing::warn!(target: "callbridge", value, "a call from C was swallowed: {why}");
         });

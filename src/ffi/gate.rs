@@ -13,7 +13,7 @@
 //!    cloned, woken and dropped outside.
 #![allow(unsafe_code)]
 
-use super::contained;
+use crate::sync::contain;
 use crate::sync::prim::atomic::AtomicU64;
 use crate::sync::prim::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::prim::{Mutex, lock};
@@ -168,7 +168,7 @@ impl<V> Gate<V> {
     /// Whoever waited has given up, or has no reason to wait any more.
     pub(super) fn forget_waiter(&self) {
         let waiter = lock(&self.waiter).take();
-        contained("a waker", || drop(waiter));
+        contain("a waker", || drop(waiter));
     }
 
     /// The owner lets go: shuts the gate and takes the value, or leaves it to the last call.
@@ -205,7 +205,7 @@ impl<V> Gate<V> {
             SHUT => {
                 let waiter = lock(&self.waiter).take();
                 if let Some(waiter) = waiter {
-                    contained("a waker", || waiter.wake());
+                    contain("a waker", || waiter.wake());
                 }
                 Left::Nothing
             }

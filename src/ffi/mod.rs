@@ -60,14 +60,3 @@ pub use exclusive::{Busy, Exclusive};
 pub use mark::in_callback;
 pub use user_data::{InCallback, UnregisterError, UserData, UserDataStats};
 pub use view::{BadArgument, Call};
-
-use crate::sync::{contain, discard};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-/// Runs what may be anybody's where nothing may unwind: a panic is reported, and one of the report
-/// (a subscriber's) dropped.
-fn contained(what: &'static str, body: impl FnOnce()) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| contain(what, body))) {
-        discard(payload);
-    }
-}

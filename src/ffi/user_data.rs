@@ -1,4 +1,3 @@
-use super::contained;
 use super::enter::ORPHANED;
 use super::gate::Released;
 use super::mark::in_callback;
@@ -325,7 +324,7 @@ impl<T: Send + Sync + 'static> Drop for UserData<T> {
         drop(held);
         match self.slot.gate.release() {
             Released::Value(value) => {
-                contained("a user-data destructor", || drop(value));
+                contain("a user-data destructor", || drop(value));
                 registry::recycle(self.key);
             }
             Released::Left => {
