@@ -2,8 +2,8 @@
 
 use bytes::{Bytes, BytesMut};
 use callbridge::listener::{
-    Datagram, FrameSource, Interrupter, Listener, ListenerStats, Request, RequestSource, TcpServer,
-    TcpSource, UdpSource, Unanswered,
+    Datagram, FirstPoll, FrameSource, Interrupter, Listener, ListenerStats, Request, RequestSource,
+    TcpServer, TcpSource, UdpSource, Unanswered,
 };
 use callbridge::{Bridge, Ending};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -763,6 +763,42 @@ fn a_bridge_that_is_closed_ends_the_listener_as_loop_gone() {
     assert_eq!(listener.ending(), Some(Ending::LoopGone));
 }
 
+/// A handler that needs nothing of the loop is answered by the listener's thread alone.
+#[test]
+fn a_handler_that_is_ready_at_once_needs_no_loop() {
+    let undriven = Builder::new_current_thread().build().unwrap();
+    let bridge = Bridge::new(undriven.handle().clone());
+    let (source, client) = udp();
+    let listener = Listener::builder(source)
+        .serve(&bridge, |d: Datagram| async move { Some(d.payload) })
+        .spawn()
+        .unwrap();
+    assert_eq!(ask(&client, "hello?"), "hello?");
+    assert_eq!(clean(&listener).replies, 1);
+    let stats = bridge.stats();
+    assert_eq!((stats.submitted, stats.finished, stats.in_flight), (1, 1, 0), "{stats:?}");
+}
+
+/// What blocks in a handler's first poll would stop the loop if it ran there: it is refused here, too.
+#[test]
+fn blocking_in_a_handler_is_refused_where_it_is_polled_first() {
+    let (_runtime, bridge) = event_loop();
+    for place in [FirstPoll::Here, FirstPoll::OnLoop] {
+        let (source, client) = udp();
+        let own = bridge.clone();
+        let listener = Listener::builder(source)
+            .serve(&bridge, move |_: Datagram| {
+                let refused = own.call(async {}, None).is_err();
+                async move { Some(refused.to_string()) }
+            })
+            .first_poll(place)
+            .spawn()
+            .unwrap();
+        assert_eq!(ask(&client, "blocks?"), "true", "{place:?}");
+        assert_eq!(clean(&listener).replies, 1);
+    }
+}
+
 #[test]
 fn a_loop_that_nobody_drives_makes_requests_late() {
     let undriven = Builder::new_current_thread().build().unwrap();
@@ -770,6 +806,7 @@ fn a_loop_that_nobody_drives_makes_requests_late() {
     let (source, client) = udp();
     let listener = Listener::builder(source)
         .serve(&bridge, |d: Datagram| async move { Some(d.payload) })
+        .first_poll(FirstPoll::OnLoop)
         .reply_timeout(Duration::from_millis(20))
         .fallback(|_| Some("nobody home".into()))
         .spawn()
@@ -922,6 +959,7 @@ fn requests_behind_one_that_blocks_the_loop_are_late_on_their_own() {
             }
             async move { Some(request.frame) }
         })
+        .first_poll(FirstPoll::OnLoop)
         .reply_timeout(LATE)
         .fallback(|why| Some(format!("{why:?}")))
         .pipeline(100)
@@ -946,6 +984,7 @@ fn requests_of_one_read_that_nobody_takes_up_are_late() {
     let bridge = Bridge::new(undriven.handle().clone());
     let listener = Listener::builder(lines().0)
         .serve(&bridge, async |request: Request<String>| Some(request.frame))
+        .first_poll(FirstPoll::OnLoop)
         .reply_timeout(Duration::from_millis(20))
         .fallback(|_| Some("nobody home".into()))
         .pipeline(8)

@@ -1,14 +1,17 @@
 //! Calls that are polled on the thread that waits for them.
 
-use super::core::{Core, Refusal};
-use crate::future::{Failure, FutureState, Origin, Panic, ResultError};
+use super::core::Core;
+use crate::future::{
+    BlockingFuture, Failure, FutureState, Origin, Panic, ResultError, SubmitError,
+};
 use crate::sync::context::LoopMark;
 use crate::sync::event_loop::enter;
 use crate::sync::{Deadline, Running, Site, Work, contain, discard, park_until, report};
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
-use std::task::Poll;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use tokio_util::sync::CancellationToken;
 
 impl Core {
@@ -22,7 +25,7 @@ impl Core {
         cancel: Option<&CancellationToken>,
         site: Site,
     ) -> Result<F::Output, ResultError> {
-        self.admit_inline(deadline)?;
+        self.admit_inline(deadline).map_err(ResultError::from)?;
         let running = || Running::note(Work { owner: self.id(), id: 0, site });
         let _context = enter(&self.handle);
         let mut future = pin!(Some(future));
@@ -79,25 +82,63 @@ impl Core {
     }
 }
 
-impl From<Refusal> for ResultError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Full | Refusal::TimedOut => {
-                ResultError::TimedOut { state: FutureState::NoRoom }
+/// How a first poll on the calling thread went.
+pub(crate) enum Polled<T> {
+    Ready(Result<T, ResultError>),
+    /// It wasn't ready, and goes on as a task of the loop.
+    Started(BlockingFuture<T>),
+}
+
+impl Core {
+    /// Makes a future in `slot` and polls it once on the calling thread; what isn't ready goes on as a
+    /// task of the loop, in the slot, and leaves an empty one behind.
+    #[track_caller]
+    pub(super) fn call_or_start<F>(
+        self: &Arc<Self>,
+        make: impl FnOnce() -> F,
+        slot: &mut Pin<Box<Option<F>>>,
+    ) -> Result<Polled<F::Output>, SubmitError<()>>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.admit_inline(Deadline::Now)?;
+        let polled = {
+            let _context = enter(&self.handle);
+            let work = Work { owner: self.id(), id: 0, site: Location::caller() };
+            let (_mark, _running) = (LoopMark::new(), Running::note(work));
+            let mut context = Context::from_waker(Waker::noop());
+            let polled = catch_unwind(AssertUnwindSafe(|| {
+                slot.set(Some(make()));
+                slot.as_mut().as_pin_mut().map_or(Poll::Pending, |made| made.poll(&mut context))
+            }));
+            if !matches!(polled, Ok(Poll::Pending)) {
+                contain("the drop of a called future", || slot.set(None));
             }
-            Refusal::Closed => ResultError::LoopClosed,
-            Refusal::WouldDeadlock => ResultError::WouldDeadlock,
-            Refusal::Forked => ResultError::Forked,
-        }
+            polled
+        };
+        let outcome = match polled {
+            Ok(Poll::Ready(value)) => Ok(value),
+            // The task polls it again, with a waker.
+            Ok(Poll::Pending) => {
+                let made = std::mem::replace(slot, Box::pin(None));
+                return Ok(Polled::Started(self.start(Made(made))));
+            }
+            Err(payload) => Err(Failure::Panicked(Panic::new(payload))),
+        };
+        self.end(None, outcome.as_ref().err());
+        self.settled();
+        Ok(Polled::Ready(outcome.map_err(ResultError::from)))
     }
 }
 
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Closed => Failure::LoopClosed,
-            Refusal::Forked => Failure::Forked,
-            Refusal::Full | Refusal::TimedOut | Refusal::WouldDeadlock => Failure::WouldDeadlock,
-        }
+/// A future that was made in a slot.
+struct Made<F>(Pin<Box<Option<F>>>);
+
+impl<F: Future> Future for Made<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.0.as_mut().as_pin_mut().map_or(Poll::Pending, |made| made.poll(cx))
     }
 }

@@ -3,13 +3,14 @@ use super::counters::Counters;
 use super::stats::BridgeStats;
 use super::suspended::Suspended;
 use super::task::Task;
-use crate::future::{BlockingFuture, Failure, Origin, promise_of};
+use crate::future::{BlockingFuture, Failure, Origin, ResultError, SubmitError, promise_of};
 use crate::sync::context::drives_a_loop;
 use crate::sync::event_loop::spawn;
 use crate::sync::prim::atomic::AtomicBool;
 use crate::sync::prim::atomic::Ordering::Relaxed;
 use crate::sync::{
-    Deadline, Limiter, Monitor, NoPermit, Site, WaitError, contain, running_for, wait, wake,
+    AcquirePermit, Deadline, Limiter, Monitor, NoPermit, Site, WaitError, contain, running_for,
+    wait, wake,
 };
 use std::future::Future;
 use std::pin::Pin;
@@ -23,7 +24,7 @@ pub(super) struct Core {
     pub(super) handle: Handle,
     pub(super) name: String,
     /// Who is in flight.
-    pub(super) limiter: Limiter,
+    pub(super) limiter: Arc<Limiter>,
     counters: Counters,
     /// Calls that wait to be woken.
     suspended: Suspended,
@@ -49,15 +50,8 @@ struct Watching {
     token_taken: bool,
 }
 
-/// Why a call isn't admitted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    Full,
-    TimedOut,
-    Closed,
-    WouldDeadlock,
-    Forked,
-}
+/// Admitted, or why not.
+pub(super) type Admitted = Result<(), SubmitError<()>>;
 
 impl Origin for Core {
     fn turns(&self) -> Option<u32> {
@@ -108,10 +102,6 @@ impl Origin for Core {
     fn given_up(&self) -> Option<&Monitor<bool>> {
         Some(&self.given_up)
     }
-
-    fn handle(&self) -> Option<&Handle> {
-        Some(&self.handle)
-    }
 }
 
 impl Core {
@@ -120,7 +110,7 @@ impl Core {
         Arc::new(Core {
             handle,
             name,
-            limiter: Limiter::new(max_in_flight),
+            limiter: Arc::new(Limiter::new(max_in_flight)),
             counters: Counters::new(),
             suspended: Suspended::new(),
             idle: Monitor::new(()),
@@ -184,31 +174,33 @@ impl Core {
     }
 
     /// Admits a call, waiting for room until the deadline.
-    pub(super) fn admit(&self, deadline: Deadline) -> Result<(), Refusal> {
-        let admitted = match self.limiter.try_acquire() {
+    pub(super) fn admit(&self, deadline: Deadline) -> Admitted {
+        let refused = match self.limiter.try_acquire() {
             Ok(()) => return Ok(()),
-            Err(NoPermit::Closed) => Err(Refusal::Closed),
-            Err(NoPermit::Full) if deadline == Deadline::Now => Err(Refusal::Full),
-            Err(NoPermit::Full) if self.is_forked() => Err(Refusal::Forked),
+            Err(NoPermit::Closed) => SubmitError::Closed(()),
+            Err(NoPermit::Full) if deadline == Deadline::Now => SubmitError::Full(()),
+            Err(NoPermit::Full) if self.is_forked() => {
+                SubmitError::Refused(Arc::new(ResultError::Forked), ())
+            }
             Err(NoPermit::Full) => {
-                let mut acquire = self.limiter.acquire();
+                let mut acquire = AcquirePermit::new(&self.limiter);
                 match wait(deadline, |cx| Pin::new(&mut acquire).poll(cx)) {
                     Ok(Ok(())) => return Ok(()),
-                    Ok(Err(_)) => Err(Refusal::Closed),
-                    Err(WaitError::TimedOut) => Err(Refusal::TimedOut),
-                    Err(WaitError::WouldDeadlock) => Err(Refusal::WouldDeadlock),
+                    Ok(Err(_)) => SubmitError::Closed(()),
+                    Err(WaitError::TimedOut) => SubmitError::TimedOut(()),
+                    Err(WaitError::WouldDeadlock) => SubmitError::WouldDeadlock(()),
                 }
             }
         };
         self.counters.refuse();
-        admitted
+        Err(refused)
     }
 
     /// Admits a call that the calling thread polls itself, where it may.
-    pub(super) fn admit_inline(&self, deadline: Deadline) -> Result<(), Refusal> {
+    pub(super) fn admit_inline(&self, deadline: Deadline) -> Admitted {
         if drives_a_loop() {
             self.counters.refuse();
-            return Err(Refusal::WouldDeadlock);
+            return Err(SubmitError::WouldDeadlock(()));
         }
         self.admit(deadline)
     }

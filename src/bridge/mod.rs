@@ -14,16 +14,18 @@ mod task;
 mod loom_tests;
 
 pub use builder::BridgeBuilder;
+pub(crate) use call::Polled;
 pub use close::{CloseReport, StuckCall};
 pub use error::NoCurrentLoop;
 pub use stats::BridgeStats;
 
-use self::core::{Core, Refusal};
+use self::core::Core;
 use crate::future::{BlockingFuture, ResultError, SubmitError, resolved};
 use crate::sync::Deadline;
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -229,6 +231,20 @@ impl Bridge {
         self.owner.core.call(future, deadline, None, Location::caller())
     }
 
+    /// Makes a future and polls it once on the calling thread; what isn't ready goes on as a call.
+    #[track_caller]
+    pub(crate) fn call_or_start<F>(
+        &self,
+        make: impl FnOnce() -> F,
+        slot: &mut Pin<Box<Option<F>>>,
+    ) -> Result<Polled<F::Output>, SubmitError<()>>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.owner.core.call_or_start(make, slot)
+    }
+
     /// As [`call`](Self::call), and gives up when another thread cancels `token`.
     ///
     /// # Errors
@@ -297,7 +313,7 @@ impl Bridge {
         let core = &self.owner.core;
         match core.admit(Deadline::Never) {
             Ok(()) => core.start(future),
-            Err(refusal) => resolved(refusal.into()),
+            Err(refused) => resolved(refused.into()),
         }
     }
 
@@ -330,7 +346,7 @@ impl Bridge {
         let core = &self.owner.core;
         match core.admit(Deadline::Now) {
             Ok(()) => Ok(core.start(future)),
-            Err(refusal) => Err(refusal.hand_back(future)),
+            Err(refused) => Err(refused.map(|()| future)),
         }
     }
 
@@ -371,8 +387,8 @@ impl Bridge {
         let core = &self.owner.core;
         match core.admit(Deadline::after(timeout)) {
             Ok(()) => Ok(core.start(future)),
-            Err(Refusal::Full) => Err(SubmitError::TimedOut(future)),
-            Err(refusal) => Err(refusal.hand_back(future)),
+            Err(SubmitError::Full(())) => Err(SubmitError::TimedOut(future)),
+            Err(refused) => Err(refused.map(|()| future)),
         }
     }
 
@@ -442,7 +458,7 @@ impl Bridge {
                 drop(core.start(async move { callback() }));
                 Ok(())
             }
-            Err(refusal) => Err(refusal.hand_back(callback)),
+            Err(refused) => Err(refused.map(|()| callback)),
         }
     }
 
@@ -652,18 +668,6 @@ where
     let core = Core::new(Bridge::builder(handle.clone()));
     match core.admit(Deadline::Now) {
         Ok(()) => core.start(future),
-        Err(refusal) => resolved(refusal.into()),
-    }
-}
-
-impl Refusal {
-    fn hand_back<F>(self, work: F) -> SubmitError<F> {
-        match self {
-            Refusal::Full => SubmitError::Full(work),
-            Refusal::TimedOut => SubmitError::TimedOut(work),
-            Refusal::WouldDeadlock => SubmitError::WouldDeadlock(work),
-            Refusal::Closed => SubmitError::Closed(work),
-            Refusal::Forked => SubmitError::Refused(Arc::new(ResultError::Forked), work),
-        }
+        Err(refused) => resolved(refused.into()),
     }
 }

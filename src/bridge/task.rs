@@ -1,6 +1,5 @@
 use crate::future::{Failure, Panic, Promise};
 use crate::sync::context::LoopMark;
-use crate::sync::event_loop::enter;
 use crate::sync::{Running, Site, Span, contain};
 use pin_project_lite::pin_project;
 use std::future::Future;
@@ -57,11 +56,9 @@ impl<F: Future> Task<F> {
     fn abandon(self: Pin<&mut Self>) {
         let Some(promise) = &self.promise else { return };
         let cancelled = promise.cancel_requested();
-        let handle = promise.origin().handle().cloned();
         let _running = Running::note(promise.work(self.site));
-        // What the future's destructor finds: its loop, where blocking is refused.
+        // Where a loop takes its work apart, blocking is refused.
         let _mark = LoopMark::new();
-        let _context = handle.as_ref().and_then(enter);
         self.end(Err(if cancelled { Failure::Cancelled } else { Failure::LoopClosed }));
     }
 }

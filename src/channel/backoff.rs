@@ -8,7 +8,7 @@
 //! A pause is nothing but time: whoever pauses holds no lock and is registered nowhere, and goes
 //! the whole way to sleep afterwards, with the looks under the lock that belong to it.
 
-use crate::sync::{AdaptiveSpin, Deadline, longest_spin, pause, spin_by};
+use crate::sync::{AdaptiveSpin, Deadline, LONGEST_SPIN, pause, spin_by};
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
@@ -55,7 +55,7 @@ impl Backoff {
 
     /// A sender's pause on a full queue: long enough for a consumer to wake up.
     pub(super) fn pause_sending(self, deadline: Deadline, done: impl FnMut() -> bool) -> bool {
-        let longest = deadline.remaining().unwrap_or(Duration::MAX).min(longest_spin());
+        let longest = deadline.remaining().unwrap_or(Duration::MAX).min(LONGEST_SPIN);
         spin_by(&SPIN, || self.look(longest, done))
     }
 }

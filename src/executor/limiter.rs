@@ -73,10 +73,7 @@ impl CapacityLimiter {
     /// # }
     /// ```
     pub fn acquire(&self) -> impl Future<Output = Permit> + Send + use<> {
-        Acquire {
-            limiter: self.clone(),
-            permit: sync::AcquirePermit::new(Arc::clone(&self.limiter)),
-        }
+        Acquire { limiter: self.clone(), permit: sync::AcquirePermit::new(&self.limiter) }
     }
 
     /// A permit, if one is free and nobody waits for it.
@@ -280,7 +277,7 @@ impl fmt::Debug for Permit {
 
 struct Acquire {
     limiter: CapacityLimiter,
-    permit: sync::AcquirePermit<Arc<Limiter>>,
+    permit: sync::AcquirePermit,
 }
 
 impl Future for Acquire {

@@ -25,7 +25,6 @@ use std::error::Error;
 use std::panic::Location;
 use std::sync::Arc;
 use std::task::Waker;
-use tokio::runtime::Handle;
 
 /// Where a call is worked on, and what the call asks of it.
 pub(crate) trait Origin: Send + Sync {
@@ -59,11 +58,6 @@ pub(crate) trait Origin: Send + Sync {
 
     /// Becomes true when nobody waits for the work any more, although it hasn't ended.
     fn given_up(&self) -> Option<&Monitor<bool>> {
-        None
-    }
-
-    /// The event loop that the work belongs to.
-    fn handle(&self) -> Option<&Handle> {
         None
     }
 

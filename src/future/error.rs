@@ -95,7 +95,7 @@ impl fmt::Display for FutureState {
 /// assert!(matches!(never.result(None), Err(ResultError::LoopClosed)));
 /// # Ok::<(), std::io::Error>(())
 /// ```
-#[derive(thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResultError {
     /// The wait ended first; the work goes on and the future stays usable.
@@ -128,23 +128,6 @@ pub enum ResultError {
     /// The value, or the panic, was taken by an earlier call.
     #[error("the result was already taken by an earlier call")]
     AlreadyTaken,
-}
-
-impl fmt::Debug for ResultError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ResultError::TimedOut { state } => {
-                f.debug_struct("TimedOut").field("state", state).finish()
-            }
-            ResultError::Cancelled => f.write_str("Cancelled"),
-            ResultError::Panicked(panic) => f.debug_tuple("Panicked").field(panic).finish(),
-            ResultError::LoopClosed => f.write_str("LoopClosed"),
-            ResultError::WouldDeadlock => f.write_str("WouldDeadlock"),
-            ResultError::Forked => f.write_str("Forked"),
-            ResultError::Refused(why) => f.debug_tuple("Refused").field(why).finish(),
-            ResultError::AlreadyTaken => f.write_str("AlreadyTaken"),
-        }
-    }
 }
 
 /// A caught panic, with its payload.

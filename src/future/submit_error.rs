@@ -1,3 +1,5 @@
+use super::call::Failure;
+use super::error::{FutureState, ResultError};
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
@@ -56,6 +58,28 @@ impl<F> SubmitError<F> {
             SubmitError::WouldDeadlock(work) => SubmitError::WouldDeadlock(with(work)),
             SubmitError::Closed(work) => SubmitError::Closed(with(work)),
             SubmitError::Refused(why, work) => SubmitError::Refused(why, with(work)),
+        }
+    }
+}
+
+/// What a call that isn't submitted resolves to.
+impl From<SubmitError<()>> for Failure {
+    fn from(refused: SubmitError<()>) -> Self {
+        match refused {
+            SubmitError::Closed(()) => Failure::LoopClosed,
+            SubmitError::Refused(why, ()) => Failure::Refused(Box::new(why)),
+            _ => Failure::WouldDeadlock,
+        }
+    }
+}
+
+impl From<SubmitError<()>> for ResultError {
+    fn from(refused: SubmitError<()>) -> Self {
+        match refused {
+            SubmitError::Full(()) | SubmitError::TimedOut(()) => {
+                ResultError::TimedOut { state: FutureState::NoRoom }
+            }
+            refused => Failure::from(refused).into(),
         }
     }
 }

@@ -27,7 +27,6 @@
 //! See [`Listener`], [`StreamServer`] and [`ServeBuilder`].
 
 mod accept;
-mod batch;
 mod builder;
 mod connection;
 mod core;
@@ -62,7 +61,7 @@ pub use reader::ReadSource;
 pub use report::StopReport;
 #[doc(hidden)]
 pub use serve::Service;
-pub use serve::{Request, Serve, ServeBuilder, Unanswered};
+pub use serve::{FirstPoll, Request, Serve, ServeBuilder, Unanswered};
 pub use server::{StreamServer, TcpServer};
 pub use sink::{FnSource, Sink, StopGuard};
 pub use source::{FrameSource, Gauge, Interrupter, RequestSource, SourceStats};

@@ -174,8 +174,24 @@ pub struct ServeBuilder<S, R, H> {
     handler: H,
     reply_timeout: Duration,
     pipeline: usize,
+    first_poll: FirstPoll,
     fallback: Option<Fallback<R>>,
     close_on_missing_reply: bool,
+}
+
+/// Where the handler of a request is polled first; see [`ServeBuilder::first_poll`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FirstPoll {
+    /// On the listener's thread, in the context of the loop: an answer that is ready at once wakes
+    /// nobody. What isn't ready goes on as a task of the loop. A handler that computes or blocks before
+    /// its first await holds the thread, and its timeout begins only afterwards; after one that took
+    /// over 50 µs the next 16 begin on the loop.
+    #[default]
+    Here,
+    /// On the loop, by a task of its own: for handlers that compute or block before their first await.
+    /// Costs a wake-up of the loop and one of the thread for each request.
+    OnLoop,
 }
 
 type Fallback<R> = Box<dyn Fn(Unanswered) -> Option<R> + Send + Sync>;
@@ -189,6 +205,7 @@ pub struct Service<R, H> {
     pub(super) handler: Arc<H>,
     pub(super) reply_timeout: Duration,
     pub(super) pipeline: usize,
+    pub(super) first_poll: FirstPoll,
     pub(super) fallback: Option<Fallback<R>>,
     pub(super) close_on_missing_reply: bool,
     poll_interval: Option<Duration>,
@@ -203,6 +220,7 @@ impl<S, R, H> ServeBuilder<S, R, H> {
             handler,
             reply_timeout: REPLY_TIMEOUT,
             pipeline: 1,
+            first_poll: FirstPoll::Here,
             fallback: None,
             close_on_missing_reply: true,
         }
@@ -225,14 +243,42 @@ impl<S, R, H> ServeBuilder<S, R, H> {
     /// How many requests of one connection (or of one datagram socket) may be at work at once; 1
     /// unless told, and 0 is taken as 1.
     ///
-    /// With more than one, the requests that one read has brought are submitted together, run at
-    /// the same time, and their replies leave in one write, in the order of the requests.
+    /// With more than one, a request is taken in while the handlers of earlier ones wait. Replies leave
+    /// in the order of the requests, those that are ready together in one write.
     ///
     /// # Examples
     ///
     /// See [`ServeBuilder`].
     pub fn pipeline(mut self, requests: usize) -> Self {
         self.pipeline = requests.max(1);
+        self
+    }
+
+    /// Where a handler is polled first; on the listener's thread unless told.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::Bridge;
+    /// use callbridge::listener::{Datagram, FirstPoll, Listener, UdpSource};
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// # let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
+    /// # let bridge = Bridge::new(runtime.handle().clone());
+    /// let listener = Listener::builder(UdpSource::bind("127.0.0.1:0")?)
+    ///     .serve(&bridge, |datagram: Datagram| async move {
+    ///         std::thread::sleep(Duration::from_millis(1)); // computes before its first await
+    ///         Some(datagram.payload)
+    ///     })
+    ///     .first_poll(FirstPoll::OnLoop)
+    ///     .spawn()?;
+    /// # drop(listener);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn first_poll(mut self, place: FirstPoll) -> Self {
+        self.first_poll = place;
         self
     }
 
@@ -355,6 +401,7 @@ impl<S, R, H> ServeBuilder<S, R, H> {
             handler: Arc::new(self.handler),
             reply_timeout: self.reply_timeout,
             pipeline: self.pipeline,
+            first_poll: self.first_poll,
             fallback: self.fallback,
             close_on_missing_reply: self.close_on_missing_reply,
             poll_interval: options.poll_interval,

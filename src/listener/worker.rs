@@ -3,12 +3,12 @@
 //! Every request is settled once: by `settle`, as one of the staged when they leave or are lost, or
 //! by the worker's drop.
 
-use super::batch::{self, Batch, Outcome};
 use super::core::{Core, Verdict};
 use super::reader::is_framing;
-use super::serve::{Service, Unanswered};
+use super::serve::{FirstPoll, Service, Unanswered};
 use super::source::{FrameSource, RequestSource, is_tick};
 use super::stats::{count, count_by};
+use crate::bridge::Polled;
 use crate::sync::prim::atomic::{AtomicU64, Ordering};
 use crate::sync::{Deadline, contain, discard, park_until, report};
 use crate::{BlockingFuture, ResultError, SubmitError};
@@ -20,10 +20,16 @@ use std::io::{self, ErrorKind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long replies that are ready wait for the next one, so that they leave together.
 const GATHER: Duration = Duration::from_micros(500);
+
+/// A first poll that took longer has its successors begin on the loop, where they run in parallel.
+const SLOW: Duration = Duration::from_micros(50);
+
+/// So many begin there, until the next is tried here.
+const SUCCESSORS: usize = 16;
 
 /// How often a thread that waits for the bridge to have room looks at its stop flag.
 const ROOM: Duration = Duration::from_millis(20);
@@ -40,10 +46,10 @@ struct Pending<A, R> {
 
 /// Where a reply comes from.
 enum Reply<R> {
-    /// A call of its own; cancelled when dropped.
+    /// The handler was done at its first poll.
+    Done(Result<Option<R>, ResultError>),
+    /// It goes on as a call; cancelled when dropped.
     Call(BlockingFuture<Option<R>>),
-    /// The oldest of the batches.
-    Batch,
     /// Nowhere: there was no room for the call in time.
     NoRoom,
 }
@@ -89,12 +95,11 @@ impl<R, H> Service<R, H> {
         let mut worker = Worker {
             service: self,
             source,
-            incoming: VecDeque::new(),
             window: VecDeque::new(),
-            batches: VecDeque::new(),
-            spare: None,
+            slot: Box::pin(None),
+            on_the_loop: 0,
             staged: 0,
-            unbooked: 0,
+            staged_since: Instant::now(),
             unsettled: Cell::new(0),
         };
         let mut end = None;
@@ -112,34 +117,37 @@ impl<R, H> Service<R, H> {
             };
             match answered {
                 Ok(()) => {}
-                // What else is in the window resolves at once, and replies still go out.
-                Err(Verdict::LoopGone) => end = Some(Verdict::LoopGone),
+                // What else is in the window resolves at once, and replies still go out, unless they
+                // would be taken for the replies to others.
+                Err(Verdict::LoopGone) if !worker.source.replies_in_order() => {
+                    end = Some(Verdict::LoopGone);
+                }
+                Err(Verdict::LoopGone) => {
+                    return worker.flush().err().unwrap_or(Verdict::LoopGone);
+                }
                 Err(verdict) => return verdict,
             }
         }
     }
 }
 
-struct Worker<'a, S: FrameSource, A, R, H> {
+struct Worker<'a, S: FrameSource, A, R, H, Fut> {
     service: &'a Service<R, H>,
     source: &'a mut S,
-    /// Requests taken in that aren't submitted yet.
-    incoming: VecDeque<S::Frame>,
     /// Requests at work, oldest first.
     window: VecDeque<Pending<A, R>>,
-    /// The batches among them, oldest first.
-    batches: VecDeque<Batch<S::Frame, R>>,
-    /// A used-up batch for the next one.
-    spare: Option<Batch<S::Frame, R>>,
-    /// Replies that were encoded and haven't left.
+    /// Where a handler is polled first; goes with it if it has to wait.
+    slot: Pin<Box<Option<Fut>>>,
+    /// How many handlers are to begin on the loop, since one was slow.
+    on_the_loop: usize,
+    /// Replies that were encoded and haven't left, and since when there are some.
     staged: usize,
-    /// How many of `incoming` aren't in the books yet.
-    unbooked: usize,
+    staged_since: Instant,
     /// Requests in the books that nothing has come of yet, wherever they are.
     unsettled: Cell<usize>,
 }
 
-impl<S, R, H, Fut> Worker<'_, S, S::Address, R, H>
+impl<S, R, H, Fut> Worker<'_, S, S::Address, R, H, Fut>
 where
     S: RequestSource<R>,
     R: Send + 'static,
@@ -151,55 +159,56 @@ where
     }
 
     /// Whether the oldest request can be answered without waiting.
-    fn front_is_ready(&mut self) -> bool {
+    fn front_is_ready(&self) -> bool {
         match self.window.front().map(|pending| &pending.reply) {
             Some(Reply::Call(call)) => call.is_done(),
-            Some(Reply::Batch) => {
-                let bridge = &self.service.bridge;
-                self.batches.front_mut().is_none_or(|batch| batch.is_ready(bridge))
-            }
-            Some(Reply::NoRoom) => true,
+            Some(Reply::Done(_) | Reply::NoRoom) => true,
             None => false,
         }
     }
 
-    /// Takes in and submits requests: all that are at hand and fit; waits for one only if there is
-    /// nothing else to do. An error says that no more will come.
+    /// Takes in requests and begins with them, until the oldest can be answered, no more fit, or no
+    /// more are at hand. An error says that no more will come.
     fn fill(&mut self) -> Result<(), Verdict> {
-        while self.window.len() < self.service.pipeline {
-            let more = self.take_in();
-            if self.incoming.is_empty() {
-                return more.map(drop);
+        while self.window.len() < self.service.pipeline && !self.front_is_ready() {
+            let Some(frame) = self.next_request()? else { return Ok(()) };
+            let counters = &self.service.core.counters;
+            for counter in [&counters.frames, &counters.requests, &counters.in_flight] {
+                count(counter);
             }
-            self.submit_incoming()?;
-            if !more? {
-                break;
+            self.unsettled.set(self.unsettled.get() + 1);
+            let address = self.source.address(&frame);
+            let deadline = Deadline::after(self.service.reply_timeout);
+            match self.begin(frame, deadline) {
+                Ok(reply) => self.window.push_back(Pending { address, deadline, reply }),
+                Err(verdict) => {
+                    self.settle(&self.core().counters.aborted);
+                    return Err(verdict);
+                }
             }
         }
         Ok(())
     }
 
-    /// Takes in requests for one batch; false when no more are at hand.
-    fn take_in(&mut self) -> Result<bool, Verdict> {
-        let room = (self.service.pipeline - self.window.len()).min(batch::LARGEST);
-        while self.incoming.len() < room {
+    /// The next request, or `None` if none is at hand and there is something else to do.
+    fn next_request(&mut self) -> Result<Option<S::Frame>, Verdict> {
+        loop {
             if self.core().stop.is_set() {
                 return Err(Verdict::Stopped);
             }
-            let idle = self.window.is_empty() && self.incoming.is_empty();
-            let next = if idle && self.staged == 0 {
-                self.source.next_frame()
-            } else {
-                self.source.next_ready()
+            if self.staged > 0 && self.staged_since.elapsed() > GATHER {
+                self.flush()?;
+            }
+            let idle = self.window.is_empty();
+            let next = match idle && self.staged == 0 {
+                true => self.source.next_frame(),
+                false => self.source.next_ready(),
             };
             match next {
-                Ok(Some(frame)) => {
-                    self.incoming.push_back(frame);
-                    self.unbooked += 1;
-                }
+                Ok(Some(frame)) => return Ok(Some(frame)),
                 Ok(None) if idle && self.staged == 0 => return Err(self.ended()),
                 Ok(None) if idle => self.flush()?,
-                Ok(None) => return Ok(false),
+                Ok(None) => return Ok(None),
                 Err(error) if is_tick(&error) => {}
                 Err(_) if self.core().stop.is_set() => return Err(Verdict::Stopped),
                 Err(error) => {
@@ -210,7 +219,6 @@ where
                 }
             }
         }
-        Ok(true)
     }
 
     /// A stop looks like the peer's end.
@@ -218,77 +226,30 @@ where
         if self.core().stop.is_set() { Verdict::Stopped } else { Verdict::Finished }
     }
 
-    /// Submits what was taken in: several requests as a batch, if there is room for it.
-    fn submit_incoming(&mut self) -> Result<(), Verdict> {
-        let counters = &self.service.core.counters;
-        let booked = std::mem::take(&mut self.unbooked);
-        for counter in [&counters.frames, &counters.requests, &counters.in_flight] {
-            count_by(counter, booked);
-        }
-        self.unsettled.set(self.unsettled.get() + booked);
-        let deadline = Deadline::after(Some(self.service.reply_timeout));
-        let submitted = match self.submit_batch(deadline) {
-            Ok(true) => return Ok(()),
-            Ok(false) => self.submit_each(deadline),
-            Err(verdict) => Err(verdict),
-        };
-        if submitted.is_err() {
-            let lost = std::mem::take(&mut self.incoming).len();
-            count_by(&counters.aborted, lost);
-            self.forget(lost);
-        }
-        submitted
-    }
-
-    /// False if the requests are to be submitted one by one.
-    fn submit_batch(&mut self, deadline: Deadline) -> Result<bool, Verdict> {
-        if self.incoming.len() < 2 || !self.has_room_for_a_batch() {
-            return Ok(false);
-        }
-        let before = self.window.len();
-        for frame in &self.incoming {
-            let address = self.source.address(frame);
-            self.window.push_back(Pending { address, deadline, reply: Reply::Batch });
-        }
-        let mut batch = self.spare.take().unwrap_or_else(Batch::new);
-        let service = self.service;
-        let refused = match batch.submit(&mut self.incoming, &service.handler, &service.bridge) {
-            Ok(()) => {
-                self.batches.push_back(batch);
-                return Ok(true);
-            }
-            Err(refused) => refused,
-        };
-        self.window.truncate(before);
-        match refused {
-            SubmitError::Full(()) => Ok(false),
-            _ => Err(Verdict::LoopGone),
-        }
-    }
-
-    /// Whether each request could become a call of its own, with some to spare for other threads: one
-    /// that couldn't would wait for its turn at the front of the window.
-    fn has_room_for_a_batch(&self) -> bool {
-        let bridge = &self.service.bridge;
-        let wanted = 2 * self.incoming.len();
-        bridge.max_in_flight().is_none_or(|limit| limit.saturating_sub(bridge.in_flight()) > wanted)
-    }
-
-    fn submit_each(&mut self, deadline: Deadline) -> Result<(), Verdict> {
-        while let Some(frame) = self.incoming.pop_front() {
-            let address = self.source.address(&frame);
-            let handler = Arc::clone(&self.service.handler);
-            let reply = match self.submit(async move { handler(frame).await }, deadline) {
-                Ok(Some(call)) => Reply::Call(call),
-                Ok(None) => Reply::NoRoom,
-                Err(verdict) => {
-                    self.settle(&self.core().counters.aborted);
-                    return Err(verdict);
+    /// Begins with a request: polls its handler here, as long as handlers are quick.
+    fn begin(&mut self, frame: S::Frame, deadline: Deadline) -> Result<Reply<R>, Verdict> {
+        let handler = &self.service.handler;
+        let (mut frame, began) = (Some(frame), Instant::now());
+        if self.service.first_poll == FirstPoll::Here && self.on_the_loop == 0 {
+            let make = || handler(frame.take().expect("made once"));
+            let polled = self.service.bridge.call_or_start(make, &mut self.slot);
+            match polled {
+                Ok(Polled::Ready(outcome)) => {
+                    if began.elapsed() > SLOW {
+                        self.on_the_loop = SUCCESSORS;
+                    }
+                    return Ok(Reply::Done(outcome));
                 }
-            };
-            self.window.push_back(Pending { address, deadline, reply });
+                Ok(Polled::Started(call)) => return Ok(Reply::Call(call.cancel_on_drop())),
+                Err(SubmitError::Full(())) => {}
+                Err(_) => return Err(Verdict::LoopGone),
+            }
         }
-        Ok(())
+        self.on_the_loop = self.on_the_loop.saturating_sub(1);
+        let Some(frame) = frame else { return Ok(Reply::NoRoom) };
+        let handler = Arc::clone(handler);
+        let call = self.submit(async move { handler(frame).await }, deadline)?;
+        Ok(call.map_or(Reply::NoRoom, Reply::Call))
     }
 
     /// Submits a call; `None` if there was no room for it until the deadline.
@@ -338,7 +299,7 @@ where
         let Pending { address, deadline, reply } = pending;
         let waited = match reply {
             Reply::Call(call) => self.wait_for_call(call, deadline),
-            Reply::Batch => self.wait_for_batch(deadline),
+            Reply::Done(outcome) => Ok(outcome.into()),
             Reply::NoRoom => Ok(Waited::Late),
         };
         let waited = match waited {
@@ -362,7 +323,10 @@ where
                 self.settle(&counters.late);
                 return self.fall_back(&address, Unanswered::TimedOut);
             }
-            Waited::Cancelled => self.settle(&counters.aborted),
+            Waited::Cancelled => {
+                self.settle(&counters.aborted);
+                return self.leave_a_gap();
+            }
             Waited::LoopGone => {
                 self.settle(&counters.aborted);
                 return Err(Verdict::LoopGone);
@@ -385,45 +349,6 @@ where
             Wait::Late => Waited::Late,
             Wait::Stopped => Waited::Stopped,
         })
-    }
-
-    /// Waits for the oldest request of the oldest batch.
-    fn wait_for_batch(&mut self, deadline: Deadline) -> Result<Waited<R>, Verdict> {
-        let outcome = match self.batches.front_mut().and_then(Batch::take) {
-            Some(outcome) => Ok(outcome),
-            None => {
-                let Some(mut batch) = self.batches.pop_front() else { return Ok(Waited::LoopGone) };
-                let instead = match batch.call.as_mut() {
-                    None => Waited::LoopGone,
-                    Some(call) => match self.wait(call, deadline)? {
-                        Wait::Done(_) => Waited::LoopGone,
-                        Wait::Late => Waited::Late,
-                        Wait::Stopped => return Ok(Waited::Stopped),
-                    },
-                };
-                if !matches!(instead, Waited::Late) {
-                    batch.call = None;
-                    batch.submit_left_out(&self.service.bridge);
-                }
-                let outcome = batch.take_or_give_up().ok_or(instead);
-                self.batches.push_front(batch);
-                outcome
-            }
-        };
-        if self.batches.front().is_some_and(Batch::is_used_up) {
-            self.spare = self.batches.pop_front().and_then(Batch::recycle);
-        }
-        match outcome {
-            Err(instead) => Ok(instead),
-            Ok(Outcome::Done(reply)) => Ok(Waited::Done(reply)),
-            Ok(Outcome::Panicked(payload)) => Ok(Waited::Panicked(payload)),
-            Ok(Outcome::LoopGone) => Ok(Waited::LoopGone),
-            Ok(Outcome::Waits(call)) => self.wait_for_call(call, deadline),
-            Ok(Outcome::NoRoom(call)) => match self.submit(call, deadline)? {
-                Some(call) => self.wait_for_call(call, deadline),
-                None => Ok(Waited::Late),
-            },
-        }
     }
 
     /// Waits until the call is over, its time is up, or the listener stops.
@@ -454,7 +379,12 @@ where
     fn stage(&mut self, address: &S::Address, reply: R) -> Result<(), Verdict> {
         match self.source.answer(address, reply) {
             Ok(true) => self.settle(&self.core().counters.replies),
-            Ok(false) => self.staged += 1,
+            Ok(false) => {
+                if self.staged == 0 {
+                    self.staged_since = Instant::now();
+                }
+                self.staged += 1;
+            }
             Err(_) => {
                 self.settle(&self.core().counters.reply_errors);
                 return self.leave_a_gap();
@@ -541,13 +471,9 @@ where
     }
 }
 
-impl<S: FrameSource, A, R, H> Drop for Worker<'_, S, A, R, H> {
+impl<S: FrameSource, A, R, H, Fut> Drop for Worker<'_, S, A, R, H, Fut> {
     fn drop(&mut self) {
         let counters = &self.service.core.counters;
-        // A source that panics can leave some behind, one of them in nobody's hands.
-        for counter in [&counters.frames, &counters.requests, &counters.aborted] {
-            count_by(counter, self.unbooked);
-        }
         let unsettled = self.unsettled.get();
         count_by(&counters.aborted, unsettled - self.staged);
         // Encoded, but the source went before they could leave.

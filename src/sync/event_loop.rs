@@ -3,7 +3,7 @@
 #[cfg(callbridge_shuttle)]
 pub(crate) use super::model::{enter, on_worker, spawn};
 #[cfg(callbridge_loom)]
-pub(crate) use loom_threads::{enter, on_worker, spawn};
+pub(crate) use super::model_loom::{enter, on_worker, spawn};
 #[cfg(not(any(callbridge_loom, callbridge_shuttle)))]
 pub(crate) use tokio_runtime::{enter, on_worker, spawn};
 
@@ -58,31 +58,5 @@ mod tokio_runtime {
     #[allow(dead_code, reason = "tokio since 1.54 has its own")]
     fn worker_index() -> Option<usize> {
         None
-    }
-}
-
-/// loom has no loop: each task gets a thread of its own, and nobody is a worker.
-#[cfg(callbridge_loom)]
-mod loom_threads {
-    use super::super::{Deadline, park_until};
-    use std::future::Future;
-    use std::pin::pin;
-    use tokio::runtime::Handle;
-    use tokio::task::JoinHandle;
-
-    pub(crate) fn spawn(_: &Handle, _name: &str, task: impl Future<Output = ()> + Send + 'static) {
-        loom::thread::spawn(move || {
-            let mut task = pin!(task);
-            park_until(Deadline::Never, |cx| task.as_mut().poll(cx));
-        });
-        None
-    }
-
-    pub(crate) fn enter(_: &Handle) -> Option<()> {
-        None
-    }
-
-    pub(crate) fn on_worker() -> bool {
-        false
     }
 }

@@ -21,6 +21,7 @@ use super::prim::{CachePadded, Mutex, lock};
 use super::{WaitList, wake};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 /// Set in `entered` when nobody is let in any more.
@@ -152,11 +153,6 @@ impl Limiter {
         }
     }
 
-    /// Acquires a permit in turn; fails when the limiter is closed.
-    pub(crate) fn acquire(&self) -> AcquirePermit<&Self> {
-        AcquirePermit { limiter: self, ticket: None }
-    }
-
     /// Gives a permit back.
     #[inline]
     pub(crate) fn release(&self) {
@@ -255,35 +251,32 @@ impl Line {
     }
 }
 
-/// See [`Limiter::acquire`]; `L` leads to the limiter.
-pub(crate) struct AcquirePermit<L: std::ops::Deref<Target = Limiter>> {
-    limiter: L,
+/// A permit in turn; fails when the limiter is closed.
+pub(crate) struct AcquirePermit {
+    limiter: Arc<Limiter>,
     /// The place in line, once there is one.
     ticket: Option<u64>,
 }
 
-impl<L: std::ops::Deref<Target = Limiter>> AcquirePermit<L> {
-    pub(crate) fn new(limiter: L) -> Self {
-        AcquirePermit { limiter, ticket: None }
+impl AcquirePermit {
+    pub(crate) fn new(limiter: &Arc<Limiter>) -> Self {
+        AcquirePermit { limiter: Arc::clone(limiter), ticket: None }
     }
 }
 
-impl<L: std::ops::Deref<Target = Limiter> + Unpin> Future for AcquirePermit<L> {
+impl Future for AcquirePermit {
     type Output = Result<(), NoPermit>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if this.ticket.is_none() {
-            match this.limiter.try_acquire() {
-                Err(NoPermit::Full) => {}
-                settled => return Poll::Ready(settled),
-            }
+        match this.ticket.map_or_else(|| this.limiter.try_acquire(), |_| Err(NoPermit::Full)) {
+            Err(NoPermit::Full) => this.limiter.poll_acquire(&mut this.ticket, cx.waker().clone()),
+            settled => Poll::Ready(settled),
         }
-        this.limiter.poll_acquire(&mut this.ticket, cx.waker().clone())
     }
 }
 
-impl<L: std::ops::Deref<Target = Limiter>> Drop for AcquirePermit<L> {
+impl Drop for AcquirePermit {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
             self.limiter.leave(ticket);

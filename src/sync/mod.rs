@@ -11,6 +11,8 @@ mod limiter;
 mod loom_tests;
 #[cfg(callbridge_shuttle)]
 pub(crate) mod model;
+#[cfg(callbridge_loom)]
+mod model_loom;
 mod monitor;
 mod panic;
 mod parker;
@@ -30,7 +32,7 @@ pub(crate) use panic::{contain, discard, event, panic_message, report, report_pa
 pub(crate) use parker::{Parker, Woken};
 pub(crate) use running::{Running, Site, Work, running_for};
 pub(crate) use span::Span;
-pub(crate) use spin::{AdaptiveSpin, longest_spin, pause, spin_by, spin_until};
+pub(crate) use spin::{AdaptiveSpin, LONGEST_SPIN, pause, spin_by, spin_until};
 pub(crate) use timeout::{timeout, timeout_ticking};
 pub use wait::WaitError;
 pub(crate) use wait::{may_wait, park_until, wait, wait_in_place};

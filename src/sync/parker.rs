@@ -13,15 +13,13 @@
 
 use super::Deadline;
 use super::prim::{Condvar, Mutex, lock};
-use super::spin::WakeUp;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 
 enum Token {
     Empty,
     Parked,
-    /// Woken, and since when if it had to be woken from sleep.
-    Notified(Option<WakeUp>),
+    Notified,
 }
 
 struct Shared {
@@ -37,15 +35,8 @@ impl Wake for Shared {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        let mut token = lock(&self.token);
-        let asleep = matches!(*token, Token::Parked);
-        match *token {
-            // Sooner or later makes no difference, but the first wake tells how long it took.
-            Token::Notified(_) => {}
-            _ => *token = Token::Notified(asleep.then(WakeUp::begins)),
-        }
-        drop(token);
-        if asleep {
+        let before = std::mem::replace(&mut *lock(&self.token), Token::Notified);
+        if let Token::Parked = before {
             self.sleep.notify_one();
         }
     }
@@ -80,11 +71,7 @@ impl Parker {
     pub(crate) fn park(&self, deadline: Deadline) -> Woken {
         let mut token = lock(&self.shared.token);
         loop {
-            if let Token::Notified(wake_up) = std::mem::replace(&mut *token, Token::Empty) {
-                drop(token);
-                if let Some(wake_up) = wake_up {
-                    wake_up.ends();
-                }
+            if let Token::Notified = std::mem::replace(&mut *token, Token::Empty) {
                 return Woken::Notified;
             }
             *token = Token::Parked;

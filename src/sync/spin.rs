@@ -8,51 +8,11 @@
 use super::Deadline;
 use std::cell::Cell;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::LocalKey;
 use std::time::{Duration, Instant};
 
-/// How long a thread spins at most where wake-ups cost little, and where they cost a lot.
-const LONGEST: std::ops::RangeInclusive<Duration> =
-    Duration::from_micros(12)..=Duration::from_micros(50);
-
-/// A thread that is up only after this long was kept waiting for a core: its wake-up tells nothing.
-const NO_WAKE_UP: Duration = Duration::from_micros(100);
-
-/// What waking a sleeping thread has been taking, in nanoseconds, on the cautious side.
-static WAKE_UP: AtomicU32 = AtomicU32::new(0);
-
-/// The wake-up of a sleeping thread, timed.
-#[derive(Clone, Copy)]
-pub(super) struct WakeUp(Instant);
-
-impl WakeUp {
-    /// Called by whoever wakes.
-    pub(super) fn begins() -> Self {
-        WakeUp(Instant::now())
-    }
-
-    /// Called by the thread that was woken.
-    pub(super) fn ends(self) {
-        let took = self.0.elapsed();
-        if took < NO_WAKE_UP {
-            let before = WAKE_UP.load(Ordering::Relaxed);
-            WAKE_UP.store(learnt(before, took.as_nanos() as u32), Ordering::Relaxed);
-        }
-    }
-}
-
-/// The estimate after one more wake-up: it falls fast and rises slowly, since what delays a wake-up
-/// on a busy machine isn't its price.
-fn learnt(before: u32, took: u32) -> u32 {
-    if took < before { before - (before - took) / 4 } else { before + (took - before) / 16 }
-}
-
-/// How long a thread spins at most now: until the other side would have been woken and have answered.
-pub(crate) fn longest_spin() -> Duration {
-    let wake_up = Duration::from_nanos(WAKE_UP.load(Ordering::Relaxed).into());
-    (2 * wake_up).clamp(*LONGEST.start(), *LONGEST.end())
-}
+/// How long a thread spins at most: about what it takes to wake another and to hear from it.
+pub(crate) const LONGEST_SPIN: Duration = Duration::from_micros(30);
 
 /// After so many spins in vain in a row, the thread tries again only every 2¹⁰th time.
 const MOST_MISSES: u8 = 10;
@@ -93,7 +53,20 @@ std::thread_local! {
 
 /// Looks for at most some microseconds whether it is `done`, if that has been paying off.
 pub(crate) fn spin_until(deadline: Deadline, mut done: impl FnMut() -> bool) -> bool {
-    spin_by(&SPIN, || look(deadline, &mut done))
+    spin_by(&SPIN, || {
+        let began = Instant::now();
+        loop {
+            if done() {
+                return true;
+            }
+            // A model checker has no time.
+            let in_a_model = cfg!(any(callbridge_loom, callbridge_shuttle));
+            if in_a_model || began.elapsed() >= LONGEST_SPIN || deadline.passed() {
+                return false;
+            }
+            (0..32).for_each(|_| std::hint::spin_loop());
+        }
+    })
 }
 
 /// Spins by one of the thread's policies, see [`AdaptiveSpin::spin`].
@@ -128,24 +101,6 @@ pub(crate) fn pause(time: Duration) {
     }
 }
 
-fn look(deadline: Deadline, done: &mut impl FnMut() -> bool) -> bool {
-    let (began, longest) = (Instant::now(), longest_spin());
-    loop {
-        if cfg!(any(callbridge_loom, callbridge_shuttle)) {
-            return done();
-        }
-        for _ in 0..32 {
-            if done() {
-                return true;
-            }
-            std::hint::spin_loop();
-        }
-        if began.elapsed() >= longest || deadline.passed() {
-            return done();
-        }
-    }
-}
-
 /// On a single core, looking keeps the other side from running.
 fn has_another_core() -> bool {
     static CORES: OnceLock<usize> = OnceLock::new();
@@ -154,7 +109,7 @@ fn has_another_core() -> bool {
 
 #[cfg(all(test, not(any(callbridge_loom, callbridge_shuttle))))]
 mod tests {
-    use super::{AdaptiveSpin, has_another_core, learnt};
+    use super::{AdaptiveSpin, has_another_core};
 
     fn spins(policy: &mut AdaptiveSpin, waits: u32, pays_off: bool) -> u32 {
         let mut spins = 0;
@@ -178,13 +133,5 @@ mod tests {
         }
         let expected = if has_another_core() { 100 } else { 0 };
         assert_eq!(spins(&mut policy, 100, true), expected);
-    }
-
-    #[test]
-    fn a_wake_up_that_was_delayed_changes_the_estimate_less_than_a_fast_one() {
-        assert_eq!(learnt(8_000, 40_000), 10_000);
-        assert_eq!(learnt(40_000, 8_000), 32_000);
-        let settled = (0..200).fold(0, |estimate, _| learnt(estimate, 20_000));
-        assert!((19_000..=20_000).contains(&settled), "{settled}");
     }
 }
