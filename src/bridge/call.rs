@@ -1,9 +1,7 @@
 //! Calls that are polled on the thread that waits for them.
 
 use super::core::Core;
-use crate::future::{
-    BlockingFuture, Failure, FutureState, Origin, Panic, ResultError, SubmitError,
-};
+use crate::future::{BlockingFuture, FutureState, Origin, Panic, ResultError, SubmitError};
 use crate::sync::context::LoopMark;
 use crate::sync::event_loop::enter;
 use crate::sync::{Deadline, Running, Site, Work, contain, discard, park_until, report};
@@ -33,11 +31,11 @@ impl Core {
         let mut place = None;
         let outcome = park_until(deadline, |cx| {
             if self.is_ending() {
-                return Poll::Ready(Err(Failure::LoopClosed));
+                return Poll::Ready(Err(ResultError::LoopClosed));
             }
             let token = cancelled.as_mut().as_pin_mut();
             if token.is_some_and(|token| token.poll(cx).is_ready()) {
-                return Poll::Ready(Err(Failure::Cancelled));
+                return Poll::Ready(Err(ResultError::Cancelled));
             }
             let Some(future) = future.as_mut().as_pin_mut() else { return Poll::Pending };
             let polled = {
@@ -48,11 +46,11 @@ impl Core {
             match polled {
                 Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
                 Ok(Poll::Pending) if place.is_some() => Poll::Pending,
-                Ok(Poll::Pending) if self.is_forked() => Poll::Ready(Err(Failure::Forked)),
+                Ok(Poll::Pending) if self.is_forked() => Poll::Ready(Err(ResultError::Forked)),
                 Ok(Poll::Pending) => {
                     place = self.suspend(cx.waker().clone());
                     match place {
-                        None => Poll::Ready(Err(Failure::LoopClosed)),
+                        None => Poll::Ready(Err(ResultError::LoopClosed)),
                         Some(_) => Poll::Pending,
                     }
                 }
@@ -60,9 +58,9 @@ impl Core {
                 Err(payload) if self.is_ending() => {
                     report("a future polled while its loop went away", payload.as_ref());
                     discard(payload);
-                    Poll::Ready(Err(Failure::LoopClosed))
+                    Poll::Ready(Err(ResultError::LoopClosed))
                 }
-                Err(payload) => Poll::Ready(Err(Failure::Panicked(Panic::new(payload)))),
+                Err(payload) => Poll::Ready(Err(ResultError::Panicked(Panic::new(payload)))),
             }
         });
         {
@@ -71,12 +69,12 @@ impl Core {
         }
         let failure = match &outcome {
             Some(outcome) => outcome.as_ref().err(),
-            None => Some(&Failure::Cancelled),
+            None => Some(&ResultError::Cancelled),
         };
         self.end(place, failure);
         self.settled();
         match outcome {
-            Some(outcome) => outcome.map_err(ResultError::from),
+            Some(outcome) => outcome,
             None => Err(ResultError::TimedOut { state: FutureState::Running }),
         }
     }
@@ -124,11 +122,11 @@ impl Core {
                 let made = std::mem::replace(slot, Box::pin(None));
                 return Ok(Polled::Started(self.start(Made(made))));
             }
-            Err(payload) => Err(Failure::Panicked(Panic::new(payload))),
+            Err(payload) => Err(ResultError::Panicked(Panic::new(payload))),
         };
         self.end(None, outcome.as_ref().err());
         self.settled();
-        Ok(Polled::Ready(outcome.map_err(ResultError::from)))
+        Ok(Polled::Ready(outcome))
     }
 }
 

@@ -3,7 +3,7 @@ use super::counters::Counters;
 use super::stats::BridgeStats;
 use super::suspended::Suspended;
 use super::task::Task;
-use crate::future::{BlockingFuture, Failure, Origin, ResultError, SubmitError, promise_of};
+use crate::future::{BlockingFuture, Origin, ResultError, SubmitError, promise_of};
 use crate::sync::context::drives_a_loop;
 use crate::sync::event_loop::spawn;
 use crate::sync::prim::atomic::AtomicBool;
@@ -75,7 +75,7 @@ impl Origin for Core {
     }
 
     /// Forgets the suspended call at `place`, counts the end, and frees the room, in this order.
-    fn end(&self, place: Option<u32>, failure: Option<&Failure>) {
+    fn end(&self, place: Option<u32>, failure: Option<&ResultError>) {
         if let Some(place) = place {
             self.suspended.leave(place);
         }
@@ -179,9 +179,7 @@ impl Core {
             Ok(()) => return Ok(()),
             Err(NoPermit::Closed) => SubmitError::Closed(()),
             Err(NoPermit::Full) if deadline == Deadline::Now => SubmitError::Full(()),
-            Err(NoPermit::Full) if self.is_forked() => {
-                SubmitError::Refused(Arc::new(ResultError::Forked), ())
-            }
+            Err(NoPermit::Full) if self.is_forked() => SubmitError::Forked(()),
             Err(NoPermit::Full) => {
                 let mut acquire = AcquirePermit::new(&self.limiter);
                 match wait(deadline, |cx| Pin::new(&mut acquire).poll(cx)) {

@@ -1,7 +1,7 @@
 //! How calls ended, counted by the loop.
 
 use super::stats::BridgeStats;
-use crate::future::Failure;
+use crate::future::ResultError;
 use crate::sync::prim::CachePadded;
 use crate::sync::prim::atomic::AtomicU64;
 use crate::sync::prim::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -46,12 +46,12 @@ impl Counters {
         self.0.0.begun.load(Relaxed)
     }
 
-    pub(super) fn end(&self, failure: Option<&Failure>) {
+    pub(super) fn end(&self, failure: Option<&ResultError>) {
         let ends = &self.0.0;
         let counter = match failure {
             None => &ends.finished,
-            Some(Failure::Cancelled) => &ends.cancelled,
-            Some(Failure::Panicked(_)) => &ends.panicked,
+            Some(ResultError::Cancelled) => &ends.cancelled,
+            Some(ResultError::Panicked(_)) => &ends.panicked,
             Some(_) => &ends.loop_closed,
         };
         counter.fetch_add(1, Release);

@@ -310,11 +310,7 @@ impl Bridge {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let core = &self.owner.core;
-        match core.admit(Deadline::Never) {
-            Ok(()) => core.start(future),
-            Err(refused) => resolved(refused.into()),
-        }
+        self.submit(future, Deadline::Never).unwrap_or_else(|refused| resolved(refused.into()))
     }
 
     /// As [`run_coroutine_threadsafe`](Self::run_coroutine_threadsafe), but never waits.
@@ -343,11 +339,7 @@ impl Bridge {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let core = &self.owner.core;
-        match core.admit(Deadline::Now) {
-            Ok(()) => Ok(core.start(future)),
-            Err(refused) => Err(refused.map(|()| future)),
-        }
+        self.submit(future, Deadline::Now)
     }
 
     /// As [`run_coroutine_threadsafe`](Self::run_coroutine_threadsafe), but waits for room at most
@@ -384,10 +376,25 @@ impl Bridge {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
+        match self.submit(future, Deadline::after(timeout)) {
+            Err(SubmitError::Full(future)) => Err(SubmitError::TimedOut(future)),
+            submitted => submitted,
+        }
+    }
+
+    #[track_caller]
+    fn submit<F>(
+        &self,
+        future: F,
+        deadline: Deadline,
+    ) -> Result<BlockingFuture<F::Output>, SubmitError<F>>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
         let core = &self.owner.core;
-        match core.admit(Deadline::after(timeout)) {
+        match core.admit(deadline) {
             Ok(()) => Ok(core.start(future)),
-            Err(SubmitError::Full(())) => Err(SubmitError::TimedOut(future)),
             Err(refused) => Err(refused.map(|()| future)),
         }
     }

@@ -1,4 +1,4 @@
-use crate::future::{Failure, Panic, Promise};
+use crate::future::{Panic, Promise, ResultError};
 use crate::sync::context::LoopMark;
 use crate::sync::{Running, Site, Span, contain};
 use pin_project_lite::pin_project;
@@ -44,7 +44,7 @@ impl<F: Future> Task<F> {
         }
     }
 
-    fn end(self: Pin<&mut Self>, outcome: Result<F::Output, Failure>) {
+    fn end(self: Pin<&mut Self>, outcome: Result<F::Output, ResultError>) {
         let mut this = self.project();
         let Some(promise) = this.promise.take() else { return };
         contain("the drop of a submitted future", || this.future.set(None));
@@ -59,7 +59,7 @@ impl<F: Future> Task<F> {
         let _running = Running::note(promise.work(self.site));
         // Where a loop takes its work apart, blocking is refused.
         let _mark = LoopMark::new();
-        self.end(Err(if cancelled { Failure::Cancelled } else { Failure::LoopClosed }));
+        self.end(Err(if cancelled { ResultError::Cancelled } else { ResultError::LoopClosed }));
     }
 }
 
@@ -75,11 +75,11 @@ impl<F: Future> Future for Task<F> {
         let _running = Running::note(promise.work(this.site));
         let origin = promise.origin();
         if promise.cancel_requested() {
-            self.end(Err(Failure::Cancelled));
+            self.end(Err(ResultError::Cancelled));
             return Poll::Ready(());
         }
         if origin.is_ending() {
-            self.end(Err(Failure::LoopClosed));
+            self.end(Err(ResultError::LoopClosed));
             return Poll::Ready(());
         }
         if !std::mem::replace(this.begun, true) {
@@ -89,14 +89,14 @@ impl<F: Future> Future for Task<F> {
         let polled = this.span.in_scope(|| catch_unwind(AssertUnwindSafe(|| future.poll(cx))));
         let outcome = match polled {
             Ok(Poll::Ready(value)) => Ok(value),
-            Err(payload) => Err(Failure::Panicked(Panic::new(payload))),
+            Err(payload) => Err(ResultError::Panicked(Panic::new(payload))),
             // A task's waker stays the same: it is noted once.
             Ok(Poll::Pending) if this.place.is_some() => return Poll::Pending,
             Ok(Poll::Pending) => {
                 *this.place = origin.suspend(cx.waker().clone());
                 match this.place {
-                    None => Err(Failure::LoopClosed),
-                    Some(place) if promise.suspend(*place) => Err(Failure::Cancelled),
+                    None => Err(ResultError::LoopClosed),
+                    Some(place) if promise.suspend(*place) => Err(ResultError::Cancelled),
                     Some(_) => return Poll::Pending,
                 }
             }

@@ -6,7 +6,7 @@ use super::inbox::Inbox;
 use super::job::{Left, On, Site, prepare};
 use super::shutdown::{self, ShutDown, ShutdownReport};
 use crate::future::{
-    BlockingFuture, Failure, FutureState, ResultError, SubmitError, lone_promise, resolved,
+    BlockingFuture, FutureState, ResultError, SubmitError, lone_promise, resolved,
 };
 use crate::sync::context::drives_a_loop;
 use crate::sync::prim::{Mutex, lock};
@@ -191,7 +191,7 @@ impl<S: 'static> DedicatedThread<S> {
         let deadline = Deadline::after(timeout.into());
         match self.put(job, deadline, site) {
             Ok(result) => result.cancel_on_drop().result(deadline.remaining()),
-            Err(SubmitError::Closed(_)) => Err(Failure::from(self.post().why()).into()),
+            Err(SubmitError::Closed(_)) => Err(self.post().why().into()),
             Err(SubmitError::Refused(why, _)) => Err(ResultError::Refused(why)),
             Err(SubmitError::WouldDeadlock(_)) => Err(ResultError::WouldDeadlock),
             Err(_) => Err(ResultError::TimedOut { state: FutureState::Queued }),
@@ -226,8 +226,8 @@ impl<S: 'static> DedicatedThread<S> {
         match self.put(job, deadline, Location::caller()) {
             Ok(result) => result,
             Err(SubmitError::Closed(_)) => resolved(self.post().why().into()),
-            Err(SubmitError::Refused(why, _)) => resolved(Failure::Refused(Box::new(why))),
-            Err(_) => resolved(Failure::WouldDeadlock),
+            Err(SubmitError::Refused(why, _)) => resolved(ResultError::Refused(why)),
+            Err(_) => resolved(ResultError::WouldDeadlock),
         }
     }
 

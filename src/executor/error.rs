@@ -1,4 +1,4 @@
-use crate::future::{Failure, SubmitError};
+use crate::future::{ResultError, SubmitError};
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
@@ -42,8 +42,8 @@ impl ExecutorError {
     }
 }
 
-impl From<ExecutorError> for Failure {
+impl From<ExecutorError> for ResultError {
     fn from(why: ExecutorError) -> Self {
-        Failure::refused(why)
+        ResultError::Refused(Arc::new(why))
     }
 }

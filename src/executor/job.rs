@@ -8,7 +8,7 @@
 
 use super::error::ExecutorError;
 use super::token::{CancelToken, Signal, Signalled};
-use crate::future::{BlockingFuture, Failure, Origin, Panic, Promise, promise_of};
+use crate::future::{BlockingFuture, Origin, Panic, Promise, ResultError, promise_of};
 use crate::sync::prim::{Mutex, lock};
 use crate::sync::{Span, contain, panic_message};
 use std::marker::PhantomData;
@@ -178,7 +178,7 @@ where
             }
             Err(payload) => {
                 let message = panic_message(payload.as_ref()).into();
-                promise.resolve(Err(Failure::Panicked(Panic::new(payload))));
+                promise.resolve(Err(ResultError::Panicked(Panic::new(payload))));
                 Left::Panicked(message)
             }
         }
@@ -218,7 +218,7 @@ where
         match work {
             Some(Work { job, promise, .. }) => {
                 contain("the drop of a cancelled job", || drop(job));
-                promise.resolve(Err(Failure::Cancelled));
+                promise.resolve(Err(ResultError::Cancelled));
             }
             None => self.signal.fire(),
         }

@@ -6,7 +6,7 @@ use super::inbox::refused;
 use super::job::{Plain, Site, prepare};
 use super::map::Map;
 use super::shutdown::{self, ShutDown, ShutdownReport};
-use crate::future::{BlockingFuture, Failure, SubmitError, resolved};
+use crate::future::{BlockingFuture, SubmitError, resolved};
 use crate::sync::Deadline;
 use std::fmt;
 use std::future::Future;
@@ -165,8 +165,7 @@ impl ThreadPool {
         match self.put(job, Deadline::Never, Location::caller()) {
             Ok(result) => result,
             Err(SubmitError::Closed(_)) => resolved(self.core().why().into()),
-            Err(SubmitError::Refused(why, _)) => resolved(Failure::Refused(Box::new(why))),
-            Err(_) => resolved(Failure::WouldDeadlock),
+            Err(refused) => resolved(refused.into()),
         }
     }
 

@@ -222,7 +222,7 @@ impl<T> BlockingFuture<T> {
         (self.task, self.in_vain) = (None, None);
         self.shared.set_taken();
         Some(match outcome {
-            Outcome::Ready(result) => result.map_err(ResultError::from),
+            Outcome::Ready(result) => result,
             _ => Err(match state {
                 FutureState::Cancelled => ResultError::Cancelled,
                 FutureState::LoopClosed => ResultError::LoopClosed,

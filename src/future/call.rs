@@ -17,11 +17,10 @@
 //!
 //! [`BlockingFuture`]: super::BlockingFuture
 
-use super::error::{FutureState, Panic, ResultError};
+use super::error::{FutureState, ResultError};
 use crate::sync::prim::atomic::{AtomicU8, Ordering};
 use crate::sync::prim::{Mutex, lock};
 use crate::sync::{Monitor, Site, Work, contain, report_panic, running_for, wake};
-use std::error::Error;
 use std::panic::Location;
 use std::sync::Arc;
 use std::task::Waker;
@@ -51,7 +50,7 @@ pub(crate) trait Origin: Send + Sync {
     fn cancel(&self, _place: u32) {}
 
     /// The work has ended and is dropped; its outcome isn't published yet.
-    fn end(&self, _place: Option<u32>, _failure: Option<&Failure>) {}
+    fn end(&self, _place: Option<u32>, _failure: Option<&ResultError>) {}
 
     /// The outcome is readable and its callbacks have run.
     fn settled(&self) {}
@@ -72,48 +71,9 @@ pub(crate) trait Origin: Send + Sync {
     }
 }
 
-/// How a call ended without a value. Small, since every call has room for it.
-pub(crate) enum Failure {
-    Cancelled,
-    Panicked(Panic),
-    LoopClosed,
-    WouldDeadlock,
-    Forked,
-    Refused(Box<Arc<dyn Error + Send + Sync>>),
-}
-
-impl Failure {
-    pub(crate) fn refused(why: impl Error + Send + Sync + 'static) -> Self {
-        Failure::Refused(Box::new(Arc::new(why)))
-    }
-
-    pub(crate) fn state(&self) -> FutureState {
-        match self {
-            Failure::Cancelled => FutureState::Cancelled,
-            Failure::Panicked(_) => FutureState::Panicked,
-            Failure::LoopClosed | Failure::Forked => FutureState::LoopClosed,
-            Failure::WouldDeadlock => FutureState::WouldDeadlock,
-            Failure::Refused(_) => FutureState::Refused,
-        }
-    }
-}
-
-impl From<Failure> for ResultError {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Cancelled => ResultError::Cancelled,
-            Failure::Panicked(panic) => ResultError::Panicked(panic),
-            Failure::LoopClosed => ResultError::LoopClosed,
-            Failure::WouldDeadlock => ResultError::WouldDeadlock,
-            Failure::Forked => ResultError::Forked,
-            Failure::Refused(why) => ResultError::Refused(*why),
-        }
-    }
-}
-
 pub(super) enum Outcome<T> {
     Owed,
-    Ready(Result<T, Failure>),
+    Ready(Result<T, ResultError>),
     Taken(FutureState),
 }
 
@@ -309,7 +269,7 @@ fn promised<T>(origin: Option<Arc<dyn Origin>>) -> (Promise<T>, super::BlockingF
 }
 
 /// A call that was refused.
-pub(crate) fn resolved<T>(failure: Failure) -> super::BlockingFuture<T> {
+pub(crate) fn resolved<T>(failure: ResultError) -> super::BlockingFuture<T> {
     let shared = Shared::new(Outcome::Ready(Err(failure)), None);
     shared.flags.fetch_or(DONE, Ordering::Release);
     super::BlockingFuture::new(shared)
@@ -355,7 +315,7 @@ impl<T> Promise<T> {
     }
 
     /// Hands over the outcome and wakes whoever waits for it.
-    pub(crate) fn resolve(mut self, outcome: Result<T, Failure>) {
+    pub(crate) fn resolve(mut self, outcome: Result<T, ResultError>) {
         if let Some(shared) = self.shared.take() {
             resolve(&shared, outcome);
         }
@@ -366,13 +326,13 @@ impl<T> Drop for Promise<T> {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.take() {
             let cancelled = shared.has(CANCEL) || shared.origin.is_none();
-            let failure = if cancelled { Failure::Cancelled } else { Failure::LoopClosed };
+            let failure = if cancelled { ResultError::Cancelled } else { ResultError::LoopClosed };
             resolve(&shared, Err(failure));
         }
     }
 }
 
-fn resolve<T>(shared: &Shared<T>, outcome: Result<T, Failure>) {
+fn resolve<T>(shared: &Shared<T>, outcome: Result<T, ResultError>) {
     let state = match &outcome {
         Ok(_) => FutureState::Finished,
         Err(failure) => failure.state(),
@@ -430,8 +390,8 @@ fn run<T>(shared: &Shared<T>, mut first: Vec<Callback<T>>, state: FutureState, u
 }
 
 /// Reports a panic that nobody will read, and contains that of a destructor.
-fn drop_unread<T>(outcome: Result<T, Failure>) {
-    if let Err(Failure::Panicked(panic)) = &outcome {
+fn drop_unread<T>(outcome: Result<T, ResultError>) {
+    if let Err(ResultError::Panicked(panic)) = &outcome {
         report_panic("a call whose result nobody read", panic.message());
     }
     contain("the drop of a value that nobody read", || drop(outcome));

@@ -130,6 +130,20 @@ pub enum ResultError {
     AlreadyTaken,
 }
 
+impl ResultError {
+    /// The state of a call that ended so.
+    pub(crate) fn state(&self) -> FutureState {
+        match self {
+            ResultError::TimedOut { state } => *state,
+            ResultError::Cancelled => FutureState::Cancelled,
+            ResultError::Panicked(_) => FutureState::Panicked,
+            ResultError::WouldDeadlock => FutureState::WouldDeadlock,
+            ResultError::Refused(_) => FutureState::Refused,
+            _ => FutureState::LoopClosed,
+        }
+    }
+}
+
 /// A caught panic, with its payload.
 ///
 /// # Examples

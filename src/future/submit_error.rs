@@ -1,4 +1,3 @@
-use super::call::Failure;
 use super::error::{FutureState, ResultError};
 use std::error::Error;
 use std::fmt;
@@ -34,6 +33,9 @@ pub enum SubmitError<F> {
     /// Whoever was to do the work is closed, or its event loop is gone.
     #[error("it is closed, or its event loop is gone: submit to one that is open")]
     Closed(F),
+    /// The event loop stayed in the process that this one was forked off from.
+    #[error("the event loop stayed in the parent process: make a runtime and a bridge in this one")]
+    Forked(F),
     /// Nobody takes the work, for the reason inside.
     #[error("the work was refused: see the reason, and submit it elsewhere")]
     Refused(#[source] Arc<dyn Error + Send + Sync>, F),
@@ -47,6 +49,7 @@ impl<F> SubmitError<F> {
             | SubmitError::TimedOut(work)
             | SubmitError::WouldDeadlock(work)
             | SubmitError::Closed(work)
+            | SubmitError::Forked(work)
             | SubmitError::Refused(_, work) => work,
         }
     }
@@ -57,29 +60,22 @@ impl<F> SubmitError<F> {
             SubmitError::TimedOut(work) => SubmitError::TimedOut(with(work)),
             SubmitError::WouldDeadlock(work) => SubmitError::WouldDeadlock(with(work)),
             SubmitError::Closed(work) => SubmitError::Closed(with(work)),
+            SubmitError::Forked(work) => SubmitError::Forked(with(work)),
             SubmitError::Refused(why, work) => SubmitError::Refused(why, with(work)),
         }
     }
 }
 
-/// What a call that isn't submitted resolves to.
-impl From<SubmitError<()>> for Failure {
-    fn from(refused: SubmitError<()>) -> Self {
+impl<F> From<SubmitError<F>> for ResultError {
+    fn from(refused: SubmitError<F>) -> Self {
         match refused {
-            SubmitError::Closed(()) => Failure::LoopClosed,
-            SubmitError::Refused(why, ()) => Failure::Refused(Box::new(why)),
-            _ => Failure::WouldDeadlock,
-        }
-    }
-}
-
-impl From<SubmitError<()>> for ResultError {
-    fn from(refused: SubmitError<()>) -> Self {
-        match refused {
-            SubmitError::Full(()) | SubmitError::TimedOut(()) => {
+            SubmitError::Full(_) | SubmitError::TimedOut(_) => {
                 ResultError::TimedOut { state: FutureState::NoRoom }
             }
-            refused => Failure::from(refused).into(),
+            SubmitError::WouldDeadlock(_) => ResultError::WouldDeadlock,
+            SubmitError::Closed(_) => ResultError::LoopClosed,
+            SubmitError::Forked(_) => ResultError::Forked,
+            SubmitError::Refused(why, _) => ResultError::Refused(why),
         }
     }
 }
@@ -91,6 +87,7 @@ impl<F> fmt::Debug for SubmitError<F> {
             SubmitError::TimedOut(_) => f.write_str("TimedOut(..)"),
             SubmitError::WouldDeadlock(_) => f.write_str("WouldDeadlock(..)"),
             SubmitError::Closed(_) => f.write_str("Closed(..)"),
+            SubmitError::Forked(_) => f.write_str("Forked(..)"),
             SubmitError::Refused(why, _) => write!(f, "Refused({why:?}, ..)"),
         }
     }

@@ -23,7 +23,7 @@ pub use start_task::{StartTaskError, Started};
 use self::close::Patience;
 use self::core::Core;
 use crate::bridge::Bridge;
-use crate::future::{BlockingFuture, Failure, ResultError, resolved};
+use crate::future::{BlockingFuture, ResultError, resolved};
 use crate::sync::Deadline;
 use crate::sync::context::drives_a_loop;
 use futures_core::Stream;
@@ -605,8 +605,6 @@ where
 {
     match core.ready(Deadline::Never) {
         Ok(live) => live.bridge.run_coroutine_threadsafe(future),
-        Err(ResultError::Refused(why)) => resolved(Failure::Refused(Box::new(why))),
-        Err(ResultError::WouldDeadlock) => resolved(Failure::WouldDeadlock),
-        Err(_) => resolved(Failure::LoopClosed),
+        Err(error) => resolved(error),
     }
 }

@@ -57,7 +57,7 @@ fn goals() -> Vec<Goal> {
             versus: Versus::Contestant("spawn + tokio oneshot"),
             at_most,
         };
-        goals.extend([goal("callbridge", "ns", 0.55), goal("callbridge", "cpu ns", 1.0)]);
+        goals.push(goal("callbridge", "ns", 1.1));
     }
     goals
 }

@@ -82,12 +82,12 @@ fn goals() -> Vec<Goal> {
         at_most,
     };
     vec![
-        goal("ready/ct", "ns", 0.25),
-        goal("ready/mt1", "ns", 0.25),
-        goal("ready/mt2", "ns", 0.25),
-        goal("waiting/ct", "ns", 1.0),
-        goal("waiting/mt1", "ns", 1.0),
-        goal("waiting/mt2", "ns", 1.0),
+        goal("ready/ct", "ns", 1.1),
+        goal("ready/mt1", "ns", 1.1),
+        goal("ready/mt2", "ns", 1.1),
+        goal("waiting/ct", "ns", 1.1),
+        goal("waiting/mt1", "ns", 1.1),
+        goal("waiting/mt2", "ns", 1.1),
         goal("computing/mt2", "ns", 1.05),
         goal("one slow/mt2", "p50", 1.0),
         goal("one slow/mt2", "p99", 1.0),
