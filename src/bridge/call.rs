@@ -24,7 +24,7 @@ impl Core {
         site: Site,
     ) -> Result<F::Output, ResultError> {
         self.admit_inline(deadline).map_err(ResultError::from)?;
-        let running = || Running::note(Work { owner: self.id(), id: 0, site });
+        let _running = Running::note(Work { owner: self.id(), id: 0, site });
         let _context = enter(&self.handle);
         let mut future = pin!(Some(future));
         let mut cancelled = pin!(cancel.map(CancellationToken::cancelled));
@@ -40,7 +40,7 @@ impl Core {
             let Some(future) = future.as_mut().as_pin_mut() else { return Poll::Pending };
             let polled = {
                 // What it does here it would do on the loop: it may not block.
-                let (_mark, _running) = (LoopMark::new(), running());
+                let _mark = LoopMark::new();
                 catch_unwind(AssertUnwindSafe(|| future.poll(cx)))
             };
             match polled {
@@ -64,7 +64,7 @@ impl Core {
             }
         });
         {
-            let (_mark, _running) = (LoopMark::new(), running());
+            let _mark = LoopMark::new();
             contain("the drop of a called future", || future.set(None));
         }
         let failure = match &outcome {

@@ -1,5 +1,6 @@
 use super::call::{Callback, Cancel, Origin, Outcome, Shared};
 use super::error::{FutureState, ResultError};
+use crate::sync::prim::atomic::Ordering;
 use crate::sync::prim::lock;
 use crate::sync::{Deadline, WaitError, event, may_wait, park_until, spin_until};
 use std::fmt;
@@ -220,7 +221,7 @@ impl<T> BlockingFuture<T> {
         let outcome = std::mem::replace(&mut inner.outcome, Outcome::Taken(state));
         drop(inner);
         (self.task, self.in_vain) = (None, None);
-        self.shared.set_taken();
+        self.shared.taken.store(true, Ordering::Relaxed);
         Some(match outcome {
             Outcome::Ready(result) => result,
             _ => Err(match state {
@@ -424,7 +425,7 @@ impl<T: Send + 'static> BlockingFuture<T> {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn cancel_on_drop(self) -> Self {
-        self.shared.set_cancel_on_drop();
+        self.shared.cancel_on_drop.store(true, Ordering::Relaxed);
         self
     }
 

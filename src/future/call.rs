@@ -9,16 +9,16 @@
 //! 3. Wakers are cloned and woken, callbacks run and values dropped while the lock is free.
 //! 4. Callbacks run one after the other, in order of registration: whoever resolves takes them until
 //!    there are none, and only then is a late one run by whoever registers it.
-//! 5. `CANCEL` is raised before `place` is read, and the working side looks at it after it has stored
+//! 5. `cancel` is raised before `place` is read, and the working side looks at it after it has stored
 //!    its place, both under the lock: a cancel is seen by one of the two.
-//! 6. `DONE` is only a hint for a waiter that spins; the outcome is behind the lock.
+//! 6. `done` is only a hint for a waiter that spins; the outcome is behind the lock.
 //!
 //! One waiter is enough: every wait needs `&mut` to the one [`BlockingFuture`].
 //!
 //! [`BlockingFuture`]: super::BlockingFuture
 
 use super::error::{FutureState, ResultError};
-use crate::sync::prim::atomic::{AtomicU8, Ordering};
+use crate::sync::prim::atomic::{AtomicBool, Ordering};
 use crate::sync::prim::{Mutex, lock};
 use crate::sync::{Monitor, Site, Work, contain, report_panic, running_for, wake};
 use std::panic::Location;
@@ -99,24 +99,22 @@ pub(super) struct Inner<T> {
     calling: bool,
 }
 
-/// Somebody asked for a cancel.
-const CANCEL: u8 = 1;
-/// The work was polled, or begun, at least once.
-const STARTED: u8 = 2;
-/// The outcome is there.
-const DONE: u8 = 4;
-/// The drop of the waiting side asks for a cancel.
-const CANCEL_ON_DROP: u8 = 8;
-/// The outcome was taken: the waiting side has nothing to leave behind.
-const TAKEN: u8 = 16;
-
 pub(super) struct Shared<T> {
     pub(super) inner: Mutex<Inner<T>>,
     /// Where the work is done; `None` for a call that was refused, or that nobody can be asked about.
     pub(super) origin: Option<Arc<dyn Origin>>,
     /// The origin's turns at the submission, modulo 2³².
     submitted_at: Option<u32>,
-    flags: AtomicU8,
+    /// Somebody asked for a cancel.
+    cancel: AtomicBool,
+    /// The work was polled, or begun, at least once.
+    started: AtomicBool,
+    /// The outcome is there.
+    done: AtomicBool,
+    /// The outcome was taken: the waiting side has nothing to leave behind.
+    pub(super) taken: AtomicBool,
+    /// The drop of the waiting side asks for a cancel.
+    pub(super) cancel_on_drop: AtomicBool,
 }
 
 impl<T> Shared<T> {
@@ -133,24 +131,17 @@ impl<T> Shared<T> {
             }),
             origin,
             submitted_at,
-            flags: AtomicU8::new(0),
+            cancel: AtomicBool::new(false),
+            started: AtomicBool::new(false),
+            done: AtomicBool::new(false),
+            taken: AtomicBool::new(false),
+            cancel_on_drop: AtomicBool::new(false),
         })
     }
 
-    fn has(&self, flag: u8) -> bool {
-        self.flags.load(Ordering::Acquire) & flag != 0
-    }
-
+    /// Pairs with the store in [`resolve`], see invariant 6.
     pub(super) fn is_done(&self) -> bool {
-        self.has(DONE)
-    }
-
-    pub(super) fn set_taken(&self) {
-        self.flags.fetch_or(TAKEN, Ordering::Relaxed);
-    }
-
-    pub(super) fn set_cancel_on_drop(&self) {
-        self.flags.fetch_or(CANCEL_ON_DROP, Ordering::Relaxed);
+        self.done.load(Ordering::Acquire)
     }
 
     pub(super) fn state(&self) -> FutureState {
@@ -162,7 +153,7 @@ impl<T> Shared<T> {
             Outcome::Ready(Ok(_)) => FutureState::Finished,
             Outcome::Ready(Err(failure)) => failure.state(),
             Outcome::Taken(state) => *state,
-            Outcome::Owed if self.has(STARTED) => FutureState::Running,
+            Outcome::Owed if self.started.load(Ordering::Relaxed) => FutureState::Running,
             Outcome::Owed => match self.origin.as_ref().and_then(|origin| origin.turns()) {
                 Some(turns) if Some(turns) == self.submitted_at => FutureState::NotStarted,
                 _ => FutureState::Queued,
@@ -204,8 +195,7 @@ impl<T> Shared<T> {
     pub(super) fn cancel(&self) -> bool {
         let place = {
             let inner = lock(&self.inner);
-            let asked = || self.flags.fetch_or(CANCEL, Ordering::AcqRel) & CANCEL != 0;
-            if !matches!(inner.outcome, Outcome::Owed) || asked() {
+            if !matches!(inner.outcome, Outcome::Owed) || self.cancel.swap(true, Ordering::AcqRel) {
                 return false;
             }
             inner.place
@@ -218,10 +208,10 @@ impl<T> Shared<T> {
 
     /// The waiting side leaves; an outcome that nobody will read is reported and dropped.
     pub(super) fn detach(&self) {
-        if self.has(TAKEN) {
+        if self.taken.load(Ordering::Relaxed) {
             return;
         }
-        if self.has(CANCEL_ON_DROP) {
+        if self.cancel_on_drop.load(Ordering::Relaxed) {
             self.cancel();
         }
         let (outcome, waiter) = {
@@ -271,7 +261,7 @@ fn promised<T>(origin: Option<Arc<dyn Origin>>) -> (Promise<T>, super::BlockingF
 /// A call that was refused.
 pub(crate) fn resolved<T>(failure: ResultError) -> super::BlockingFuture<T> {
     let shared = Shared::new(Outcome::Ready(Err(failure)), None);
-    shared.flags.fetch_or(DONE, Ordering::Release);
+    shared.done.store(true, Ordering::Release);
     super::BlockingFuture::new(shared)
 }
 
@@ -301,17 +291,17 @@ impl<T> Promise<T> {
     pub(crate) fn suspend(&self, place: u32) -> bool {
         let shared = self.shared();
         lock(&shared.inner).place = Some(place);
-        shared.has(CANCEL)
+        shared.cancel.load(Ordering::Acquire)
     }
 
     /// Notes that the work has begun.
     pub(crate) fn start(&self) {
-        self.shared().flags.fetch_or(STARTED, Ordering::Release);
+        self.shared().started.store(true, Ordering::Relaxed);
     }
 
-    /// Pairs with the `CANCEL` of [`Shared::cancel`], see invariant 5.
+    /// Pairs with the `cancel` of [`Shared::cancel`], see invariant 5.
     pub(crate) fn cancel_requested(&self) -> bool {
-        self.shared().has(CANCEL)
+        self.shared().cancel.load(Ordering::Acquire)
     }
 
     /// Hands over the outcome and wakes whoever waits for it.
@@ -325,7 +315,7 @@ impl<T> Promise<T> {
 impl<T> Drop for Promise<T> {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.take() {
-            let cancelled = shared.has(CANCEL) || shared.origin.is_none();
+            let cancelled = shared.cancel.load(Ordering::Acquire) || shared.origin.is_none();
             let failure = if cancelled { ResultError::Cancelled } else { ResultError::LoopClosed };
             resolve(&shared, Err(failure));
         }
@@ -349,7 +339,7 @@ fn resolve<T>(shared: &Shared<T>, outcome: Result<T, ResultError>) {
         inner.calling = inner.callbacks.is_some();
         (unread, inner.waiter.take(), inner.callbacks.take())
     };
-    shared.flags.fetch_or(DONE, Ordering::Release);
+    shared.done.store(true, Ordering::Release);
     if let Some(waiter) = waiter {
         wake(waiter);
     }
