@@ -1,12 +1,10 @@
-//! `Bridge`: the limit of calls in flight, and bridges that share a loop.
+//! The limit of calls in flight, and bridges that share a loop.
 
-mod common;
-
+use crate::common::{LONG, Loop, SHORT, eventually};
 use callbridge::{Bridge, FutureState, ResultError, SubmitError};
-use common::{LONG, Loop, SHORT, eventually};
 use std::future::{pending, poll_fn};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::thread;
 use std::time::Duration;
@@ -162,4 +160,29 @@ fn a_flooded_bridge_leaves_the_loop_to_its_neighbour() {
     for call in flood {
         drop(call.cancel_on_drop());
     }
+}
+
+/// One slot, three threads that submit in a loop: who waits for room gets in.
+#[test]
+fn a_waiting_submitter_is_not_starved_by_busy_ones() {
+    let runtime = Loop::multi(1);
+    let bridge = Bridge::builder(runtime.handle()).max_in_flight(1).build();
+    let stop = Arc::new(AtomicBool::new(false));
+    let busy: Vec<_> = (0..3)
+        .map(|_| {
+            let (bridge, stop) = (bridge.clone(), Arc::clone(&stop));
+            thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    drop(bridge.run_coroutine_threadsafe(async {}));
+                }
+            })
+        })
+        .collect();
+    eventually("they are busy", || bridge.stats().submitted > 100);
+    for _ in 0..200 {
+        let in_time = bridge.run_coroutine_threadsafe_timeout(async {}, Duration::from_secs(5));
+        assert!(in_time.is_ok(), "starved: {:?}", bridge.stats());
+    }
+    stop.store(true, Ordering::Relaxed);
+    busy.into_iter().for_each(|thread| thread.join().unwrap());
 }

@@ -1,0 +1,124 @@
+//! A process that forks: the loop stays in the parent, and the child is told so.
+//!
+//! Each test runs in a process of its own, which forks.
+
+use crate::child::in_a_child;
+use crate::common::{LONG, Loop, SHORT};
+use callbridge::{Bridge, ResultError, SubmitError};
+use std::future::pending;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// What the forked process may take.
+const LIMIT: Duration = Duration::from_secs(20);
+
+mod system {
+    #![allow(unsafe_code)]
+
+    use std::ffi::c_int;
+
+    // SAFETY: these are the C library's, as POSIX declares them.
+    unsafe extern "C" {
+        safe fn fork() -> c_int;
+        safe fn _exit(code: c_int) -> !;
+    }
+
+    /// Forks; `None` in the new process.
+    pub(super) fn fork_off() -> Option<c_int> {
+        let pid = fork();
+        assert!(pid >= 0, "no new process");
+        (pid > 0).then_some(pid)
+    }
+
+    /// Ends the process without what `exit` does, which belongs to the parent.
+    pub(super) fn leave(code: c_int) -> ! {
+        _exit(code)
+    }
+}
+
+/// Runs `body` in a process that is forked off; that must come to its end in time.
+fn in_a_fork(body: impl FnOnce()) {
+    use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+    let Some(pid) = system::fork_off() else {
+        let fine = catch_unwind(AssertUnwindSafe(body)).is_ok();
+        system::leave(if fine { 0 } else { 1 });
+    };
+    let pid = Pid::from_raw(pid).unwrap();
+    let deadline = Instant::now() + LIMIT;
+    let status = loop {
+        match waitpid(Some(pid), WaitOptions::NOHANG).unwrap() {
+            Some((_, status)) => break status,
+            None if Instant::now() > deadline => {
+                kill_process(pid, Signal::KILL).unwrap();
+                waitpid(Some(pid), WaitOptions::empty()).unwrap();
+                panic!("the forked process hangs");
+            }
+            None => std::thread::yield_now(),
+        }
+    };
+    assert_eq!(status.exit_status(), Some(0), "{status:?}");
+}
+
+fn forked<T: std::fmt::Debug>(result: &Result<T, ResultError>) {
+    assert!(matches!(result, Err(ResultError::Forked)), "{result:?}");
+}
+
+#[test]
+fn nothing_that_waits_hangs_in_a_forked_process() {
+    in_a_child("fork::nothing_that_waits_hangs_in_a_forked_process", || {
+        for runtime in Loop::both() {
+            let bridge = Bridge::builder(runtime.handle()).max_in_flight(2).build();
+            let mut finished = bridge.run_coroutine_threadsafe(async { 6 });
+            finished.wait(LONG).unwrap();
+            let mut call = bridge.run_coroutine_threadsafe(pending::<()>());
+            in_a_fork(|| {
+                assert_eq!(finished.result(None).unwrap(), 6, "what is there is given");
+                forked(&call.result(None));
+                forked(&call.wait(LONG));
+                forked(&call.cancel_and_wait(None));
+                assert!(matches!(call.result(Duration::ZERO), Err(ResultError::TimedOut { .. })));
+                let polled = pin!(&mut call).poll(&mut Context::from_waker(Waker::noop()));
+                assert!(matches!(polled, Poll::Ready(Err(ResultError::Forked))), "{polled:?}");
+                // What the calling thread does alone works; what needs the loop is told.
+                assert_eq!(bridge.call(async { 7 }, None).unwrap(), 7);
+                forked(&bridge.call(pending::<()>(), None));
+                let _second = bridge.try_run_coroutine_threadsafe(async {}).unwrap();
+                forked(&bridge.call(async {}, None));
+                forked(&bridge.run_coroutine_threadsafe(async {}).result(None));
+                let refused = bridge.run_coroutine_threadsafe_timeout(async {}, LONG).unwrap_err();
+                assert!(matches!(refused, SubmitError::Refused(..)), "{refused:?}");
+                let refused = bridge.call_soon_threadsafe(|| {}).unwrap_err();
+                assert!(matches!(refused, SubmitError::Refused(..)), "{refused:?}");
+                let report = bridge.close_blocking(None);
+                assert!(!report.is_clean() && report.in_flight == 2, "{report}");
+            });
+            // The parent's has noticed nothing.
+            assert_eq!(call.cancel_and_wait(LONG).unwrap(), callbridge::FutureState::Cancelled);
+            assert_eq!(bridge.run_coroutine_threadsafe(async { 1 }).result(LONG).unwrap(), 1);
+            assert!(bridge.close_blocking(LONG).is_clean());
+        }
+    });
+}
+
+#[test]
+fn a_new_runtime_and_bridge_work_in_a_forked_process() {
+    in_a_child("fork::a_new_runtime_and_bridge_work_in_a_forked_process", || {
+        let runtime = Loop::multi(1);
+        let bridge = runtime.bridge();
+        bridge.run_coroutine_threadsafe(async {}).result(LONG).unwrap();
+        let _pending = bridge.run_coroutine_threadsafe(pending::<()>());
+        in_a_fork(|| {
+            for own in Loop::both() {
+                let bridge = own.bridge();
+                let slept = async { tokio::time::sleep(Duration::from_millis(1)).await };
+                bridge.run_coroutine_threadsafe(slept).result(LONG).unwrap();
+                assert_eq!(bridge.call(async { 1 }, LONG).unwrap(), 1);
+                let late = bridge.call(pending::<()>(), SHORT);
+                assert!(matches!(late, Err(ResultError::TimedOut { .. })));
+                assert!(bridge.close_blocking(LONG).is_clean());
+            }
+        });
+    });
+}
