@@ -1,12 +1,22 @@
-//! Where blocking is refused, and where it is allowed: every row of the context matrix.
+//! Where blocking is refused, and where it is allowed: every row of the context matrix, for
+//! every method of the crate that blocks.
 
-use callbridge::{Bridge, ResultError, ReturnWhen, WaitError, as_completed, wait};
+use callbridge::executor::CancelToken;
+use callbridge::listener::Sink;
+use callbridge::{
+    BlockingFuture, Bridge, CapacityLimiter, DedicatedThread, FutureState, Listener,
+    RecvBlockingError, ResultError, ReturnWhen, SendError, SendTimeoutError, SubmitError,
+    ThreadPool, WaitError, as_completed, wait,
+};
+use std::future::pending;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::{LazyLock, mpsc};
 use std::thread;
 use std::time::Duration;
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::oneshot;
 use tokio::task::LocalSet;
+use tokio_util::sync::CancellationToken;
 
 const SHORT: Duration = Duration::from_millis(5);
 const LONG: Duration = Duration::from_secs(60);
@@ -19,39 +29,425 @@ enum Verdict {
 
 use Verdict::{Allowed, Refused};
 
-/// What a wait says that would have to block: on a call that never ends, in the place under test.
-fn verdict() -> Verdict {
-    let elsewhere = Builder::new_multi_thread().worker_threads(1).build().unwrap();
-    let bridge = Bridge::builder(elsewhere.handle().clone()).max_in_flight(1).build();
-    let mut never = bridge.run_coroutine_threadsafe(std::future::pending::<()>());
-    let verdict = match never.result(SHORT) {
-        Err(ResultError::WouldDeadlock) => Refused,
-        Err(ResultError::TimedOut { .. }) => Allowed,
-        other => panic!("{other:?}"),
-    };
-    // Every other way to block agrees.
-    let full = bridge.run_coroutine_threadsafe_timeout(async {}, SHORT).unwrap_err();
-    assert_eq!(
-        matches!(full, callbridge::SubmitError::WouldDeadlock(_)),
-        verdict == Refused,
-        "a submission that waits for room: {full:?}"
-    );
-    let waited = wait(std::slice::from_mut(&mut never), SHORT, ReturnWhen::AllCompleted);
-    assert_eq!(waited.is_err(), verdict == Refused, "wait");
-    let late = as_completed([never], SHORT).next().unwrap().unwrap_err();
-    assert_eq!(late.why == WaitError::WouldDeadlock, verdict == Refused, "as_completed");
-    let (sender, stream) = callbridge::channel(1);
-    sender.try_send(1).unwrap();
-    let send = sender.send_timeout(2, SHORT).unwrap_err();
-    assert_eq!(
-        matches!(send, callbridge::SendTimeoutError::WouldDeadlock(_)),
-        verdict == Refused,
-        "a send that waits for room: {send:?}"
-    );
-    drop(stream);
-    elsewhere.shutdown_background();
-    verdict
+/// Where a method is called.
+struct Place {
+    /// What every method should say there.
+    expected: Verdict,
 }
+
+impl Place {
+    /// Calls `blocks`, whose wait `release` ends, soon where it may wait, and late where it shouldn't.
+    fn until_released<R>(
+        &self,
+        release: impl FnOnce() + Send + 'static,
+        blocks: impl FnOnce() -> R,
+    ) -> R {
+        let patience = if self.expected == Allowed { SHORT } else { Duration::from_secs(2) };
+        let (back, is_back) = mpsc::channel::<()>();
+        let releasing = thread::spawn(move || {
+            let _ = is_back.recv_timeout(patience);
+            release();
+        });
+        let result = blocks();
+        drop(back);
+        releasing.join().unwrap();
+        result
+    }
+}
+
+/// Every method of the crate that blocks, on something that doesn't come by itself.
+const METHODS: &[(&str, fn(&Place) -> Verdict)] = &[
+    ("BlockingFuture::result", |_| by_result(never().result(SHORT))),
+    ("BlockingFuture::wait", |_| by_result(never().wait(SHORT))),
+    ("BlockingFuture::cancel_and_wait", |_| by_result(never().cancel_and_wait(SHORT))),
+    ("wait", |_| {
+        // A wait that ends with its timeout splits.
+        match wait(&mut [never()], SHORT, ReturnWhen::AllCompleted) {
+            Ok(_) => Allowed,
+            Err(error) => by_wait::<()>(Err(error)),
+        }
+    }),
+    ("as_completed", |_| {
+        by_wait::<()>(Err(as_completed([never()], SHORT).next().unwrap().unwrap_err().why))
+    }),
+    ("the future of a promise", |_| {
+        let (_completer, mut future) = callbridge::promise::<()>();
+        by_result(future.result(SHORT))
+    }),
+    ("Bridge::call", |_| by_result(elsewhere().call(pending::<()>(), SHORT))),
+    ("Bridge::call, ready", |_| by_result(elsewhere().call(async {}, SHORT))),
+    ("Bridge::call, full", |_| by_result(full().0.call(async {}, SHORT))),
+    ("Bridge::call_until_cancelled", |_| {
+        let token = CancellationToken::new();
+        by_result(elsewhere().call_until_cancelled(&token, pending::<()>(), SHORT))
+    }),
+    ("Bridge::run_coroutine_threadsafe", |place| {
+        let (bridge, first) = full();
+        let end = first.canceller();
+        let submit = || bridge.run_coroutine_threadsafe(async {});
+        match place.until_released(move || _ = end.cancel(), submit).state() {
+            FutureState::WouldDeadlock => Refused,
+            _ => Allowed,
+        }
+    }),
+    ("Bridge::run_coroutine_threadsafe_timeout", |_| {
+        by_submit(full().0.run_coroutine_threadsafe_timeout(async {}, SHORT))
+    }),
+    ("Bridge::call_soon_threadsafe", |place| {
+        let (bridge, first) = full();
+        let end = first.canceller();
+        let submit = || bridge.call_soon_threadsafe(|| {});
+        by_submit(place.until_released(move || _ = end.cancel(), submit))
+    }),
+    ("Bridge::close_blocking", |_| said(full().0.close_blocking(SHORT).would_deadlock)),
+    ("Sender::send", |place| {
+        let (sender, mut frames) = callbridge::channel(1);
+        sender.try_send(1).unwrap();
+        let drain = move || while frames.try_recv().is_ok() {};
+        match place.until_released(drain, || sender.send(2)) {
+            Err(SendError::WouldDeadlock(_)) => Refused,
+            // The stream may go as soon as it is drained.
+            _ => Allowed,
+        }
+    }),
+    ("Sender::send_timeout", |_| {
+        let (sender, _frames) = callbridge::channel(1);
+        sender.try_send(1).unwrap();
+        match sender.send_timeout(2, SHORT).unwrap_err() {
+            SendTimeoutError::WouldDeadlock(_) => Refused,
+            SendTimeoutError::TimedOut(_) => Allowed,
+            other => panic!("{other:?}"),
+        }
+    }),
+    ("Sender::callback", |place| {
+        let (sender, mut frames) = callbridge::channel(1);
+        sender.try_send(1).unwrap();
+        let callback = sender.callback();
+        let (drained, is_drained) = mpsc::channel();
+        let drain = move || {
+            while frames.try_recv().is_ok() {}
+            drained.send(frames).unwrap();
+        };
+        place.until_released(drain, || callback(2));
+        let _frames = is_drained.recv_timeout(LONG).unwrap();
+        // Where it can't wait the frame is lost, and counted.
+        let stats = sender.stats();
+        said(stats.offered > stats.delivered + stats.queued + stats.refused)
+    }),
+    ("Sender::wait_closed", |_| {
+        let (sender, _frames) = callbridge::channel::<u8>(1);
+        by_wait(sender.wait_closed(SHORT))
+    }),
+    ("FrameStream::recv_blocking", |_| {
+        let (_sender, mut frames) = callbridge::channel::<u8>(1);
+        match frames.recv_blocking(SHORT).unwrap_err() {
+            RecvBlockingError::WouldDeadlock => Refused,
+            RecvBlockingError::TimedOut => Allowed,
+            other => panic!("{other:?}"),
+        }
+    }),
+    ("CapacityLimiter::acquire_blocking", |_| {
+        let limiter = CapacityLimiter::new(1);
+        let _permit = limiter.try_acquire().unwrap();
+        by_wait(limiter.acquire_blocking(SHORT))
+    }),
+    ("CancelToken::wait", |_| by_wait(TOKEN.wait(SHORT))),
+    ("ThreadPool::submit", |place| {
+        let (pool, release) = full_pool();
+        match place.until_released(move || drop(release), || pool.submit(|| {})).state() {
+            FutureState::WouldDeadlock => Refused,
+            _ => Allowed,
+        }
+    }),
+    ("ThreadPool::submit_timeout", |_| {
+        let (pool, _release) = full_pool();
+        by_submit(pool.submit_timeout(|| {}, SHORT))
+    }),
+    ("ThreadPool::shutdown_blocking", |_| {
+        let (pool, _release) = full_pool();
+        said(pool.shutdown_blocking(SHORT).would_deadlock)
+    }),
+    ("DedicatedThread::call_blocking", |_| {
+        let (thread, _release) = full_thread();
+        by_result(thread.call_blocking(|()| {}, SHORT))
+    }),
+    ("DedicatedThread::submit", |place| {
+        let (thread, release) = full_thread();
+        match place.until_released(move || drop(release), || thread.submit(|()| {})).state() {
+            FutureState::WouldDeadlock => Refused,
+            _ => Allowed,
+        }
+    }),
+    ("DedicatedThread::shutdown_blocking", |_| {
+        let (thread, _release) = full_thread();
+        said(thread.shutdown_blocking(SHORT).would_deadlock)
+    }),
+    ("Listener::shutdown_blocking", |_| {
+        let (release, blocked) = mpsc::channel::<()>();
+        let body = move |_: Sink<u8>| {
+            let _ = blocked.recv_timeout(LONG);
+            Ok(())
+        };
+        let (listener, _frames) = Listener::from_fn(body).spawn().unwrap();
+        let report = listener.shutdown_blocking(SHORT);
+        drop(release);
+        said(report.would_deadlock)
+    }),
+    ("Sink::wait_stop", |_| by_wait(SINK.wait_stop(SHORT))),
+    ("Sink::send", |place| {
+        let (hand, handed) = mpsc::channel();
+        let (release, blocked) = mpsc::channel::<()>();
+        let body = move |sink: Sink<u8>| {
+            hand.send(sink).unwrap();
+            let _ = blocked.recv_timeout(LONG);
+            Ok(())
+        };
+        let (listener, mut frames) = Listener::from_fn(body).capacity(1).spawn().unwrap();
+        let sink = handed.recv_timeout(LONG).unwrap();
+        sink.sender().try_send(1).unwrap();
+        let drain = move || while frames.try_recv().is_ok() {};
+        let sent = place.until_released(drain, || sink.send(2));
+        drop((release, listener));
+        said(matches!(sent, Err(SendError::WouldDeadlock(_))))
+    }),
+    #[cfg(feature = "runner")]
+    ("ThreadRunner::run", |place| {
+        let (end, ended) = oneshot::channel::<()>();
+        by_result(place.until_released(|| _ = end.send(()), || RUNNER.run(ended)))
+    }),
+    #[cfg(feature = "runner")]
+    ("ThreadRunner::run_timeout", |_| by_result(RUNNER.run_timeout(pending::<()>(), SHORT))),
+    #[cfg(feature = "runner")]
+    ("ThreadRunner::start_task", |place| {
+        let (end, ended) = oneshot::channel::<()>();
+        let start = || {
+            RUNNER.start_task(|started: callbridge::Started<()>| async move {
+                let _ = ended.await;
+                started.set(());
+            })
+        };
+        match place.until_released(|| _ = end.send(()), start) {
+            Err(callbridge::StartTaskError::Loop(error)) => by_result::<()>(Err(error)),
+            started => started.map(|_| Allowed).unwrap(),
+        }
+    }),
+    #[cfg(feature = "runner")]
+    ("ThreadRunner::enter_context", |place| {
+        let (end, ended) = oneshot::channel::<()>();
+        let open = async move || {
+            let _ = ended.await;
+            Ok::<_, String>(())
+        };
+        let close = async |_: std::sync::Arc<()>, _| Ok::<_, String>(());
+        match place.until_released(|| _ = end.send(()), || RUNNER.enter_context(open, close)) {
+            Err(callbridge::EnterError::Loop(error)) => by_result::<()>(Err(error)),
+            entered => entered.map(|_| Allowed).unwrap(),
+        }
+    }),
+    #[cfg(feature = "runner")]
+    ("WrapIter::next_timeout", |_| {
+        let (sender, frames) = callbridge::channel::<u8>(1);
+        let mut items = RUNNER.wrap_iter(frames);
+        let verdict = by_result(items.next_timeout(SHORT));
+        drop(sender);
+        verdict
+    }),
+    #[cfg(feature = "runner")]
+    ("WrapIter::next", |place| {
+        let (sender, frames) = callbridge::channel::<u8>(1);
+        let mut items = RUNNER.wrap_iter(frames);
+        by_result(place.until_released(move || _ = sender.send(1), || items.next().unwrap()))
+    }),
+    #[cfg(feature = "runner")]
+    ("ThreadRunner::close", |_| {
+        let runner = aside(|| {
+            let runner = callbridge::ThreadRunner::new();
+            drop(runner.spawn(pending::<()>()));
+            runner
+        });
+        said(runner.close(SHORT).would_deadlock)
+    }),
+    #[cfg(feature = "ffi")]
+    ("UserData::unregister", |_| ffi::unregister()),
+];
+
+fn said(refused: bool) -> Verdict {
+    if refused { Refused } else { Allowed }
+}
+
+fn by_result<T>(result: Result<T, ResultError>) -> Verdict {
+    match result {
+        Err(ResultError::WouldDeadlock) => Refused,
+        Ok(_) | Err(ResultError::TimedOut { .. }) => Allowed,
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+fn by_wait<T>(result: Result<T, WaitError>) -> Verdict {
+    match result {
+        Err(WaitError::WouldDeadlock) => Refused,
+        Ok(_) | Err(WaitError::TimedOut) => Allowed,
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+fn by_submit<T, F>(result: Result<T, SubmitError<F>>) -> Verdict {
+    match result {
+        Err(SubmitError::WouldDeadlock(_)) => Refused,
+        Ok(_) | Err(SubmitError::TimedOut(_)) => Allowed,
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+/// Does what has to wait itself on a thread that may.
+fn aside<R: Send>(body: impl FnOnce() -> R + Send) -> R {
+    thread::scope(|scope| scope.spawn(body).join().unwrap())
+}
+
+/// A loop that isn't the place's.
+static ELSEWHERE: LazyLock<Runtime> =
+    LazyLock::new(|| aside(|| Builder::new_multi_thread().worker_threads(1).build().unwrap()));
+
+/// One that nobody drives.
+static UNDRIVEN: LazyLock<Runtime> = LazyLock::new(|| aside(current_thread));
+
+fn elsewhere() -> Bridge {
+    Bridge::new(ELSEWHERE.handle().clone())
+}
+
+/// A call that doesn't even end by a cancel.
+fn never() -> BlockingFuture<()> {
+    Bridge::new(UNDRIVEN.handle().clone()).run_coroutine_threadsafe(pending())
+}
+
+/// A bridge without room, and the call that takes it.
+fn full() -> (Bridge, BlockingFuture<()>) {
+    let bridge = Bridge::builder(ELSEWHERE.handle().clone()).max_in_flight(1).build();
+    let first = bridge.run_coroutine_threadsafe(pending());
+    (bridge, first)
+}
+
+/// A pool without room, until the sender is dropped.
+fn full_pool() -> (ThreadPool, mpsc::Sender<()>) {
+    aside(|| {
+        let pool = ThreadPool::builder().max_workers(1).queue(1).build();
+        let (release, blocked) = mpsc::channel::<()>();
+        let (began, begun) = mpsc::channel();
+        drop(pool.submit(move || {
+            began.send(()).unwrap();
+            let _ = blocked.recv_timeout(LONG);
+        }));
+        begun.recv_timeout(LONG).unwrap();
+        drop(pool.submit(|| {}));
+        (pool, release)
+    })
+}
+
+/// A dedicated thread without room, until the sender is dropped.
+fn full_thread() -> (DedicatedThread<()>, mpsc::Sender<()>) {
+    aside(|| {
+        let build = || Ok::<_, std::io::Error>(());
+        let thread = DedicatedThread::builder().queue(1).spawn(build).result(LONG).unwrap();
+        let (release, blocked) = mpsc::channel::<()>();
+        let (began, begun) = mpsc::channel();
+        drop(thread.submit(move |()| {
+            began.send(()).unwrap();
+            let _ = blocked.recv_timeout(LONG);
+        }));
+        begun.recv_timeout(LONG).unwrap();
+        drop(thread.submit(|()| {}));
+        (thread, release)
+    })
+}
+
+/// The token of a job that runs as long as the process.
+static TOKEN: LazyLock<CancelToken> = LazyLock::new(|| {
+    aside(|| {
+        let (hand, handed) = mpsc::channel();
+        let pool = ThreadPool::builder().max_workers(1).build();
+        drop(pool.submit(move || {
+            hand.send(CancelToken::current().unwrap()).unwrap();
+            thread::park_timeout(Duration::MAX);
+        }));
+        std::mem::forget(pool);
+        handed.recv_timeout(LONG).unwrap()
+    })
+});
+
+/// The sink of a listener that runs as long as the process.
+static SINK: LazyLock<Sink<u8>> = LazyLock::new(|| {
+    let (hand, handed) = mpsc::channel();
+    let body = move |sink: Sink<u8>| {
+        hand.send(sink).unwrap();
+        thread::park_timeout(Duration::MAX);
+        Ok(())
+    };
+    std::mem::forget(Listener::from_fn(body).spawn().unwrap());
+    handed.recv_timeout(LONG).unwrap()
+});
+
+#[cfg(feature = "runner")]
+static RUNNER: LazyLock<callbridge::ThreadRunner> = LazyLock::new(|| {
+    aside(|| {
+        let runner = callbridge::ThreadRunner::new();
+        runner.run(async {}).unwrap();
+        runner
+    })
+});
+
+#[cfg(feature = "ffi")]
+mod ffi {
+    #![allow(unsafe_code, reason = "plays the part of C")]
+
+    use super::{Allowed, LONG, Refused, SHORT, Verdict};
+    use callbridge::ffi::{UnregisterError, UserData};
+    use std::ffi::{c_int, c_void};
+    use std::ptr::without_provenance_mut;
+    use std::sync::{Mutex, mpsc};
+
+    type Inside = (mpsc::Sender<()>, Mutex<mpsc::Receiver<()>>);
+
+    callbridge::trampoline! {
+        fn stay(user_data: *mut c_void) -> c_int;
+        |inside: Mutex<Inside> = user_data| {
+            let inside = inside.lock().unwrap();
+            inside.0.send(()).unwrap();
+            let _ = inside.1.lock().unwrap().recv_timeout(LONG);
+            0
+        }
+        panicked -1, swallowed -2
+    }
+
+    /// Of a registration that a call is inside of.
+    pub(super) fn unregister() -> Verdict {
+        let (entered, inside) = mpsc::channel();
+        let (leave, left) = mpsc::channel();
+        let user_data = UserData::<Mutex<Inside>>::new(Mutex::new((entered, Mutex::new(left))));
+        let held = user_data.as_ptr().addr();
+        let caller = std::thread::spawn(move || {
+            // SAFETY: any user data may come, and there is no other pointer.
+            unsafe { stay(without_provenance_mut(held)) }
+        });
+        inside.recv_timeout(LONG).unwrap();
+        let refused = user_data.unregister(SHORT).map(drop).unwrap_err();
+        drop(leave);
+        caller.join().unwrap();
+        match refused {
+            UnregisterError::WouldDeadlock(_) => Refused,
+            UnregisterError::TimedOut(_) => Allowed,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// The methods that don't say in this place what is expected there; an empty list.
+fn odd(expected: Verdict) -> Vec<&'static str> {
+    let place = Place { expected };
+    let odd = METHODS.iter().filter(|(_, method)| method(&place) != expected);
+    odd.map(|(name, _)| *name).collect()
+}
+
+const NONE: [&str; 0] = [];
 
 fn current_thread() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
@@ -67,22 +463,22 @@ fn both_flavours() -> [Runtime; 2] {
 
 #[test]
 fn plain_thread() {
-    assert_eq!(verdict(), Allowed);
+    assert_eq!(odd(Allowed), NONE);
 }
 
 #[test]
 fn plain_thread_under_enter() {
     for runtime in both_flavours() {
         let _context = runtime.enter();
-        assert_eq!(verdict(), Allowed);
+        assert_eq!(odd(Allowed), NONE);
     }
 }
 
 #[test]
 fn spawned_task() {
     for runtime in both_flavours() {
-        let task = runtime.spawn(async { verdict() });
-        assert_eq!(runtime.block_on(task).unwrap(), Refused);
+        let task = runtime.spawn(async { odd(Refused) });
+        assert_eq!(runtime.block_on(task).unwrap(), NONE);
     }
 }
 
@@ -90,11 +486,12 @@ fn spawned_task() {
 fn call_submitted_through_a_bridge() {
     let multi = multi_thread();
     let mut call =
-        Bridge::new(multi.handle().clone()).run_coroutine_threadsafe(async { verdict() });
-    assert_eq!(call.result(LONG).unwrap(), Refused);
+        Bridge::new(multi.handle().clone()).run_coroutine_threadsafe(async { odd(Refused) });
+    assert_eq!(call.result(LONG).unwrap(), NONE);
     let current = current_thread();
-    let call = Bridge::new(current.handle().clone()).run_coroutine_threadsafe(async { verdict() });
-    assert_eq!(current.block_on(call).unwrap(), Refused);
+    let call =
+        Bridge::new(current.handle().clone()).run_coroutine_threadsafe(async { odd(Refused) });
+    assert_eq!(current.block_on(call).unwrap(), NONE);
 }
 
 #[test]
@@ -102,14 +499,14 @@ fn callback_of_call_soon_threadsafe() {
     let runtime = multi_thread();
     let (said, heard) = mpsc::channel();
     let bridge = Bridge::new(runtime.handle().clone());
-    bridge.call_soon_threadsafe(move || said.send(verdict()).unwrap()).unwrap();
-    assert_eq!(heard.recv_timeout(LONG).unwrap(), Refused);
+    bridge.call_soon_threadsafe(move || said.send(odd(Refused)).unwrap()).unwrap();
+    assert_eq!(heard.recv_timeout(LONG).unwrap(), NONE);
 }
 
 #[test]
 fn root_of_block_on() {
     for runtime in both_flavours() {
-        assert_eq!(runtime.block_on(async { verdict() }), Refused);
+        assert_eq!(runtime.block_on(async { odd(Refused) }), NONE);
     }
 }
 
@@ -117,8 +514,8 @@ fn root_of_block_on() {
 fn root_of_handle_block_on_on_a_plain_thread() {
     for runtime in both_flavours() {
         let handle = runtime.handle().clone();
-        let thread = thread::spawn(move || handle.block_on(async { verdict() }));
-        assert_eq!(thread.join().unwrap(), Refused);
+        let thread = thread::spawn(move || handle.block_on(async { odd(Refused) }));
+        assert_eq!(thread.join().unwrap(), NONE);
     }
 }
 
@@ -127,10 +524,10 @@ fn root_of_handle_block_on_inside_spawn_blocking() {
     for runtime in both_flavours() {
         let task = runtime.spawn(async {
             let handle = Handle::current();
-            let blocking = move || handle.block_on(async { verdict() });
+            let blocking = move || handle.block_on(async { odd(Refused) });
             tokio::task::spawn_blocking(blocking).await.unwrap()
         });
-        assert_eq!(runtime.block_on(task).unwrap(), Refused);
+        assert_eq!(runtime.block_on(task).unwrap(), NONE);
     }
 }
 
@@ -143,7 +540,7 @@ fn root_whose_budget_is_used_up() {
                     .as_mut()
                     .poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
             }
-            assert_eq!(verdict(), Refused);
+            assert_eq!(odd(Refused), NONE);
         });
     }
 }
@@ -153,38 +550,39 @@ fn local_set_root_and_task() {
     for runtime in both_flavours() {
         let local = LocalSet::new();
         let verdicts = local.block_on(&runtime, async {
-            let task = tokio::task::spawn_local(async { verdict() });
-            (verdict(), task.await.unwrap())
+            let task = tokio::task::spawn_local(async { odd(Refused) });
+            (odd(Refused), task.await.unwrap())
         });
-        assert_eq!(verdicts, (Refused, Refused));
+        assert_eq!(verdicts, (vec![], vec![]));
     }
 }
 
 #[test]
 fn spawn_blocking() {
     for runtime in both_flavours() {
-        let task = runtime.spawn_blocking(verdict);
-        assert_eq!(runtime.block_on(task).unwrap(), Allowed);
+        let task = runtime.spawn_blocking(|| odd(Allowed));
+        assert_eq!(runtime.block_on(task).unwrap(), NONE);
     }
 }
 
 #[test]
 fn block_in_place_in_a_task_in_a_call_and_in_a_root() {
     let runtime = multi_thread();
-    let task = runtime.spawn(async { tokio::task::block_in_place(verdict) });
-    assert_eq!(runtime.block_on(task).unwrap(), Allowed);
+    let task = runtime.spawn(async { tokio::task::block_in_place(|| odd(Allowed)) });
+    assert_eq!(runtime.block_on(task).unwrap(), NONE);
     let bridge = Bridge::new(runtime.handle().clone());
-    let mut call = bridge.run_coroutine_threadsafe(async { tokio::task::block_in_place(verdict) });
-    assert_eq!(call.result(LONG).unwrap(), Allowed);
-    assert_eq!(runtime.block_on(async { tokio::task::block_in_place(verdict) }), Allowed);
+    let mut call =
+        bridge.run_coroutine_threadsafe(async { tokio::task::block_in_place(|| odd(Allowed)) });
+    assert_eq!(call.result(LONG).unwrap(), NONE);
+    assert_eq!(runtime.block_on(async { tokio::task::block_in_place(|| odd(Allowed)) }), NONE);
 }
 
 /// Waits where its future is dropped.
-struct WaitsInDrop(mpsc::Sender<Verdict>);
+struct WaitsInDrop(mpsc::Sender<Vec<&'static str>>, Verdict);
 
 impl Drop for WaitsInDrop {
     fn drop(&mut self) {
-        let _ = self.0.send(verdict());
+        let _ = self.0.send(odd(self.1));
     }
 }
 
@@ -192,7 +590,7 @@ impl Drop for WaitsInDrop {
 fn destructor_of_a_call_while_its_runtime_is_dropped() {
     for (flavour, runtime) in both_flavours().into_iter().enumerate() {
         let (said, heard) = mpsc::channel();
-        let waits = WaitsInDrop(said);
+        let waits = WaitsInDrop(said, Refused);
         let bridge = Bridge::new(runtime.handle().clone());
         let (began, begun) = mpsc::channel();
         let call = bridge.run_coroutine_threadsafe(async move {
@@ -205,7 +603,7 @@ fn destructor_of_a_call_while_its_runtime_is_dropped() {
         }
         begun.recv_timeout(LONG).unwrap();
         drop(runtime);
-        assert_eq!(heard.recv_timeout(LONG).unwrap(), Refused);
+        assert_eq!(heard.recv_timeout(LONG).unwrap(), NONE);
         drop(call);
     }
 }
@@ -216,14 +614,67 @@ fn destructor_of_a_call_while_its_runtime_is_dropped() {
 fn destructor_of_a_tokio_task_while_a_current_thread_runtime_is_dropped() {
     let runtime = current_thread();
     let (said, heard) = mpsc::channel();
-    let waits = WaitsInDrop(said);
+    let waits = WaitsInDrop(said, Allowed);
     runtime.spawn(async move {
         let _waits = waits;
         std::future::pending::<()>().await;
     });
     runtime.block_on(tokio::task::yield_now());
     drop(runtime);
-    assert_eq!(heard.recv_timeout(LONG).unwrap(), Allowed);
+    assert_eq!(heard.recv_timeout(LONG).unwrap(), NONE);
+}
+
+/// What a future that its caller polls does there, it would do on the loop.
+#[test]
+fn future_of_a_call_on_the_callers_thread() {
+    for runtime in both_flavours() {
+        let bridge = Bridge::new(runtime.handle().clone());
+        assert_eq!(bridge.call(async { odd(Refused) }, LONG).unwrap(), NONE);
+        let later = async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            odd(Refused)
+        };
+        if runtime.handle().runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread {
+            assert_eq!(bridge.call(later, LONG).unwrap(), NONE);
+        }
+        assert_eq!(odd(Allowed), NONE, "afterwards");
+    }
+}
+
+#[test]
+fn destructor_of_a_future_that_its_caller_drops() {
+    let runtime = multi_thread();
+    let (said, heard) = mpsc::channel();
+    let waits = WaitsInDrop(said, Refused);
+    let body = async move {
+        let _waits = waits;
+        pending::<()>().await;
+    };
+    let late = Bridge::new(runtime.handle().clone()).call(body, SHORT);
+    assert!(matches!(late, Err(ResultError::TimedOut { .. })));
+    assert_eq!(heard.recv_timeout(LONG).unwrap(), NONE);
+}
+
+#[test]
+fn destructor_of_a_call_that_is_cancelled_closed_or_ends() {
+    for how in ["cancelled", "closed", "ends"] {
+        let runtime = multi_thread();
+        let (said, heard) = mpsc::channel();
+        let waits = WaitsInDrop(said, Refused);
+        let bridge = Bridge::new(runtime.handle().clone());
+        let call = bridge.run_coroutine_threadsafe(async move {
+            let _waits = waits;
+            if how != "ends" {
+                pending::<()>().await;
+            }
+        });
+        match how {
+            "cancelled" => drop(call.cancel_on_drop()),
+            "closed" => drop(bridge.close_blocking(SHORT)),
+            _ => drop(call),
+        }
+        assert_eq!(heard.recv_timeout(LONG).unwrap(), NONE, "{how}");
+    }
 }
 
 #[test]
@@ -272,7 +723,7 @@ fn the_check_leaves_the_budget_as_it_was() {
     let steps = |check: bool| {
         runtime.block_on(async move {
             if check {
-                verdict();
+                odd(Refused);
             }
             let mut context = std::task::Context::from_waker(std::task::Waker::noop());
             let mut steps = 0;
@@ -318,8 +769,8 @@ fn task_that_opted_out_of_the_budget() {
         return;
     }
     for runtime in both_flavours() {
-        let task = runtime.spawn(tokio::task::coop::unconstrained(async { verdict() }));
-        assert_eq!(runtime.block_on(task).unwrap(), Refused);
+        let task = runtime.spawn(tokio::task::coop::unconstrained(async { odd(Refused) }));
+        assert_eq!(runtime.block_on(task).unwrap(), NONE);
     }
 }
 
@@ -329,8 +780,8 @@ fn root_of_a_current_thread_block_on_that_opted_out_of_the_budget() {
         return;
     }
     let runtime = current_thread();
-    let root = tokio::task::coop::unconstrained(async { verdict() });
-    assert_eq!(runtime.block_on(root), Refused);
+    let root = tokio::task::coop::unconstrained(async { odd(Refused) });
+    assert_eq!(runtime.block_on(root), NONE);
 }
 
 #[test]
@@ -341,7 +792,7 @@ fn destructor_of_a_tokio_task_while_a_multi_thread_runtime_is_dropped() {
     let runtime = multi_thread();
     let (said, heard) = mpsc::channel();
     let (began, begun) = mpsc::channel();
-    let waits = WaitsInDrop(said);
+    let waits = WaitsInDrop(said, Refused);
     runtime.spawn(async move {
         let _waits = waits;
         began.send(()).unwrap();
@@ -349,7 +800,7 @@ fn destructor_of_a_tokio_task_while_a_multi_thread_runtime_is_dropped() {
     });
     begun.recv_timeout(LONG).unwrap();
     drop(runtime);
-    assert_eq!(heard.recv_timeout(LONG).unwrap(), Refused);
+    assert_eq!(heard.recv_timeout(LONG).unwrap(), NONE);
 }
 
 #[test]
@@ -362,11 +813,11 @@ fn hook_of_a_worker_that_is_about_to_sleep() {
         let first = AtomicBool::new(true);
         let once = move || {
             if first.swap(false, Ordering::Relaxed) {
-                said.send(verdict()).unwrap();
+                said.send(odd(Refused)).unwrap();
             }
         };
         let runtime = builder.worker_threads(1).on_thread_park(once).enable_all().build().unwrap();
         runtime.block_on(async { tokio::time::sleep(SHORT).await });
-        assert_eq!(heard.recv_timeout(LONG).unwrap(), Refused);
+        assert_eq!(heard.recv_timeout(LONG).unwrap(), NONE);
     }
 }

@@ -280,6 +280,8 @@ fn destructors_that_lock_wake_block_and_panic_hang_nobody() {
             for result in results.chain(calls.into_iter().map(|mut call| call.result(LONG))) {
                 assert!(matches!(result, Err(ResultError::LoopClosed)), "{result:?}");
             }
+            // A close that has waited long enough for destructors releases the waiters before.
+            eventually("all are dropped", || bridge.in_flight() == 0);
             let stats = bridge.stats();
             assert!(stats.balances() && stats.loop_closed == 64, "{stats:?}");
         }
