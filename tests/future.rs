@@ -166,6 +166,40 @@ fn done_callbacks_run_in_order_after_the_result_is_there() {
     }
 }
 
+/// A close gives up calls on a loop that isn't driven; every way to wait for them ends.
+#[test]
+fn wait_and_as_completed_end_when_a_close_gives_their_calls_up() {
+    for gone_before in [true, false] {
+        let undriven = Builder::new_current_thread().build().unwrap();
+        let bridge = callbridge::Bridge::new(undriven.handle().clone());
+        let mut calls = [(); 2].map(|()| bridge.run_coroutine_threadsafe(async {}));
+        let close = || assert_eq!(bridge.close_blocking(Duration::ZERO).in_flight, 3);
+        let others = [bridge.run_coroutine_threadsafe(async {})];
+        if gone_before {
+            close();
+        }
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                let (over, left) = wait(&mut calls, LONG, ReturnWhen::AllCompleted).unwrap();
+                let results = over.into_iter().map(|call| call.result(LONG));
+                assert!(results.into_iter().all(|it| matches!(it, Err(ResultError::LoopClosed))));
+                assert_eq!(left.len(), 0);
+            });
+            let yielding = scope.spawn(|| {
+                let mut over = as_completed(others, LONG);
+                let result = over.next().unwrap().unwrap().result(LONG);
+                assert!(matches!(result, Err(ResultError::LoopClosed)), "{result:?}");
+                assert!(over.next().is_none());
+            });
+            if !gone_before {
+                close();
+            }
+            waiting.join().unwrap();
+            yielding.join().unwrap();
+        });
+    }
+}
+
 /// C11, C13: a panicking callback is contained and the next still runs.
 #[test]
 fn a_panicking_callback_is_contained() {

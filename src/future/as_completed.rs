@@ -1,14 +1,14 @@
 //! Futures in the order in which they end.
 //!
-//! Invariant: an index is in `ended` at most once, put there by its future's one end (or found
-//! done at the start), so every future is yielded once.
+//! Invariant: a future is yielded once, by the first of its indices in `ended` that finds it over. Its
+//! end puts one there, or being found over at the start, or being given up.
 
 use super::BlockingFuture;
 use crate::sync::{Deadline, Monitor, WaitError};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::task::{Wake, Waker};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 /// Indices of futures that ended and weren't yielded.
@@ -44,7 +44,8 @@ pub struct AsCompleted<T> {
 
 /// Yields the futures in the order in which they end, within one `timeout` for all.
 ///
-/// Futures that are done come first. Each item is a done future, whose
+/// Futures that are done come first. Each item is a future that is done, or that nobody works on any
+/// more (in a forked process, or after a close that gave it up): its
 /// [`result`](BlockingFuture::result) answers at once. When the timeout passes, the iterator yields
 /// one [`AsCompletedError`] with the futures that are left, and ends. `None` waits for ever;
 /// the deadline counts from this call.
@@ -82,7 +83,7 @@ pub fn as_completed<T>(
     let mut futures: Vec<_> = futures.into_iter().collect();
     for (index, future) in futures.iter_mut().enumerate() {
         let waker = Arc::new(IndexWaker { ended: Arc::clone(&ended), index });
-        if future.register(&Waker::from(Arc::clone(&waker))) {
+        if future.poll_over(&mut Context::from_waker(&Waker::from(Arc::clone(&waker)))).is_ready() {
             waker.wake();
         }
     }
@@ -102,7 +103,8 @@ impl<T> Iterator for AsCompleted<T> {
         while self.unfinished > 0 {
             match self.ended.wait(self.deadline, VecDeque::pop_front) {
                 Ok(index) => {
-                    if let Some(future) = self.futures[index].take() {
+                    // One that was given up while a thread is inside it is woken again at its end.
+                    if let Some(future) = self.futures[index].take_if(|future| future.is_over()) {
                         self.unfinished -= 1;
                         return Some(Ok(future));
                     }

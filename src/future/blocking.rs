@@ -254,6 +254,33 @@ impl<T> BlockingFuture<T> {
         !owed
     }
 
+    /// Ready when the result is there, or nobody brings it any more; whether it is there.
+    pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        if self.register(cx.waker()) {
+            return Poll::Ready(true);
+        }
+        if self.shared.is_forked() {
+            return Poll::Ready(false);
+        }
+        if self.in_vain.is_none() {
+            self.in_vain = self.in_vain().map(Box::new);
+        }
+        let in_vain = self.in_vain.as_mut().map_or(Poll::Pending, |it| it.poll(cx));
+        // What a thread is inside of may still end well.
+        match in_vain.is_ready() && !self.shared.is_inside() {
+            true => Poll::Ready(self.is_done()),
+            false => Poll::Pending,
+        }
+    }
+
+    /// Whether [`result`](Self::result) answers at once: the work has ended, or nobody works on it.
+    pub(super) fn is_over(&self) -> bool {
+        let given_up = || self.shared.origin.as_ref()?.given_up().map(|it| it.with(|it| *it));
+        self.is_done()
+            || self.shared.is_forked()
+            || (given_up() == Some(true) && !self.shared.is_inside())
+    }
+
     /// How far the work has come.
     ///
     /// `Cancelled` means that the work has really ended, not that somebody asked.
@@ -326,8 +353,8 @@ impl<T> BlockingFuture<T> {
 
     /// Runs `callback` with the final state when the work has ended; at once if it has.
     ///
-    /// It runs on the thread that ends the work, as a rule one of the loop's, so it must not block;
-    /// if the work has ended already, it runs on the calling thread. Callbacks run in order of
+    /// It runs on the thread that ends the work, as a rule one of the loop's, so it must not block; if
+    /// that has run all callbacks already, it runs on the calling thread. Callbacks run in order of
     /// registration, after the result can be read; dropping the future doesn't unregister them. A
     /// panic in one is contained and doesn't reach the others.
     ///
@@ -483,21 +510,13 @@ impl<T> Future for BlockingFuture<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let budget = ready!(poll_proceed(cx));
-        if self.register(cx.waker()) {
-            budget.made_progress();
-            Poll::Ready(self.try_result().expect("the end has come"))
-        } else if self.shared.is_forked() {
-            Poll::Ready(Err(ResultError::Forked))
-        } else {
-            if self.in_vain.is_none() {
-                self.in_vain = self.in_vain().map(Box::new);
-            }
-            let in_vain = self.in_vain.as_mut().map_or(Poll::Pending, |it| it.poll(cx));
-            match in_vain.is_ready() && !self.shared.is_inside() && !self.is_done() {
-                true => Poll::Ready(Err(ResultError::LoopClosed)),
-                false => Poll::Pending,
-            }
-        }
+        let there = ready!(self.poll_over(cx));
+        budget.made_progress();
+        Poll::Ready(match there {
+            true => self.try_result().expect("the end has come"),
+            false if self.shared.is_forked() => Err(ResultError::Forked),
+            false => Err(ResultError::LoopClosed),
+        })
     }
 }
 

@@ -26,7 +26,8 @@ pub(super) type Split<'a, T> = (Vec<&'a mut BlockingFuture<T>>, Vec<&'a mut Bloc
 /// Waits for several futures, at most `timeout`, and splits them into done and not done.
 ///
 /// A timeout isn't an error: the split says what was done by then. No futures, or
-/// `Duration::ZERO`, answer at once.
+/// `Duration::ZERO`, answer at once. A future counts as done as well when nobody works on it any more,
+/// in a forked process or after a close that gave it up: its `result` says so at once.
 ///
 /// Python: `concurrent.futures.wait`.
 ///
@@ -60,8 +61,8 @@ pub fn wait<T>(
         let mut first = 0;
         let waited = sync::wait(Deadline::after(timeout), |cx| {
             while first < futures.len() {
-                let done = futures[first].register(cx.waker());
-                if !done && when == ReturnWhen::AllCompleted {
+                let over = futures[first].poll_over(cx).is_ready();
+                if !over && when == ReturnWhen::AllCompleted {
                     return Poll::Pending;
                 }
                 first += 1;
@@ -72,21 +73,22 @@ pub fn wait<T>(
             return Err(WaitError::WouldDeadlock);
         }
     }
-    Ok(futures.iter_mut().partition(|future| future.is_done()))
+    Ok(futures.iter_mut().partition(|future| future.is_over()))
 }
 
 fn satisfied<T>(futures: &[BlockingFuture<T>], when: ReturnWhen) -> bool {
-    let mut all_done = true;
-    for state in futures.iter().map(BlockingFuture::state) {
+    let mut all_over = true;
+    for future in futures {
+        let over = future.is_over();
         match when {
-            ReturnWhen::FirstCompleted if state.is_done() => return true,
-            ReturnWhen::FirstError if state.is_done() && state != FutureState::Finished => {
+            ReturnWhen::FirstCompleted if over => return true,
+            ReturnWhen::FirstError if over && future.state() != FutureState::Finished => {
                 return true;
             }
             // The first one that is owed decides: the rest needn't be looked at.
-            ReturnWhen::AllCompleted if !state.is_done() => return false,
-            _ => all_done &= state.is_done(),
+            ReturnWhen::AllCompleted if !over => return false,
+            _ => all_over &= over,
         }
     }
-    all_done
+    all_over
 }

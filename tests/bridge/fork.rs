@@ -4,7 +4,7 @@
 
 use crate::child::in_a_child;
 use crate::common::{LONG, Loop, SHORT};
-use callbridge::{Bridge, ResultError, SubmitError};
+use callbridge::{Bridge, ResultError, ReturnWhen, SubmitError, as_completed, wait};
 use std::future::pending;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -99,6 +99,28 @@ fn nothing_that_waits_hangs_in_a_forked_process() {
             assert_eq!(bridge.run_coroutine_threadsafe(async { 1 }).result(LONG).unwrap(), 1);
             assert!(bridge.close_blocking(LONG).is_clean());
         }
+    });
+}
+
+#[test]
+fn wait_and_as_completed_dont_hang_in_a_forked_process() {
+    in_a_child("fork::wait_and_as_completed_dont_hang_in_a_forked_process", || {
+        let runtime = Loop::multi(1);
+        let bridge = runtime.bridge();
+        let mut calls = [(); 3].map(|()| bridge.run_coroutine_threadsafe(pending::<()>()));
+        in_a_fork(|| {
+            for when in
+                [ReturnWhen::AllCompleted, ReturnWhen::FirstCompleted, ReturnWhen::FirstError]
+            {
+                assert_eq!(wait(&mut calls, None, when).unwrap().0.len(), 3, "{when:?}");
+            }
+            let mut yielded = 0;
+            for over in as_completed(calls, None) {
+                forked(&over.unwrap().result(None));
+                yielded += 1;
+            }
+            assert_eq!(yielded, 3);
+        });
     });
 }
 
