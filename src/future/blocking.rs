@@ -5,6 +5,7 @@ use crate::sync::prim::lock;
 use crate::sync::{Deadline, WaitError, event, may_wait, park_until, spin_until};
 use std::fmt;
 use std::future::Future;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
@@ -505,6 +506,10 @@ fn report_unread<V, E: fmt::Display>(value: &Result<V, E>) {
     }
 }
 
+// What is shared with the working side is behind locks that a panic doesn't leave half changed.
+impl<T> UnwindSafe for BlockingFuture<T> {}
+impl<T> RefUnwindSafe for BlockingFuture<T> {}
+
 impl<T> Future for BlockingFuture<T> {
     type Output = Result<T, ResultError>;
 
@@ -541,6 +546,9 @@ impl<T> fmt::Debug for BlockingFuture<T> {
 pub struct Canceller {
     target: Arc<dyn Cancel>,
 }
+
+impl UnwindSafe for Canceller {}
+impl RefUnwindSafe for Canceller {}
 
 impl Canceller {
     /// Asks for the work to be cancelled, as [`BlockingFuture::cancel`].

@@ -1,6 +1,7 @@
 use super::BlockingFuture;
 use super::call::{Promise, lone_promise};
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 
 /// Makes a future that is completed by hand, and the end that completes it.
 ///
@@ -52,6 +53,9 @@ impl<T> Completer<T> {
         self.promise.cancel_requested()
     }
 }
+
+impl<T> UnwindSafe for Completer<T> {}
+impl<T> RefUnwindSafe for Completer<T> {}
 
 impl<T> fmt::Debug for Completer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
