@@ -149,7 +149,8 @@ fn done_callbacks_run_in_order_after_the_result_is_there() {
     for runtime in Loop::both() {
         let (reply, asked) = oneshot::channel::<()>();
         let (said, heard) = mpsc::channel();
-        let call = runtime.bridge().run_coroutine_threadsafe(async move { asked.await.is_ok() });
+        let bridge = runtime.bridge();
+        let call = bridge.run_coroutine_threadsafe(async move { asked.await.is_ok() });
         for n in 0..3 {
             let said = said.clone();
             call.add_done_callback(move |state| said.send((n, state)).unwrap());
@@ -159,10 +160,71 @@ fn done_callbacks_run_in_order_after_the_result_is_there() {
             assert_eq!(heard.recv_timeout(LONG).unwrap(), (n, FutureState::Finished));
             assert!(call.is_done());
         }
+        // Until the last one has returned, a late one would run behind it.
+        assert!(bridge.close_blocking(LONG).is_clean());
         let here = thread::current().id();
         let (late, came) = mpsc::channel();
         call.add_done_callback(move |_| late.send(thread::current().id()).unwrap());
         assert_eq!(came.try_recv(), Ok(here));
+    }
+}
+
+/// One that is registered while an earlier one runs keeps its place behind those in between.
+#[test]
+fn done_callbacks_run_in_order_of_registration() {
+    let runtime = Loop::multi(1);
+    let (go, gone) = oneshot::channel::<()>();
+    let call = runtime.bridge().run_coroutine_threadsafe(async move { gone.await.unwrap() });
+    let (order, seen) = mpsc::channel();
+    let (began, begun) = mpsc::channel();
+    let (release, held) = mpsc::channel::<()>();
+    let [first, second, third] = [order.clone(), order.clone(), order];
+    call.add_done_callback(move |_| {
+        first.send(1).unwrap();
+        began.send(()).unwrap();
+        let _ = held.recv_timeout(LONG);
+    });
+    call.add_done_callback(move |_| second.send(2).unwrap());
+    go.send(()).unwrap();
+    begun.recv_timeout(LONG).unwrap();
+    call.add_done_callback(move |_| third.send(3).unwrap());
+    drop(release);
+    assert_eq!(seen.iter().collect::<Vec<_>>(), [1, 2, 3]);
+}
+
+/// A value whose destructor needs the loop, or panics, may be left unread, and dropped by the loop or
+/// by the thread that drops the future.
+#[test]
+fn a_value_that_nobody_reads_may_need_the_loop_or_panic_in_its_drop() {
+    struct NeedsTheLoop(mpsc::Sender<bool>);
+    impl Drop for NeedsTheLoop {
+        fn drop(&mut self) {
+            let spawned = tokio::runtime::Handle::try_current().is_ok();
+            let _ = self.0.send(spawned);
+            if spawned {
+                drop(tokio::spawn(async {}));
+            }
+            panic!("a destructor's own fault");
+        }
+    }
+    for runtime in Loop::both() {
+        let bridge = runtime.bridge();
+        let (said, heard) = mpsc::channel();
+        let (go, gone) = oneshot::channel::<()>();
+        let value = NeedsTheLoop(said.clone());
+        drop(bridge.run_coroutine_threadsafe(async move {
+            let _ = gone.await;
+            value
+        }));
+        go.send(()).unwrap();
+        assert!(heard.recv_timeout(LONG).unwrap(), "dropped on the loop, inside its context");
+        let value = NeedsTheLoop(said);
+        let mut call = bridge.run_coroutine_threadsafe(async move { value });
+        call.wait(LONG).unwrap();
+        drop(call);
+        heard.recv_timeout(LONG).unwrap();
+        assert_eq!(bridge.run_coroutine_threadsafe(async { 1 }).result(LONG).unwrap(), 1);
+        assert!(bridge.close_blocking(LONG).is_clean());
     }
 }
 
@@ -198,6 +260,26 @@ fn wait_and_as_completed_end_when_a_close_gives_their_calls_up() {
             yielding.join().unwrap();
         });
     }
+}
+
+/// The same wait, timed out behind a task that blocks the loop, doesn't blame a missing driver.
+#[test]
+fn a_timeout_behind_a_task_that_blocks_the_loop_says_so() {
+    let runtime = Loop::current();
+    let bridge = runtime.bridge();
+    bridge.run_coroutine_threadsafe(async {}).result(LONG).unwrap();
+    let (entered, begun) = mpsc::channel();
+    let (release, blocked) = mpsc::channel::<()>();
+    runtime.handle().spawn(async move {
+        entered.send(()).unwrap();
+        let _ = blocked.recv_timeout(LONG);
+    });
+    begun.recv_timeout(LONG).unwrap();
+    let mut call = bridge.run_coroutine_threadsafe(async {});
+    let said = call.result(SHORT).unwrap_err().to_string();
+    assert!(said.contains("or something blocks it"), "{said}");
+    release.send(()).unwrap();
+    call.result(LONG).unwrap();
 }
 
 /// C11, C13: a panicking callback is contained and the next still runs.

@@ -10,7 +10,7 @@ use std::future::{pending, poll_fn};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 use tokio::sync::oneshot;
 
 /// A waker that counts.
@@ -122,4 +122,90 @@ fn a_waker_that_outlives_its_call_keeps_nothing_alive() {
         waker.wake();
         assert!(given.try_iter().next().is_none());
     }
+}
+
+/// A waker whose clone runs a hook, as that of an executor written by hand may.
+#[allow(unsafe_code)]
+fn waker_that_runs_on_clone(hook: impl Fn() + Send + Sync + 'static) -> Waker {
+    type Hook = Box<dyn Fn() + Send + Sync>;
+    fn clone(data: *const ()) -> RawWaker {
+        // SAFETY: `data` is the hook below, which is never freed.
+        unsafe { (*data.cast::<Hook>())() };
+        RawWaker::new(data, &TABLE)
+    }
+    fn nothing(_: *const ()) {}
+    static TABLE: RawWakerVTable = RawWakerVTable::new(clone, nothing, nothing, nothing);
+    let hook: Hook = Box::new(hook);
+    let hook: &'static Hook = Box::leak(Box::new(hook));
+    // SAFETY: the functions treat the data as the shared hook that it is, from any thread.
+    unsafe { Waker::from_raw(RawWaker::new(std::ptr::from_ref(hook).cast(), &TABLE)) }
+}
+
+/// No lock of the call is held while users' wakers are cloned: the clone may look at the call.
+#[test]
+fn a_waker_whose_clone_cancels_the_call_does_not_hang() {
+    let runtime = Loop::multi(1);
+    let mut call = runtime.bridge().run_coroutine_threadsafe(pending::<()>());
+    eventually("it waits", || call.is_running());
+    let canceller = call.canceller();
+    let waker = waker_that_runs_on_clone(move || _ = canceller.cancel());
+    let (polled, is_polled) = mpsc::channel();
+    let poller = std::thread::spawn(move || {
+        let pending = Pin::new(&mut call).poll(&mut Context::from_waker(&waker)).is_pending();
+        polled.send(pending).unwrap();
+        call.wait(LONG).unwrap();
+        assert!(call.is_cancelled());
+    });
+    is_polled.recv_timeout(LONG).unwrap();
+    poller.join().unwrap();
+}
+
+/// The panic is the poll's, and the call can be waited for afterwards.
+#[test]
+fn a_waker_whose_clone_panics_leaves_the_call_usable() {
+    let runtime = Loop::multi(1);
+    let (reply, asked) = oneshot::channel();
+    let mut call = runtime.bridge().run_coroutine_threadsafe(async { asked.await.unwrap() });
+    let waker = waker_that_runs_on_clone(|| panic!("out of wakers"));
+    let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        Pin::new(&mut call).poll(&mut Context::from_waker(&waker)).is_ready()
+    }));
+    assert!(polled.is_err());
+    reply.send(7).unwrap();
+    assert_eq!(call.result(LONG).unwrap(), 7);
+}
+
+/// As tokio's own handles, calls that are done use the task's budget up: a task that awaits a hundred
+/// thousand of them lets others run.
+#[test]
+fn a_task_that_awaits_finished_calls_lets_others_run() {
+    let runtime = Loop::multi(1);
+    let bridge = callbridge::Bridge::builder(runtime.handle()).unbounded().build();
+    let mut calls: Vec<_> =
+        (0..20_000).map(|_| bridge.run_coroutine_threadsafe(async {})).collect();
+    for call in &mut calls {
+        call.wait(LONG).unwrap();
+    }
+    let own = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let turns = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&turns);
+    let seen = own.block_on(async move {
+        let others = tokio::spawn(async move {
+            loop {
+                counted.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        });
+        let awaits = tokio::spawn(async move {
+            let before = turns.load(Ordering::Relaxed);
+            for call in calls {
+                call.await.unwrap();
+            }
+            turns.load(Ordering::Relaxed) - before
+        });
+        let seen = awaits.await.unwrap();
+        others.abort();
+        seen
+    });
+    assert!(seen >= 20_000 / 256, "another task had {seen} turns");
 }

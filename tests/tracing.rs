@@ -108,3 +108,29 @@ fn a_panic_in_the_loss_hook_is_reported() {
     drop(frames);
     assert_eq!(events.with("the hook's own fault"), 1);
 }
+
+/// Fire and forget: Rust can't tell of a value that it is an error, so whoever detaches says so.
+#[test]
+fn an_error_that_a_detached_call_ends_with_is_reported() {
+    let events = events();
+    for runtime in Loop::both() {
+        let bridge = runtime.bridge();
+        // It ends after, and before, the detaching.
+        let (go, gone) = tokio::sync::oneshot::channel::<()>();
+        let late = bridge.run_coroutine_threadsafe(async {
+            let _ = gone.await;
+            Err::<(), _>("disk 4711 full")
+        });
+        late.detach();
+        go.send(()).unwrap();
+        let mut early = bridge.run_coroutine_threadsafe(async { Err::<(), _>("disk 4712 full") });
+        early.wait(LONG).unwrap();
+        early.detach();
+        bridge.run_coroutine_threadsafe(async { Ok::<_, String>("disk 4713 fine") }).detach();
+        // A plain drop says nothing of it.
+        drop(bridge.run_coroutine_threadsafe(async { Err::<(), _>("disk 4714 full") }));
+        assert!(bridge.close_blocking(LONG).is_clean(), "its reports included");
+    }
+    let of = |disk| events.with(disk);
+    assert_eq!((of("4711"), of("4712"), of("4713"), of("4714")), (2, 2, 0, 0));
+}
