@@ -55,8 +55,10 @@ impl Place {
     }
 }
 
+type Method = fn(&Place) -> Verdict;
+
 /// Every method of the crate that blocks, on something that doesn't come by itself.
-const METHODS: &[(&str, fn(&Place) -> Verdict)] = &[
+const METHODS: &[(&str, Method)] = &[
     ("BlockingFuture::result", |_| by_result(never().result(SHORT))),
     ("BlockingFuture::wait", |_| by_result(never().wait(SHORT))),
     ("BlockingFuture::cancel_and_wait", |_| by_result(never().cancel_and_wait(SHORT))),
@@ -283,6 +285,7 @@ fn by_result<T>(result: Result<T, ResultError>) -> Verdict {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "what a method returned")]
 fn by_wait<T>(result: Result<T, WaitError>) -> Verdict {
     match result {
         Err(WaitError::WouldDeadlock) => Refused,
