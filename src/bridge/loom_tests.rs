@@ -1,245 +1,382 @@
-//! Model checks of the limit and of the run queue.
+//! Model checks of calls, over the real core: its suspended calls, its end, and who waits for it.
+//!
+//! Each task has a thread of its own, on which it is polled whenever it is woken, and dropped. That
+//! a task is woken while it waits to be polled shows as a wake that comes before its thread sleeps.
 
-use super::ledger::{Ledger, Refusal};
-use super::run_queue::{From, Help, Next, RunQueue};
-use crate::sync::{Deadline, Woken, with_parker};
-use loom::thread;
-use std::sync::Arc;
+use super::task::Task;
+use super::*;
+use crate::future::{Origin, promise_of};
+use crate::sync::{Monitor, park_until};
+use loom::thread::{self, JoinHandle};
+use std::future::pending;
+use std::pin::pin;
+use std::sync::LazyLock;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
+use tokio::runtime::{Builder, Runtime};
 
-#[test]
-fn a_freed_slot_lets_a_waiting_submitter_in() {
-    loom::model(|| {
-        let ledger = Arc::new(Ledger::new(1));
-        ledger.try_admit().unwrap();
-        let waiting = Arc::clone(&ledger);
-        let submitter = thread::spawn(move || {
-            waiting.admit(Deadline::Never).unwrap();
-            waiting.release(None);
-        });
-        ledger.release(None);
-        submitter.join().unwrap();
-        let stats = ledger.stats();
-        assert!(stats.balances() && stats.in_flight == 0 && stats.finished == 2);
-    });
+/// A core whose loop is loom's threads; the runtime only gives it a handle.
+fn core(limit: usize) -> Arc<Core> {
+    static RUNTIME: LazyLock<Runtime> =
+        LazyLock::new(|| Builder::new_current_thread().build().unwrap());
+    Core::new(Bridge::builder(RUNTIME.handle().clone()).max_in_flight(limit))
 }
 
-#[test]
-fn two_waiting_submitters_and_one_slot_at_a_time() {
-    loom::model(|| {
-        let ledger = Arc::new(Ledger::new(1));
-        let inside = Arc::new(AtomicUsize::new(1));
-        ledger.try_admit().unwrap();
-        let submitters = [(); 2].map(|()| {
-            let (ledger, inside) = (Arc::clone(&ledger), Arc::clone(&inside));
-            thread::spawn(move || {
-                ledger.admit(Deadline::Never).unwrap();
-                assert_eq!(inside.fetch_add(1, SeqCst), 0);
-                inside.fetch_sub(1, SeqCst);
-                ledger.release(None);
-            })
-        });
-        inside.fetch_sub(1, SeqCst);
-        ledger.release(None);
-        submitters.into_iter().for_each(|submitter| submitter.join().unwrap());
-        assert_eq!(ledger.stats().high_water, 1);
-    });
+fn submit<F>(core: &Arc<Core>, future: F) -> BlockingFuture<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    core.admit(Deadline::Never).unwrap();
+    core.start(future)
 }
 
-#[test]
-fn close_releases_every_waiting_submitter() {
-    loom::model(|| {
-        let ledger = Arc::new(Ledger::new(1));
-        ledger.try_admit().unwrap();
-        let submitters = [(); 2].map(|()| {
-            let ledger = Arc::clone(&ledger);
-            thread::spawn(move || assert_eq!(ledger.admit(Deadline::Never), Err(Refusal::Closed)))
-        });
-        ledger.close();
-        submitters.into_iter().for_each(|submitter| submitter.join().unwrap());
-    });
+fn call<F: Future>(core: &Core, future: F) -> Result<F::Output, ResultError> {
+    core.call(future, Deadline::Never, None, Location::caller())
 }
 
-#[test]
-fn a_release_and_a_close_race_for_a_waiting_submitter() {
-    loom::model(|| {
-        let ledger = Arc::new(Ledger::new(1));
-        ledger.try_admit().unwrap();
-        let waiting = Arc::clone(&ledger);
-        let submitter = thread::spawn(move || match waiting.admit(Deadline::Never) {
-            Ok(()) => waiting.release(None),
-            Err(refusal) => assert_eq!(refusal, Refusal::Closed),
-        });
-        let closing = Arc::clone(&ledger);
-        let closer = thread::spawn(move || closing.close());
-        ledger.release(None);
-        submitter.join().unwrap();
-        closer.join().unwrap();
-        assert_eq!(ledger.wait_drained(Deadline::Never), 0);
-        assert!(ledger.stats().balances());
-    });
-}
+/// What a call waits for.
+#[derive(Clone)]
+struct Gate(Arc<Monitor<bool>>);
 
-#[test]
-fn the_last_release_wakes_whoever_waits_for_the_drain() {
-    loom::model(|| {
-        let ledger = Arc::new(Ledger::new(2));
-        ledger.try_admit().unwrap();
-        ledger.try_admit().unwrap();
-        let calls = [(); 2].map(|()| {
-            let ledger = Arc::clone(&ledger);
-            thread::spawn(move || ledger.release(None))
-        });
-        ledger.close();
-        assert_eq!(ledger.wait_drained(Deadline::Never), 0);
-        calls.into_iter().for_each(|call| call.join().unwrap());
-    });
-}
+impl Gate {
+    fn new() -> Self {
+        Gate(Arc::new(Monitor::new(false)))
+    }
 
-type Queue = RunQueue<usize, ()>;
+    fn open_on_thread(&self) -> JoinHandle<()> {
+        let gate = self.clone();
+        thread::spawn(move || gate.0.change(|open| *open = true))
+    }
 
-/// A driver that stays until it was told to leave; adds up what it polled.
-fn drive(queue: &Arc<Queue>, in_flight: &(impl Fn() -> usize + Sync), polled: &Arc<AtomicUsize>) {
-    with_parker(|parker| {
-        let Some(mut place) = queue.enter(From::Outside) else { return };
-        loop {
-            match queue.next(&mut place, parker.waker(), || false, |_| (), in_flight) {
-                Next::Poll(item, help) => {
-                    give(queue, help, polled);
-                    polled.fetch_add(item, SeqCst);
-                }
-                Next::Sleep => assert_eq!(parker.park(Deadline::Never), Woken::Notified),
-                Next::Linger => unreachable!("nobody asked for it"),
-                Next::Leave => return,
-            }
-        }
-    });
-}
-
-/// Does what is to be done; a driver that is asked for leaves when it finds nothing.
-fn give(queue: &Arc<Queue>, help: Help, polled: &Arc<AtomicUsize>) {
-    match help {
-        Help::Wake(waker) => waker.wake(),
-        Help::Spawn(from) => {
-            let (queue, polled) = (Arc::clone(queue), Arc::clone(polled));
-            thread::spawn(move || {
-                let Some(mut place) = queue.enter(from) else { return };
-                let noop = std::task::Waker::noop();
-                while let Next::Poll(item, _) = queue.next(&mut place, noop, || true, |_| (), || 1)
-                {
-                    polled.fetch_add(item, SeqCst);
-                }
-            });
-        }
-        Help::None => {}
+    async fn opened(&self) {
+        self.0.until(|open| open.then_some(())).await;
     }
 }
 
-/// One driver, there from the start.
+fn assert_closed<T: fmt::Debug>(result: Result<T, ResultError>) {
+    assert!(matches!(result, Err(ResultError::LoopClosed)), "{result:?}");
+}
+
+/// Nothing is in flight, and every call is counted.
+fn assert_ended(core: &Core, calls: u64) {
+    let stats = core.stats();
+    assert!(stats.balances(), "{stats:?}");
+    assert_eq!((stats.submitted, stats.in_flight), (calls, 0), "{stats:?}");
+}
+
 #[test]
-fn no_pushed_item_is_left_behind_by_a_driver_that_goes_to_sleep() {
+fn a_suspended_call_is_released_by_an_abort() {
     loom::model(|| {
-        let queue = Arc::new(Queue::new(1, false));
-        let polled = Arc::new(AtomicUsize::new(0));
-        ask_for_the_first_driver(&queue);
-        let driver = {
-            let (queue, polled) = (Arc::clone(&queue), Arc::clone(&polled));
-            thread::spawn(move || {
-                let total = Arc::clone(&polled);
-                drive(&queue, &move || usize::from(total.load(SeqCst) != 3), &polled);
-            })
-        };
-        let pusher = {
-            let (queue, polled) = (Arc::clone(&queue), Arc::clone(&polled));
-            thread::spawn(move || give(&queue, queue.push(1, From::Outside).unwrap(), &polled))
-        };
-        give(&queue, queue.push(2, From::Outside).unwrap(), &polled);
-        pusher.join().unwrap();
-        queue.abandon().into_iter().for_each(std::task::Waker::wake);
-        driver.join().unwrap();
-        assert_eq!(polled.load(SeqCst), 3);
+        let core = core(1);
+        let mut waiting = submit(&core, pending::<()>());
+        core.abort();
+        assert_closed(waiting.result(None));
+        assert_ended(&core, 1);
     });
 }
 
-/// What the bridge does when it is made: the driver to come counts as notified.
-fn ask_for_the_first_driver(queue: &Arc<Queue>) {
-    assert!(matches!(queue.first_driver(), Help::Spawn(From::Outside)));
-}
-
+/// Between its wake and its poll a call is known to nobody but the loop.
 #[test]
-fn an_item_pushed_while_the_queue_dies_is_polled_taken_out_or_given_back() {
+fn a_call_that_is_woken_at_the_moment_of_an_abort_is_released() {
     loom::model(|| {
-        let queue = Arc::new(Queue::new(1, false));
-        let polled = Arc::new(AtomicUsize::new(0));
-        ask_for_the_first_driver(&queue);
-        let driver = {
-            let (queue, polled) = (Arc::clone(&queue), Arc::clone(&polled));
-            thread::spawn(move || drive(&queue, &|| 1, &polled))
-        };
-        let pusher = {
-            let (queue, polled) = (Arc::clone(&queue), Arc::clone(&polled));
-            thread::spawn(move || match queue.push(1, From::Outside) {
-                Ok(help) => {
-                    give(&queue, help, &polled);
-                    0
-                }
-                Err(item) => item,
+        let (core, gate) = (core(1), Gate::new());
+        let mut waiting = {
+            let gate = gate.clone();
+            submit(&core, async move {
+                gate.opened().await;
+                pending::<()>().await;
             })
         };
-        let remains = queue.kill();
-        remains.wakers.into_iter().for_each(std::task::Waker::wake);
-        let given_back = pusher.join().unwrap();
-        driver.join().unwrap();
-        assert_eq!(polled.load(SeqCst) + given_back + remains.ready.iter().sum::<usize>(), 1);
+        let opener = gate.open_on_thread();
+        core.abort();
+        assert_closed(waiting.result(None));
+        opener.join().unwrap();
+        assert_ended(&core, 1);
     });
 }
 
-/// A second driver steals from the first one's seat what a slow poll keeps waiting.
 #[test]
-fn an_item_behind_a_slow_poll_is_taken_by_another_driver() {
+fn a_cancel_reaches_a_call_that_suspends() {
     loom::model(|| {
-        let queue = Arc::new(Queue::new(2, true));
-        ask_for_the_first_driver(&queue);
-        for item in [1, 2, 3] {
-            drop(queue.push(item, From::Outside));
+        let core = core(1);
+        let mut waiting = submit(&core, pending::<()>());
+        assert!(waiting.cancel());
+        assert!(matches!(waiting.result(None), Err(ResultError::Cancelled)));
+        assert_ended(&core, 1);
+    });
+}
+
+#[test]
+fn a_cancel_races_the_suspension_and_the_end() {
+    loom::model(|| {
+        let (core, gate) = (core(1), Gate::new());
+        let mut waiting = {
+            let gate = gate.clone();
+            submit(&core, async move { gate.opened().await })
+        };
+        let opener = gate.open_on_thread();
+        let asked = waiting.cancel();
+        match waiting.result(None) {
+            Ok(()) => {}
+            Err(error) => assert!(asked && matches!(error, ResultError::Cancelled), "{error}"),
         }
-        let mut slow = queue.enter(From::Outside).unwrap();
-        let noop = std::task::Waker::noop();
-        let first = queue.next(&mut slow, noop, || false, |_| (), || 1);
-        assert!(matches!(first, Next::Poll(1, _)));
-        let other = {
-            let queue = Arc::clone(&queue);
-            thread::spawn(move || {
-                let mut place = queue.enter(From::Outside).unwrap();
-                let mut sum = 0;
-                while let Next::Poll(item, _) =
-                    queue.next(&mut place, std::task::Waker::noop(), || true, |_| (), || 1)
-                {
-                    sum += item;
-                }
-                sum
-            })
+        opener.join().unwrap();
+        assert_ended(&core, 1);
+    });
+}
+
+/// A cancel looks for a call under its old place, where the next one may stand.
+#[test]
+fn a_late_cancel_does_no_harm_to_the_next_call() {
+    loom::model(|| {
+        let (core, gate) = (core(2), Gate::new());
+        let waiting = submit(&core, pending::<()>());
+        let canceller = waiting.canceller();
+        let cancels = thread::spawn(move || canceller.cancel());
+        let mut next = {
+            let gate = gate.clone();
+            submit(&core, async move { gate.opened().await })
         };
-        assert_eq!(other.join().unwrap(), 5);
+        gate.0.change(|open| *open = true);
+        assert!(next.result(None).is_ok());
+        cancels.join().unwrap();
     });
 }
 
 #[test]
-fn suspended_work_is_woken_by_the_queues_death_or_told_of_it() {
+fn a_cancel_and_an_abort_race_for_a_call() {
     loom::model(|| {
-        let queue = Arc::new(Queue::new(1, false));
-        let suspender = {
-            let queue = Arc::clone(&queue);
-            thread::spawn(move || {
-                with_parker(|parker| {
-                    if queue.suspend(parker.waker().clone()).is_some() {
-                        assert_eq!(parker.park(Deadline::Never), Woken::Notified);
-                    }
-                });
+        let core = core(1);
+        let mut waiting = submit(&core, pending::<()>());
+        let aborter = {
+            let core = Arc::clone(&core);
+            thread::spawn(move || core.abort())
+        };
+        waiting.cancel();
+        let ended = waiting.result(None);
+        assert!(matches!(ended, Err(ResultError::Cancelled | ResultError::LoopClosed)));
+        aborter.join().unwrap();
+        assert_ended(&core, 1);
+    });
+}
+
+#[test]
+fn close_waits_until_the_result_is_there_and_its_callback_has_run() {
+    loom::model(|| {
+        let core = core(1);
+        let mut ready = submit(&core, async { 7 });
+        let runs = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&runs);
+        ready.add_done_callback(move |_| {
+            counted.fetch_add(1, SeqCst);
+        });
+        core.begin_close();
+        core.wait_idle(Deadline::Never).unwrap();
+        assert_eq!(runs.load(SeqCst), 1);
+        match ready.try_result() {
+            // The close may have come before the first poll: it drains what is in flight, though.
+            Some(result) => assert_eq!(result.unwrap(), 7),
+            None => panic!("in flight after the close"),
+        }
+        assert_ended(&core, 1);
+    });
+}
+
+#[test]
+fn the_last_of_two_calls_wakes_whoever_closes() {
+    loom::model(|| {
+        let core = core(2);
+        let calls = [1, 2].map(|n| submit(&core, async move { n }));
+        core.begin_close();
+        core.wait_idle(Deadline::Never).unwrap();
+        for (call, n) in calls.into_iter().zip(1..) {
+            assert_eq!({ call }.try_result().unwrap().unwrap(), n);
+        }
+        assert_ended(&core, 2);
+    });
+}
+
+#[test]
+fn a_close_and_an_end_race_for_who_waits_for_room() {
+    loom::model(|| {
+        let core = core(1);
+        let mut first = submit(&core, async { 1 });
+        let submitter = {
+            let core = Arc::clone(&core);
+            thread::spawn(move || match core.admit(Deadline::Never) {
+                Ok(()) => {
+                    core.end(None, None);
+                    core.settled();
+                }
+                Err(refused) => assert!(matches!(refused, SubmitError::Closed(())), "{refused:?}"),
             })
         };
-        queue.kill().wakers.into_iter().for_each(std::task::Waker::wake);
-        suspender.join().unwrap();
+        core.begin_close();
+        core.wait_idle(Deadline::Never).unwrap();
+        assert_eq!(first.try_result().unwrap().unwrap(), 1);
+        submitter.join().unwrap();
+        assert!(core.stats().balances());
+        assert!(matches!(core.admit(Deadline::Now), Err(SubmitError::Closed(()))));
+    });
+}
+
+#[test]
+fn a_close_releases_who_waits_for_room_in_vain() {
+    loom::model(|| {
+        let core = core(1);
+        core.admit(Deadline::Now).unwrap();
+        let submitter = {
+            let core = Arc::clone(&core);
+            thread::spawn(move || core.admit(Deadline::Never))
+        };
+        core.begin_close();
+        assert!(matches!(submitter.join().unwrap(), Err(SubmitError::Closed(()))));
+    });
+}
+
+#[test]
+fn an_abort_releases_a_call_that_its_thread_polls() {
+    loom::model(|| {
+        let (core, gate) = (core(1), Gate::new());
+        let caller = {
+            let (core, gate) = (Arc::clone(&core), gate.clone());
+            thread::spawn(move || {
+                assert_closed(call(&core, async {
+                    gate.opened().await;
+                    pending::<()>().await;
+                }));
+            })
+        };
+        let opener = gate.open_on_thread();
+        core.abort();
+        core.wait_idle(Deadline::Never).unwrap();
+        caller.join().unwrap();
+        opener.join().unwrap();
+        assert!(core.stats().balances());
+    });
+}
+
+#[test]
+fn a_close_waits_for_a_call_that_its_thread_polls() {
+    loom::model(|| {
+        let (core, gate) = (core(1), Gate::new());
+        let caller = {
+            let (core, gate) = (Arc::clone(&core), gate.clone());
+            thread::spawn(move || call(&core, gate.opened()))
+        };
+        let opener = gate.open_on_thread();
+        core.begin_close();
+        core.wait_idle(Deadline::Never).unwrap();
+        assert_eq!(core.limiter.in_use(), 0);
+        match caller.join().unwrap() {
+            Ok(()) => assert_ended(&core, 1),
+            refused => assert_closed(refused),
+        }
+        opener.join().unwrap();
+    });
+}
+
+#[test]
+fn another_thread_cancels_a_call_that_its_thread_polls() {
+    loom::model(|| {
+        let core = core(1);
+        let token = CancellationToken::new();
+        let cancels = {
+            let token = token.clone();
+            thread::spawn(move || token.cancel())
+        };
+        let place = Location::caller();
+        let cancelled = core.call(pending::<()>(), Deadline::Never, Some(&token), place);
+        assert!(matches!(cancelled, Err(ResultError::Cancelled)));
+        cancels.join().unwrap();
+        assert_ended(&core, 1);
+    });
+}
+
+#[test]
+fn a_done_callback_runs_once_however_late_it_comes() {
+    loom::model(|| {
+        let core = core(1);
+        let call = submit(&core, async {});
+        let runs = Arc::new(AtomicUsize::new(0));
+        let callbacks = [(); 2].map(|()| {
+            let runs = Arc::clone(&runs);
+            move |state| {
+                assert_eq!(state, crate::FutureState::Finished);
+                runs.fetch_add(1, SeqCst);
+            }
+        });
+        callbacks.into_iter().for_each(|callback| call.add_done_callback(callback));
+        core.begin_close();
+        core.wait_idle(Deadline::Never).unwrap();
+        assert_eq!(runs.load(SeqCst), 2);
+    });
+}
+
+/// The loop holds the task and never polls it again.
+#[test]
+fn whoever_waits_is_released_when_the_call_is_given_up() {
+    loom::model(|| {
+        let core = core(1);
+        core.admit(Deadline::Now).unwrap();
+        let (promise, mut waiting) = promise_of(Arc::clone(&core) as Arc<dyn Origin>);
+        let task = Task::new(pending::<()>(), promise);
+        let waiter = thread::spawn(move || {
+            assert_closed(waiting.result(None));
+            waiting
+        });
+        core.give_up();
+        let mut waiting = waiter.join().unwrap();
+        // The loop goes at last.
+        drop(task);
+        assert_closed(waiting.result(None));
+        assert_ended(&core, 1);
+    });
+}
+
+#[test]
+fn a_task_that_awaits_a_call_is_released_when_it_is_given_up() {
+    loom::model(|| {
+        let core = core(1);
+        core.admit(Deadline::Now).unwrap();
+        let (promise, waiting) = promise_of::<()>(Arc::clone(&core) as Arc<dyn Origin>);
+        let awaiter = thread::spawn(move || {
+            let mut waiting = pin!(waiting);
+            let ended = park_until(Deadline::Never, |cx| waiting.as_mut().poll(cx));
+            assert_closed(ended.unwrap());
+        });
+        core.give_up();
+        awaiter.join().unwrap();
+        drop(promise);
+    });
+}
+
+/// A task that its runtime drops releases whoever waits for it.
+#[test]
+fn the_drop_of_a_task_races_a_cancel_and_a_close() {
+    loom::model(|| {
+        let core = core(1);
+        core.admit(Deadline::Now).unwrap();
+        let (promise, mut waiting) = promise_of(Arc::clone(&core) as Arc<dyn Origin>);
+        let task = Task::new(pending::<()>(), promise);
+        let runtime = thread::spawn(move || drop(task));
+        waiting.cancel();
+        core.begin_close();
+        core.wait_idle(Deadline::Never).unwrap();
+        let ended = waiting.try_result().unwrap();
+        assert!(matches!(ended, Err(ResultError::Cancelled | ResultError::LoopClosed)));
+        runtime.join().unwrap();
+        assert_ended(&core, 1);
+    });
+}
+
+/// The task that watches the loop ends with the last bridge: loom waits for it.
+#[test]
+fn the_watch_ends_with_the_last_bridge() {
+    loom::model(|| {
+        let core = core(1);
+        core.watch_loop();
+        core.release();
     });
 }

@@ -5,11 +5,11 @@
 //! A lost wake-up shows as a deadlock, a lost frame as a wrong sum or as books that don't balance.
 
 use super::*;
-use crate::sync::{Deadline, with_parker};
+use crate::sync::{Deadline, park_until};
 use loom::thread::{self, JoinHandle};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 fn model(check: impl Fn() + Send + Sync + 'static) {
     loom::model::Builder::new().check(check);
@@ -32,15 +32,7 @@ fn read_all(frames: &mut FrameStream<u64>) -> Vec<u64> {
 
 fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
-    with_parker(|parker| {
-        let mut cx = Context::from_waker(parker.waker());
-        loop {
-            if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
-                return output;
-            }
-            parker.park(Deadline::Never);
-        }
-    })
+    park_until(Deadline::Never, |cx| future.as_mut().poll(cx)).expect("there is no deadline")
 }
 
 fn assert_balanced(stats: &Stats) {

@@ -1,10 +1,9 @@
 //! Model checks of who looks at a pool's queue next, of the limiter, and of the token.
 
 use super::crew::{Crew, Next, Order, Seat};
-use super::limiter::CapacityLimiter;
 use super::token::{CancelToken, Signal, Signalled};
 use crate::sync::prim::{Mutex, lock};
-use crate::sync::{Deadline, Parker, Woken};
+use crate::sync::{Deadline, Parker, Woken, park_until};
 use loom::thread;
 use std::collections::VecDeque;
 use std::future::Future;
@@ -12,7 +11,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
-use std::task::{Context, Poll};
 
 type Job = Box<dyn FnOnce(&Desk) + Send>;
 
@@ -62,7 +60,8 @@ impl Pool {
     fn close(&self) {
         lock(&self.queue).1 = true;
         self.crew.close().into_iter().for_each(std::task::Waker::wake);
-        self.crew.wait_gone(Deadline::Never);
+        let mut gone = pin!(self.crew.gone());
+        park_until(Deadline::Never, |cx| gone.as_mut().poll(cx));
     }
 }
 
@@ -198,38 +197,6 @@ fn a_watcher_that_is_relied_on_looks_again() {
         assert_eq!(pool.queued(), 1);
         assert_eq!(next, Next::Look { searching: true }, "called: nobody else is active");
         assert_eq!(parker.park(Deadline::Never), Woken::Notified);
-    });
-}
-
-#[test]
-fn a_freed_permit_reaches_a_waiter_or_the_next() {
-    loom::model(|| {
-        let limiter = CapacityLimiter::new(1);
-        let permit = limiter.try_acquire().unwrap();
-        let waiting = limiter.clone();
-        let waiter = thread::spawn(move || {
-            let parker = Parker::new();
-            let mut acquire = pin!(waiting.acquire());
-            let mut context = Context::from_waker(parker.waker());
-            loop {
-                match acquire.as_mut().poll(&mut context) {
-                    Poll::Ready(permit) => return drop(permit),
-                    Poll::Pending => drop(parker.park(Deadline::Never)),
-                }
-            }
-        });
-        let leaving = limiter.clone();
-        let leaver = thread::spawn(move || {
-            let parker = Parker::new();
-            let mut context = Context::from_waker(parker.waker());
-            let mut acquire = Box::pin(leaving.acquire());
-            let _ = acquire.as_mut().poll(&mut context);
-        });
-        drop(permit);
-        waiter.join().unwrap();
-        leaver.join().unwrap();
-        let stats = limiter.stats();
-        assert_eq!((stats.in_use, stats.waiting), (0, 0));
     });
 }
 

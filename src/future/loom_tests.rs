@@ -1,7 +1,6 @@
-//! Model checks of the parker and of a call's shared state: every interleaving of its two ends.
+//! Model checks of a call's shared state: every interleaving of its two ends.
 
 use super::*;
-use crate::sync::{Deadline, Woken, with_parker};
 use loom::thread;
 use std::future::Future;
 use std::sync::Arc;
@@ -11,38 +10,10 @@ use std::task::{Context, Poll, Wake, Waker};
 
 struct Place;
 
-impl Origin for Place {
-    fn turns(&self) -> u32 {
-        0
-    }
-}
+impl Origin for Place {}
 
 fn call() -> (Promise<usize>, BlockingFuture<usize>) {
-    promise(Arc::new(Place))
-}
-
-/// Waits as `result(None)` does, without asking tokio about the thread.
-fn wait_for(future: &mut BlockingFuture<usize>) -> Result<usize, ResultError> {
-    with_parker(|parker| {
-        while !future.register(parker.waker()) {
-            assert_eq!(parker.park(Deadline::Never), Woken::Notified);
-        }
-    });
-    future.try_result().expect("the wait is over")
-}
-
-#[test]
-fn a_wake_is_never_lost_by_the_parker() {
-    loom::model(|| {
-        with_parker(|parker| {
-            let wakers = [parker.waker().clone(), parker.waker().clone()];
-            let threads = wakers.map(|waker| thread::spawn(move || waker.wake()));
-            assert_eq!(parker.park(Deadline::Never), Woken::Notified);
-            for thread in threads {
-                thread.join().unwrap();
-            }
-        });
-    });
+    promise_of(Arc::new(Place))
 }
 
 #[test]
@@ -50,7 +21,7 @@ fn a_waiter_meets_a_value() {
     loom::model(|| {
         let (promise, mut future) = call();
         let work = thread::spawn(move || promise.resolve(Ok(7)));
-        assert_eq!(wait_for(&mut future).unwrap(), 7);
+        assert_eq!(future.result(None).unwrap(), 7);
         work.join().unwrap();
     });
 }
@@ -60,41 +31,39 @@ fn a_waiter_meets_a_dropped_promise() {
     loom::model(|| {
         let (promise, mut future) = call();
         let work = thread::spawn(move || drop(promise));
-        assert!(matches!(wait_for(&mut future), Err(ResultError::LoopClosed)));
+        assert!(matches!(future.result(None), Err(ResultError::LoopClosed)));
         work.join().unwrap();
     });
 }
 
-/// Invariant 4: the working side sees the cancel, by itself or by the nudge.
+/// Invariant 5: the working side sees the cancel, by itself or because it is told.
 #[test]
 fn a_cancel_reaches_work_that_is_about_to_suspend() {
-    struct Nudged(loom::sync::Mutex<bool>, loom::sync::Condvar);
-    impl Origin for Nudged {
-        fn turns(&self) -> u32 {
-            0
-        }
-        fn nudge(&self, place: u32) {
+    struct Told(loom::sync::Mutex<bool>, loom::sync::Condvar);
+    impl Origin for Told {
+        fn cancel(&self, place: u32) {
             assert_eq!(place, 5);
             *self.0.lock().unwrap() = true;
             self.1.notify_one();
         }
     }
     loom::model(|| {
-        let nudged = Arc::new(Nudged(loom::sync::Mutex::new(false), loom::sync::Condvar::new()));
-        let (promise, mut future) = promise(Arc::clone(&nudged) as Arc<dyn Origin>);
+        let told = Arc::new(Told(loom::sync::Mutex::new(false), loom::sync::Condvar::new()));
+        let origin = Arc::clone(&told) as Arc<dyn Origin>;
+        let (promise, mut future) = promise_of::<usize>(origin);
         let work = thread::spawn(move || {
             promise.start();
             if !promise.suspend(5) {
-                let mut seen = nudged.0.lock().unwrap();
+                let mut seen = told.0.lock().unwrap();
                 while !*seen {
-                    seen = nudged.1.wait(seen).unwrap();
+                    seen = told.1.wait(seen).unwrap();
                 }
             }
             assert!(promise.cancel_requested());
-            promise.resolve(Err(Failure::Cancelled));
+            promise.resolve(Err(ResultError::Cancelled));
         });
         assert!(future.cancel());
-        assert!(matches!(wait_for(&mut future), Err(ResultError::Cancelled)));
+        assert!(matches!(future.result(None), Err(ResultError::Cancelled)));
         work.join().unwrap();
     });
 }
@@ -110,7 +79,7 @@ fn cancels_race_each_other_and_the_end() {
         let asked = future.cancel();
         assert!(!(other.join().unwrap() && asked));
         work.join().unwrap();
-        assert_eq!(wait_for(&mut future).unwrap(), 1);
+        assert_eq!(future.result(None).unwrap(), 1);
     });
 }
 
@@ -140,7 +109,7 @@ fn a_value_that_meets_a_leaving_waiter_is_dropped_once() {
     }
     loom::model(|| {
         let drops = Arc::new(AtomicUsize::new(0));
-        let (promise, future) = promise(Arc::new(Place));
+        let (promise, future) = promise_of(Arc::new(Place));
         let counted = Counted(Arc::clone(&drops));
         let work = thread::spawn(move || promise.resolve(Ok(counted)));
         drop(future);

@@ -6,7 +6,11 @@ use std::pin::pin;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-pub(crate) fn spawn(_: &Handle, _name: &str, task: impl Future<Output = ()> + Send + 'static) {
+pub(crate) fn spawn(
+    _: &Handle,
+    _name: &str,
+    task: impl Future<Output = ()> + Send + 'static,
+) -> Option<JoinHandle<()>> {
     loom::thread::spawn(move || {
         let mut task = pin!(task);
         park_until(Deadline::Never, |cx| task.as_mut().poll(cx));

@@ -1,19 +1,24 @@
 //! The locks, atomics, threads and clock of the crate: std's, or those of a model checker.
 //!
-//! loom has no threads or clock here: its models bring their threads and wait without deadlines.
+//! loom has no clock, and thread-locals are the system's there, which all of a model's threads share.
 
 #[cfg(callbridge_shuttle)]
 pub(crate) use super::model::{Condvar, Instant};
 #[cfg(callbridge_loom)]
-pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, atomic};
+pub(crate) use loom::{
+    sync::{Condvar, Mutex, MutexGuard, atomic},
+    thread,
+};
 #[cfg(callbridge_shuttle)]
 pub(crate) use shuttle::sync::{Mutex, MutexGuard, atomic};
 #[cfg(callbridge_shuttle)]
 pub(crate) use shuttle::{thread, thread_local};
 #[cfg(not(any(callbridge_loom, callbridge_shuttle)))]
 pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, atomic};
+#[cfg(not(any(callbridge_loom, callbridge_shuttle)))]
+pub(crate) use std::thread;
 #[cfg(not(callbridge_shuttle))]
-pub(crate) use std::{thread, thread_local, time::Instant};
+pub(crate) use std::{thread_local, time::Instant};
 
 use std::sync::PoisonError;
 
