@@ -32,7 +32,7 @@ const DEPTH: usize = 3;
 fn check(model: fn()) {
     let schedules = std::env::var("CALLBRIDGE_SHUTTLE_SCHEDULES")
         .map_or(1_000, |number| number.parse().expect("a number of schedules"));
-    LazyLock::force(&RUNTIMES);
+    drop(handle());
     let mut config = Config::new();
     config.max_steps = MaxSteps::FailAfter(STEPS);
     config.stack_size = 128 * 1024;
@@ -43,15 +43,11 @@ fn check(model: fn()) {
     assert_eq!(Runner::new(pct, config).run(model), schedules);
 }
 
-/// Nothing runs on them; they only say whether a loop has one worker or several.
-static RUNTIMES: LazyLock<[Runtime; 2]> = LazyLock::new(|| {
-    let builders = [Builder::new_current_thread(), Builder::new_multi_thread()];
-    builders.map(|mut builder| builder.worker_threads(2).build().unwrap())
-});
-
-/// A loop whose tasks may run at once, or one whose tasks take turns.
-fn handle(elastic: bool) -> Handle {
-    RUNTIMES[usize::from(elastic)].handle().clone()
+/// A handle to the model's loop; nothing runs on the runtime that it comes from.
+fn handle() -> Handle {
+    static RUNTIME: LazyLock<Runtime> =
+        LazyLock::new(|| Builder::new_current_thread().build().unwrap());
+    RUNTIME.handle().clone()
 }
 
 /// How a call ended, as a tally notes it.

@@ -3,8 +3,8 @@
 //! The queue is unbounded: a wait for room sleeps inside async-channel, which shuttle can't see.
 
 use super::*;
-use crate::executor::{SubmitError, ThreadPool};
-use crate::{BlockingFuture, ResultError};
+use crate::executor::ThreadPool;
+use crate::{BlockingFuture, ResultError, SubmitError};
 use shuttle::future::block_on;
 use shuttle::thread;
 use std::time::Duration;
@@ -41,7 +41,7 @@ fn submit(pool: &ThreadPool, tally: &Tally) -> Option<BlockingFuture<Counted>> {
     } else {
         match pool.try_submit(job) {
             Ok(call) => Some(call),
-            Err(SubmitError::Refused(..)) => None,
+            Err(SubmitError::Closed(_) | SubmitError::Refused(..)) => None,
             Err(error) => panic!("{error}"),
         }
     };

@@ -25,7 +25,14 @@ pub(crate) struct Work {
     pub(crate) site: Site,
 }
 
+#[cfg(not(callbridge_shuttle))]
 static SLOTS: std::sync::Mutex<Vec<Weak<Slot>>> = std::sync::Mutex::new(Vec::new());
+
+// Of one execution: a lock of another one's isn't to be touched.
+#[cfg(callbridge_shuttle)]
+shuttle::lazy_static! {
+    static ref SLOTS: std::sync::Mutex<Vec<Weak<Slot>>> = std::sync::Mutex::new(Vec::new());
+}
 
 thread_local! {
     static SLOT: OnceCell<Arc<Slot>> = const { OnceCell::new() };
