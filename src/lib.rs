@@ -9,7 +9,8 @@
 //! |---|---|---|
 //! | a library that calls back from its own threads | [`channel()`] and a [`Sender`] in the callback | a [`FrameStream`] |
 //! | a thread that owns a blocking socket | a [`Listener`] over a source | frames as a stream, or an async handler whose answer the thread waits for |
-//! | a foreign thread that needs an answer from async code | [`Bridge::run_coroutine_threadsafe`] | a [`BlockingFuture`], `.result(timeout)` |
+//! | a foreign thread that needs an answer from async code now | [`Bridge::call`] | the value; the future is polled on that thread, and nobody is woken if it is ready |
+//! | the same with the answer later, or many at once | [`Bridge::run_coroutine_threadsafe`] | a [`BlockingFuture`], `.result(timeout)` |
 //! | an async program with blocking calls | [`to_thread`], [`ThreadPool`], [`DedicatedThread`] | awaitable results, bounded and cancellable |
 //! | a sync program that needs an async library | `ThreadRunner` | an event loop of your own: `run`, `enter_context`, `wrap_iter` |
 //!
@@ -30,7 +31,9 @@
 //!
 //! A runtime that goes away, a closed bridge, a dropped stream and a stopped listener release every
 //! thread that waits for them, with an error that says which it was. `close` and `shutdown` take a
-//! deadline and name what did not stop. `Drop` only signals.
+//! deadline and name what did not stop. `Drop` only signals. A call is a tokio task: a future that was
+//! submitted to a loop that nobody drives is dropped with its runtime, not by `close`, which releases
+//! whoever waits for it.
 //!
 //! # Features
 //!
@@ -56,14 +59,14 @@
 //!         sender.send(n).unwrap();
 //!     }
 //!     drop(sender);
-//!     let mut sum = bridge.run_coroutine_threadsafe(async move {
+//!     let sum = async {
 //!         let mut sum = 0;
 //!         while let Some(frame) = frames.recv().await {
 //!             sum += frame;
 //!         }
 //!         sum
-//!     });
-//!     sum.result(Duration::from_secs(5))
+//!     };
+//!     bridge.call(sum, Duration::from_secs(5))
 //! });
 //! assert_eq!(thread.join().unwrap().unwrap(), 6);
 //! # Ok::<(), std::io::Error>(())

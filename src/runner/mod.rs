@@ -458,8 +458,8 @@ impl ThreadRunner {
     ///
     /// # Errors
     ///
-    /// [`StartFailed`](ResultError::StartFailed), or [`LoopClosed`](ResultError::LoopClosed) when
-    /// the runner was closed before it ever started.
+    /// [`Refused`](ResultError::Refused) with a [`StartError`] inside when the loop couldn't be
+    /// started, or [`LoopClosed`](ResultError::LoopClosed) when the runner was closed before that.
     ///
     /// # Examples
     ///
