@@ -1,7 +1,7 @@
 //! A listener's thread from its source to the channel, or to a handler on the loop and back.
 
 use super::*;
-use crate::listener::{FrameSource, Interrupter, Listener, RequestSource};
+use crate::listener::{FirstPoll, FrameSource, Interrupter, Listener, RequestSource};
 use crate::sync::model::drop_loop;
 use crate::{Bridge, Ending, FrameStream, Sender, channel};
 use shuttle::future::{block_on, yield_now};
@@ -221,7 +221,7 @@ async fn handle_request(
 fn every_request_is_settled_whoever_goes_first() {
     check(|| {
         let (tally, peer, token) = (Tally::default(), Arc::default(), CancellationToken::new());
-        // Either there is room for batches and the listener is left to itself until the peer hangs
+        // Either there is room for all and the listener is left to itself until the peer hangs
         // up, or there is hardly any, and it may be stopped at any time.
         let patient = maybe();
         let limit = if patient { 64 } else { 1 + any(3) };
@@ -234,6 +234,7 @@ fn every_request_is_settled_whoever_goes_first() {
             .serve(&bridge, move |request| handle_request(request, calls.clone()))
             .reply_timeout(if patient || maybe() { SOON } else { Duration::MAX })
             .pipeline(if patient { 3 } else { 1 + any(3) })
+            .first_poll(if maybe() { FirstPoll::Here } else { FirstPoll::OnLoop })
             .close_on_missing_reply(maybe())
             .spawn()
             .unwrap();
