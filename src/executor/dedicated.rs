@@ -507,8 +507,8 @@ impl DedicatedThreadBuilder {
     /// ```
     /// let missing = callbridge::DedicatedThread::spawn(|| std::fs::File::open("no such file"));
     /// # let mut missing = missing;
-    /// let error = missing.result(None).unwrap_err();
-    /// assert!(error.to_string().starts_with("the executor is broken"));
+    /// let Err(callbridge::ResultError::Refused(why)) = missing.result(None) else { unreachable!() };
+    /// assert!(why.to_string().starts_with("the executor is broken"));
     /// ```
     pub fn spawn<S, E>(
         self,

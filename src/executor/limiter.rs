@@ -100,7 +100,7 @@ impl CapacityLimiter {
     /// # Examples
     ///
     /// ```
-    /// # use callbridge::executor::{WaitError, CapacityLimiter};
+    /// # use callbridge::{WaitError, executor::CapacityLimiter};
     /// # use std::time::Duration;
     /// let limiter = CapacityLimiter::new(1);
     /// let _permit = limiter.acquire_blocking(None).unwrap();

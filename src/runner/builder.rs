@@ -117,7 +117,8 @@ impl ThreadRunnerBuilder {
     ///
     /// ```
     /// let runner = callbridge::ThreadRunner::builder().thread_name("weather").build()?;
-    /// let name = runner.run(async { std::thread::current().name().map(str::to_owned) })?;
+    /// let task = async { std::thread::current().name().map(str::to_owned) };
+    /// let name = runner.run(async { tokio::spawn(task).await })??;
     /// assert_eq!(name.as_deref(), Some("weather"));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
