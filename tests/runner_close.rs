@@ -1,6 +1,8 @@
 //! `ThreadRunner`: closing and leases.
 #![cfg(feature = "runner")]
 
+#[path = "common/child.rs"]
+mod child;
 mod common;
 
 use callbridge::{ResultError, ReturnWhen, RunnerCloseReport, StartTaskError, ThreadRunner, wait};
@@ -394,4 +396,20 @@ fn a_shared_runner_that_was_closed_is_replaced() {
     assert_eq!(fresh.run(async { 1 }).unwrap(), 1);
     drop(closed);
     assert_eq!(ThreadRunner::shared().run(async { 2 }).unwrap(), 2);
+}
+
+/// The thread's end drops the runner after tokio's own thread-local is gone.
+#[test]
+fn a_runner_in_a_thread_local_ends_with_its_thread() {
+    std::thread_local!(static RUNNER: ThreadRunner = ThreadRunner::new());
+    child::in_a_child("a_runner_in_a_thread_local_ends_with_its_thread", || {
+        let suspended = thread::spawn(|| {
+            RUNNER.with(|runner| {
+                runner.run(async {}).unwrap();
+                runner.spawn(pending::<()>())
+            })
+        });
+        let mut suspended = suspended.join().unwrap();
+        assert!(matches!(suspended.result(LONG), Err(ResultError::LoopClosed)));
+    });
 }
