@@ -841,8 +841,11 @@ fn a_source_that_panics_or_fails_while_requests_are_at_work_settles_them() {
     let (_runtime, bridge) = event_loop();
     for (panics, ending) in [(true, Ending::Panicked), (false, Ending::Failed)] {
         let listener = Listener::builder(Once(Some("request"), panics))
-            .serve(&bridge, |_: &str| async move {
-                tokio::task::yield_now().await;
+            .serve(&bridge, move |_: &str| async move {
+                match panics {
+                    true => std::future::pending().await,
+                    false => tokio::task::yield_now().await,
+                }
                 Some(())
             })
             .pipeline(2)
