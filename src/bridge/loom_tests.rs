@@ -221,6 +221,28 @@ fn a_close_and_an_end_race_for_who_waits_for_room() {
     });
 }
 
+/// Room that comes when the time is up is taken, or was never given.
+#[test]
+fn a_submitter_that_is_late_leaves_no_call_behind() {
+    loom::model(|| {
+        let deadline = Deadline::after(Duration::from_nanos(1));
+        while !deadline.passed() {}
+        let core = core(1);
+        let mut first = submit(&core, async { 1 });
+        match core.admit(deadline) {
+            Ok(()) => {
+                core.end(None, None);
+                core.settled();
+            }
+            Err(refused) => assert!(matches!(refused, SubmitError::TimedOut(()))),
+        }
+        core.begin_close();
+        core.wait_idle(Deadline::Never).unwrap();
+        assert_eq!(first.try_result().unwrap().unwrap(), 1);
+        assert!(core.stats().balances());
+    });
+}
+
 #[test]
 fn a_close_releases_who_waits_for_room_in_vain() {
     loom::model(|| {

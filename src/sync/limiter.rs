@@ -227,8 +227,8 @@ impl Limiter {
         outcome
     }
 
-    /// Leaves the line, with or without a grant.
-    fn leave(&self, ticket: u64) {
+    /// Leaves the line; whether with a grant, which is the caller's then.
+    fn leave(&self, ticket: u64) -> bool {
         let mut line = lock(&self.line);
         let granted = line.is_granted(ticket);
         let waker = line.parties.remove(ticket);
@@ -238,9 +238,7 @@ impl Limiter {
         }
         drop(line);
         drop(waker);
-        if granted {
-            self.release();
-        }
+        granted
     }
 }
 
@@ -262,6 +260,11 @@ impl AcquirePermit {
     pub(crate) fn new(limiter: &Arc<Limiter>) -> Self {
         AcquirePermit { limiter: Arc::clone(limiter), ticket: None }
     }
+
+    /// Stops waiting; whether a permit was granted by now, which is the caller's.
+    pub(crate) fn leave(mut self) -> bool {
+        self.ticket.take().is_some_and(|ticket| self.limiter.leave(ticket))
+    }
 }
 
 impl Future for AcquirePermit {
@@ -278,8 +281,8 @@ impl Future for AcquirePermit {
 
 impl Drop for AcquirePermit {
     fn drop(&mut self) {
-        if let Some(ticket) = self.ticket {
-            self.limiter.leave(ticket);
+        if self.ticket.is_some_and(|ticket| self.limiter.leave(ticket)) {
+            self.limiter.release();
         }
     }
 }
