@@ -187,7 +187,8 @@ fn wait_for_all(mut calls: Vec<BlockingFuture<Counted>>) {
         }
         2 => {
             let ended = as_completed(std::mem::take(&mut calls), None);
-            calls.extend(ended.map(Result::unwrap).inspect(|call| assert!(call.is_done())));
+            // Done, or given up.
+            calls.extend(ended.map(Result::unwrap));
         }
         _ => {}
     }
