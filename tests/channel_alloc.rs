@@ -76,4 +76,37 @@ fn nothing_is_allocated_per_frame_once_warm() {
         }
     });
     assert_eq!((allocations, live_bytes() - before), (0, 0));
+
+    memory_of_a_burst_is_given_back();
+}
+
+fn memory_of_a_burst_is_given_back() {
+    type Frame = [u64; 128];
+    let setups: [fn(channel::Builder<Frame>) -> channel::Builder<Frame>; 2] =
+        [|b| b.overflow(Overflow::Unbounded), |b| b.capacity(20_000).weigh(|_| 1, 20_000)];
+    for setup in setups {
+        let before = live_bytes();
+        let (sender, mut frames) = setup(channel::builder()).build().unwrap();
+        for round in 0..2 {
+            for frame in 0..10_000 {
+                sender.send([frame; 128]).unwrap();
+            }
+            assert!(live_bytes() - before > 10_000 * 1024);
+            while frames.try_recv().is_ok() {}
+            let kept = live_bytes() - before;
+            assert!(kept < 512 << 10, "round {round}: {kept} bytes are kept for an empty queue");
+        }
+        // A few frames that are always there don't hold the room of the burst either.
+        for frame in 0..10_000 {
+            sender.send([frame; 128]).unwrap();
+        }
+        for frame in 0..10_100 {
+            sender.send([frame; 128]).unwrap();
+            for _ in 0..if frame < 10_000 { 2 } else { 1 } {
+                frames.try_recv().unwrap();
+            }
+        }
+        let kept = live_bytes() - before;
+        assert!(kept < 512 << 10, "{kept} bytes are kept for {} frames", frames.len());
+    }
 }

@@ -134,3 +134,27 @@ fn an_error_that_a_detached_call_ends_with_is_reported() {
     let of = |disk| events.with(disk);
     assert_eq!((of("4711"), of("4712"), of("4713"), of("4714")), (2, 2, 0, 0));
 }
+
+#[test]
+fn an_ending_with_an_error_that_nobody_looked_at_is_reported_once() {
+    let events = events();
+    let end = |error: &'static str, look: fn(&mut callbridge::FrameStream<u8>)| {
+        let (sender, mut frames) = callbridge::channel(1);
+        sender.fail(error);
+        look(&mut frames);
+        drop((sender, frames));
+    };
+    end("unread, as the stream was", |_| {});
+    end("unread, though the end was read", |frames| assert!(frames.try_recv().is_err()));
+    end("read as an error", |frames| {
+        assert!(frames.try_recv().is_err());
+        assert!(frames.error().is_some());
+    });
+    end("read as an ending", |frames| {
+        assert!(frames.try_recv().is_err());
+        assert_eq!(frames.ending(), Some(callbridge::Ending::Failed));
+    });
+    assert_eq!(events.with("unread, as the stream was"), 1);
+    assert_eq!(events.with("unread, though the end was read"), 1);
+    assert_eq!(events.with("read as an"), 0);
+}

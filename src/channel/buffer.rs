@@ -28,10 +28,32 @@ impl<T> Buffer<T> {
         self.slots.push_back(Some(frame));
     }
 
+    #[inline]
+    pub(super) fn give_room_back(&mut self) {
+        give_room_back(&mut self.slots);
+    }
+
     pub(super) fn pop(&mut self) -> Option<T> {
         let frame = self.slots.front_mut()?.take();
         self.slots.pop_front();
         frame
+    }
+}
+
+/// Room for this many values is kept however few there are: 64 KiB of it.
+pub(super) const fn kept_slots<V>() -> usize {
+    let size = if size_of::<V>() == 0 { 1 } else { size_of::<V>() };
+    let slots = (64 << 10) / size;
+    if slots < 16 { 16 } else { slots }
+}
+
+/// Gives half the room that a burst has taken back, or more, once seven eighths are empty: seldom
+/// enough that what fills and empties again doesn't pay for it each time.
+#[inline]
+pub(super) fn give_room_back<V>(values: &mut VecDeque<V>) {
+    if values.capacity() > kept_slots::<V>() && values.len() <= values.capacity() / 8 {
+        let room = if values.is_empty() { 0 } else { values.capacity() / 2 };
+        values.shrink_to(room.max(kept_slots::<V>()));
     }
 }
 

@@ -1,5 +1,6 @@
 //! How a channel is set up.
 
+use super::hook::AtWork;
 use super::overflow::{Fallback, Loss, LossReason, Overflow, Pressure};
 use super::{DEFAULT_CAPACITY, FrameStream, Sender, connect};
 use crate::sync::contain;
@@ -8,6 +9,9 @@ use std::fmt;
 type Weigh<T> = Box<dyn Fn(&T) -> usize + Send + Sync>;
 type LossHook<T> = Box<dyn Fn(Loss<'_, T>) + Send + Sync>;
 type PressureHook = Box<dyn Fn(Pressure) + Send + Sync>;
+
+/// The most that a frame can weigh and a budget can be: what can't be weighed is heavier.
+const HEAVIEST: usize = usize::MAX - 1;
 
 /// Sets up a channel; made by [`channel::builder`](crate::channel::builder).
 ///
@@ -37,7 +41,7 @@ impl<T> Builder<T> {
             rules: Rules {
                 capacity: DEFAULT_CAPACITY,
                 overflow: Overflow::default(),
-                scales: None,
+                weigher: None,
                 on_loss: None,
                 watermarks: None,
                 batched: true,
@@ -87,7 +91,7 @@ impl<T> Builder<T> {
         weigh: impl Fn(&T) -> usize + Send + Sync + 'static,
         budget: usize,
     ) -> Self {
-        self.rules.scales = Some(Scales { weigh: Box::new(weigh), budget });
+        self.rules.weigher = Some(Weigher { weigh: Box::new(weigh), budget });
         self
     }
 
@@ -112,8 +116,10 @@ impl<T> Builder<T> {
     /// Is called exactly once for each frame that will not reach the consumer.
     ///
     /// It runs on the thread that finds the loss (a sender's, or the one that drops the stream),
-    /// with no lock held, so it may send, look at the books, or block that thread. A panic in it
-    /// is contained and reported, and the channel goes on.
+    /// with no lock held, so it may send, look at the counters, or block that thread. What it sends
+    /// into its own channel and is lost in turn is counted, but not told: the hook doesn't run
+    /// inside itself on one thread. A panic in it is contained and reported, and the channel goes
+    /// on.
     ///
     /// # Examples
     ///
@@ -141,8 +147,11 @@ impl<T> Builder<T> {
     /// frames, then [`Pressure::Low`] when it has shrunk to `low`, and so on in turns.
     ///
     /// `low < high <= capacity`. The hook runs on the thread that crosses the mark, with no lock
-    /// held; calls never overlap and never swap their order. A panic in it is contained and
-    /// reported.
+    /// held, and is told the newest state: crossings that undo each other before anybody could tell
+    /// them are left out. A source may wait in it for the other mark. If a mark is crossed while the
+    /// hook is still at work on another thread, the two calls overlap, and when they are over the
+    /// newest state is told once more, so that what the hook did last is right. A panic in it is
+    /// contained and reported.
     ///
     /// # Examples
     ///
@@ -216,14 +225,14 @@ impl<T> Builder<T> {
         let mut rules = self.rules;
         match rules.overflow {
             Overflow::Latest => rules.capacity = 1,
-            Overflow::Unbounded if rules.scales.is_some() => {
+            Overflow::Unbounded if rules.weigher.is_some() => {
                 return Err(BuildError::UnboundedBudget);
             }
             Overflow::Unbounded => rules.capacity = usize::MAX,
             _ if rules.capacity == 0 => return Err(BuildError::ZeroCapacity),
             _ => {}
         }
-        if matches!(rules.scales, Some(Scales { budget: 0, .. })) {
+        if matches!(rules.weigher, Some(Weigher { budget: 0, .. })) {
             return Err(BuildError::ZeroBudget);
         }
         if let Some(Watermarks { low, high, .. }) = rules.watermarks {
@@ -235,7 +244,7 @@ impl<T> Builder<T> {
                 return Err(BuildError::WatermarkAboveCapacity { high, capacity });
             }
         }
-        rules.batched = rules.scales.is_none()
+        rules.batched = rules.weigher.is_none()
             && rules.watermarks.is_none()
             && !matches!(
                 rules.overflow,
@@ -308,7 +317,7 @@ pub enum BuildError {
 pub(super) struct Rules<T> {
     pub(super) capacity: usize,
     pub(super) overflow: Overflow,
-    scales: Option<Scales<T>>,
+    weigher: Option<Weigher<T>>,
     on_loss: Option<LossHook<T>>,
     pub(super) watermarks: Option<Watermarks>,
     /// Whether the consumer takes all there is at once (see `queue`).
@@ -317,7 +326,7 @@ pub(super) struct Rules<T> {
     pub(super) spins: bool,
 }
 
-struct Scales<T> {
+struct Weigher<T> {
     weigh: Weigh<T>,
     budget: usize,
 }
@@ -331,21 +340,24 @@ pub(super) struct Watermarks {
 impl<T> Rules<T> {
     /// What a frame weighs; `None` in an unweighed channel.
     pub(super) fn weigh(&self, frame: &T) -> Option<usize> {
-        let scales = self.scales.as_ref()?;
-        Some(contain("a weigh function", || (scales.weigh)(frame)).unwrap_or(usize::MAX))
+        let weigher = self.weigher.as_ref()?;
+        let weight = contain("a weigh function", || (weigher.weigh)(frame));
+        Some(weight.map_or(usize::MAX, |weight| weight.min(HEAVIEST)))
     }
 
     pub(super) fn weighs(&self) -> bool {
-        self.scales.is_some()
+        self.weigher.is_some()
     }
 
     pub(super) fn budget(&self) -> usize {
-        self.scales.as_ref().map_or(usize::MAX, |scales| scales.budget)
+        self.weigher.as_ref().map_or(HEAVIEST, |weigher| weigher.budget.min(HEAVIEST))
     }
 
-    /// Tells the loss hook; the entry in the books has been made.
+    /// Tells the loss hook, unless it is at work on this thread: then the loss is its own. It has
+    /// been counted.
     pub(super) fn tell_loss(&self, frame: &T, reason: LossReason) {
-        if let Some(hook) = &self.on_loss {
+        let Some(hook) = &self.on_loss else { return };
+        if let Some(_at_work) = AtWork::begin(hook) {
             contain("a loss hook", || hook(Loss { frame, reason }));
         }
     }

@@ -4,8 +4,8 @@
 
 use super::buffer::Buffer;
 use super::overflow::{Ending, LossReason};
-use super::state::Shared;
-use crate::sync::contain;
+use super::state::{Shared, drop_contained};
+use crate::sync::event;
 use crate::sync::prim::lock;
 use std::task::Waker;
 
@@ -96,7 +96,8 @@ impl<T> Shared<T> {
     /// The stream is dropped: ends the channel and empties it.
     pub(super) fn leave(&self, batch: Buffer<T>) {
         let mut state = lock(&self.state);
-        let farewell = self.end_locked(&mut state, Ending::ConsumerDropped, None);
+        let unread = Self::error_not_looked_at(&mut state);
+        let notifications = self.end_locked(&mut state, Ending::ConsumerDropped, None);
         let (queued, handed_out) = state.queue.clear(&self.handed);
         state.books.delivered += handed_out as u64;
         state.books.lose_queued(batch.len() + queued.len(), LossReason::ConsumerDropped);
@@ -104,12 +105,15 @@ impl<T> Shared<T> {
         let tell = self.mark_pressure(&mut state);
         drop(state);
         drop(waker);
-        if let Ok(farewell) = farewell {
-            farewell.wake_all();
+        if let Ok(notifications) = notifications {
+            notifications.wake_all();
+        }
+        if let Some(error) = unread {
+            event(format_args!("a source ended with an error that nobody looked at"), &error);
         }
         for frame in batch.chain(queued) {
             self.rules.tell_loss(&frame, LossReason::ConsumerDropped);
-            contain("a frame's destructor", || drop(frame));
+            drop_contained(frame);
         }
         if tell {
             self.tell_pressure();

@@ -4,19 +4,19 @@
 
 use super::error::SourceError;
 use super::overflow::Ending;
-use super::state::{End, Shared, State, Termination};
+use super::state::{End, Shared, State, Termination, drop_contained};
 use crate::sync::prim::lock;
 use crate::sync::{contain, wake};
 use std::task::Waker;
 
 /// Everybody to be told of the end, once the lock is open.
-pub(super) struct Farewell {
+pub(super) struct EndNotifications {
     ending: Ending,
     wakers: Vec<Waker>,
     terminations: Vec<Termination>,
 }
 
-impl Farewell {
+impl EndNotifications {
     pub(super) fn wake_all(self) {
         self.wakers.into_iter().for_each(wake);
         for termination in self.terminations {
@@ -25,16 +25,26 @@ impl Farewell {
     }
 }
 
+impl End {
+    fn look(&mut self) -> Option<SourceError> {
+        self.looked_at = true;
+        self.error.clone().or_else(|| SourceError::of_ending(self.ending))
+    }
+}
+
 impl<T> Shared<T> {
     /// Ends the channel; `false` if it had ended before.
     pub(super) fn end(&self, ending: Ending, error: Option<SourceError>) -> bool {
-        let farewell = self.end_locked(&mut lock(&self.state), ending, error);
-        match farewell {
-            Ok(farewell) => {
-                farewell.wake_all();
+        let notifications = self.end_locked(&mut lock(&self.state), ending, error);
+        match notifications {
+            Ok(notifications) => {
+                notifications.wake_all();
                 true
             }
-            Err(_late_error) => false,
+            Err(late_error) => {
+                drop_contained(late_error);
+                false
+            }
         }
     }
 
@@ -44,16 +54,16 @@ impl<T> Shared<T> {
         state: &mut State<T>,
         ending: Ending,
         error: Option<SourceError>,
-    ) -> Result<Farewell, Option<SourceError>> {
+    ) -> Result<EndNotifications, Option<SourceError>> {
         if state.end.is_some() {
             return Err(error);
         }
-        state.end = Some(End { ending, error });
+        state.end = Some(End { ending, error, looked_at: false });
         let mut wakers = state.parked.take_wakers();
         wakers.extend(state.end_waiters.take_wakers());
         wakers.extend(state.consumer.take());
         let terminations = std::mem::take(&mut state.terminations);
-        Ok(Farewell { ending, wakers, terminations })
+        Ok(EndNotifications { ending, wakers, terminations })
     }
 
     pub(super) fn on_termination(&self, termination: Termination) {
@@ -67,10 +77,17 @@ impl<T> Shared<T> {
         }
     }
 
+    /// What ended the channel, for who asks: from then on it counts as looked at.
     pub(super) fn error(&self) -> Option<SourceError> {
-        let state = lock(&self.state);
-        let end = state.end.as_ref()?;
-        end.error.clone().or_else(|| SourceError::of_ending(end.ending))
+        lock(&self.state).end.as_mut()?.look()
+    }
+
+    /// As [`error`](Self::error), unless somebody has looked before; an ordinary stop is nothing to
+    /// look at.
+    pub(super) fn error_not_looked_at(state: &mut State<T>) -> Option<SourceError> {
+        let end = state.end.as_mut()?;
+        let left = !end.looked_at && end.ending != Ending::Aborted;
+        left.then(|| end.look()).flatten()
     }
 
     /// The ending, or a ticket for its announcement.

@@ -54,6 +54,7 @@ mod consume;
 mod coop;
 mod error;
 mod finish;
+mod hook;
 mod overflow;
 mod produce;
 mod queue;

@@ -92,7 +92,8 @@ pub enum Sent<T> {
     Queued {
         /// At least this many more frames fit right now; `usize::MAX` in an unbounded channel.
         /// Under load the figure may lag behind what the consumer has just taken, so there
-        /// can be more room than it says, never less.
+        /// can be more room than it says, never less. Where frames are weighed, it counts frames
+        /// that weigh 1.
         remaining: usize,
     },
     /// The frame is in the queue and this older one, the oldest, made room for it. Where weights

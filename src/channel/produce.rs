@@ -2,8 +2,9 @@
 //!
 //! The invariants are at the head of `state`.
 
+use super::buffer::kept_slots;
 use super::overflow::{Fallback, LossReason, Overflow, Sent};
-use super::state::{Parked, Shared, State};
+use super::state::{Parked, Shared, State, drop_contained};
 use crate::sync::prim::{MutexGuard, lock};
 use crate::sync::{Deadline, WaitError, may_wait, park_until, wake};
 use std::task::{Poll, Waker};
@@ -304,10 +305,14 @@ impl<T> Shared<T> {
 
     #[inline]
     fn remaining(&self, state: &State<T>) -> usize {
-        match self.rules.capacity {
+        let slots = match self.rules.capacity {
             usize::MAX => usize::MAX,
             capacity => capacity.saturating_sub(state.queue.len()),
+        };
+        if self.rules.weighs() {
+            return slots.min(self.rules.budget() - state.queue.weight());
         }
+        slots
     }
 
     /// Puts a frame that fits into the queue; returns whom to wake.
@@ -365,16 +370,21 @@ impl<T> Shared<T> {
             }
         }
         let queued = self.accept_now(state, frame, weight);
-        for victim in first.iter().chain(&others) {
-            self.rules.tell_loss(victim, LossReason::Evicted);
-        }
-        if !others.is_empty() {
-            others.clear();
-            lock(&self.state).spare = others;
-        }
         if weight.is_some() {
             // A heavy frame that went can leave room for more than the one that came.
             self.serve_parked();
+        }
+        if let Some(victim) = &first {
+            self.rules.tell_loss(victim, LossReason::Evicted);
+        }
+        if !others.is_empty() {
+            for victim in others.drain(..) {
+                self.rules.tell_loss(&victim, LossReason::Evicted);
+                drop_contained(victim);
+            }
+            if others.capacity() <= kept_slots::<T>() {
+                lock(&self.state).spare = others;
+            }
         }
         first.map_or(queued, Sent::Evicted)
     }

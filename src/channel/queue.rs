@@ -15,7 +15,7 @@
 //! 4. Only the consumer counts, so what it reads there itself is exact. `start` is set under the
 //!    lock, so whoever reads the count under the lock finds it at `start` or beyond.
 
-use super::buffer::Buffer;
+use super::buffer::{Buffer, give_room_back};
 use crate::sync::prim::CachePadded;
 use crate::sync::prim::atomic::{AtomicUsize, Ordering};
 use std::collections::VecDeque;
@@ -115,14 +115,18 @@ impl<T> Queue<T> {
         self.frames.push(frame);
         if let Some(weight) = weight {
             self.weights.push_back(weight);
-            self.weight = self.weight.saturating_add(weight);
+            self.weight += weight;
         }
     }
 
     pub(super) fn pop(&mut self) -> Option<T> {
-        let weight = self.weights.pop_front().unwrap_or(0);
-        self.weight = self.weight.saturating_sub(weight);
-        self.frames.pop()
+        if let Some(weight) = self.weights.pop_front() {
+            self.weight -= weight;
+            give_room_back(&mut self.weights);
+        }
+        let frame = self.frames.pop();
+        self.frames.give_room_back();
+        frame
     }
 
     /// Gives the consumer, whose `batch` is used up, everything there is; returns how many frames
@@ -133,6 +137,8 @@ impl<T> Queue<T> {
         self.seen = 0;
         self.start = handed.position();
         std::mem::swap(&mut self.frames, batch);
+        self.frames.give_room_back();
+        batch.give_room_back();
         used_up
     }
 

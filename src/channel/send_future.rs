@@ -4,7 +4,7 @@ use super::coop::within_budget;
 use super::error::SendError;
 use super::overflow::{Ending, LossReason, Overflow, Sent};
 use super::produce::{Offered, OnFull, Outcome, Refusal, Refused};
-use super::state::Shared;
+use super::state::{Shared, drop_contained};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -130,6 +130,7 @@ impl<T> Drop for SendFuture<'_, T> {
     fn drop(&mut self) {
         if let Some(frame) = self.withdraw() {
             self.shared.lose(&frame, LossReason::SendCancelled);
+            drop_contained(frame);
         }
     }
 }

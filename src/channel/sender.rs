@@ -4,7 +4,7 @@ use super::error::{SendError, SendTimeoutError, SourceError, TrySendError};
 use super::overflow::{Ending, LossReason, Sent};
 use super::produce::{OnFull, Refusal, Refused};
 use super::send_future::{Closed, SendFuture};
-use super::state::Shared;
+use super::state::{Shared, drop_contained};
 use super::stats::Stats;
 use crate::sync::prim::atomic::Ordering;
 use crate::sync::{Deadline, WaitError, wait};
@@ -200,15 +200,19 @@ impl<T> Sender<T> {
         T: Send + 'static,
     {
         let sender = self.clone();
-        move |frame| {
-            if let Err(Refused { why, frame }) = sender.shared.send(frame) {
+        move |frame| match sender.shared.send(frame) {
+            Ok(sent) => drop_contained(sent),
+            Err(Refused { why, frame }) => {
                 let reason = match why {
-                    Refusal::Full | Refusal::TimedOut => LossReason::Overflow,
-                    Refusal::Closed => LossReason::Closed,
-                    Refusal::WouldDeadlock => LossReason::WouldDeadlock,
-                    Refusal::TooHeavy => return,
+                    Refusal::Full | Refusal::TimedOut => Some(LossReason::Overflow),
+                    Refusal::Closed => Some(LossReason::Closed),
+                    Refusal::WouldDeadlock => Some(LossReason::WouldDeadlock),
+                    Refusal::TooHeavy => None,
                 };
-                sender.shared.lose_refused(&frame, reason);
+                if let Some(reason) = reason {
+                    sender.shared.lose_refused(&frame, reason);
+                }
+                drop_contained(frame);
             }
         }
     }
@@ -256,7 +260,11 @@ impl<T> Sender<T> {
 
     /// As [`fail`](Self::fail), with an error that is shown elsewhere as well.
     pub(crate) fn fail_with(&self, error: SourceError) -> bool {
-        self.shared.end(Ending::Failed, Some(error))
+        let ended = self.shared.end(Ending::Failed, Some(error));
+        if ended {
+            self.shared.error();
+        }
+        ended
     }
 
     /// Turns the refusal of a frame that nobody will hear of into a loss, and tells the loss hook.

@@ -20,12 +20,13 @@
 use super::backoff::Backoff;
 use super::builder::Rules;
 use super::error::SourceError;
-use super::overflow::{Ending, LossReason};
+use super::hook::AtWork;
+use super::overflow::{Ending, LossReason, Pressure};
 use super::queue::{Handed, Queue};
 use super::stats::{Books, Stats};
-use crate::sync::WaitList;
 use crate::sync::prim::atomic::AtomicUsize;
 use crate::sync::prim::{Mutex, lock};
+use crate::sync::{WaitList, contain};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -67,15 +68,19 @@ pub(super) struct Parked<T> {
 pub(super) struct End {
     pub(super) ending: Ending,
     pub(super) error: Option<SourceError>,
+    /// Whether the consumer has asked why it ended, or others are told.
+    pub(super) looked_at: bool,
 }
 
-/// How often the watermarks were crossed: odd means high, even means low.
+/// On which side of the watermarks the queue is, and what the hook knows of it.
 #[derive(Default)]
 pub(super) struct Crossings {
-    seen: u64,
-    told: u64,
-    /// Whether some thread is telling them, in their order.
-    telling: bool,
+    is_high: bool,
+    told_high: bool,
+    /// How many threads are in the hook.
+    telling: usize,
+    /// Whether more than one has been since it was last idle.
+    overlapped: bool,
 }
 
 impl<T> Shared<T> {
@@ -137,7 +142,7 @@ impl<T> Shared<T> {
         }
     }
 
-    /// Books a frame that never was in the queue as lost and tells the hook.
+    /// Counts a frame that never was in the queue as lost and tells the hook.
     pub(super) fn lose(&self, frame: &T, reason: LossReason) {
         lock(&self.state).books.lose_offered(reason);
         self.rules.tell_loss(frame, reason);
@@ -153,31 +158,39 @@ impl<T> Shared<T> {
     pub(super) fn mark_pressure(&self, state: &mut State<T>) -> bool {
         let Some(marks) = &self.rules.watermarks else { return false };
         let (queued, crossings) = (state.queue.len(), &mut state.pressure);
-        let is_high = crossings.seen % 2 == 1;
-        if if is_high { queued <= marks.low } else { queued >= marks.high } {
-            crossings.seen += 1;
+        if crossings.is_high {
+            crossings.is_high = queued > marks.low;
+        } else {
+            crossings.is_high = queued >= marks.high;
         }
-        crossings.told < crossings.seen && !crossings.telling
+        crossings.is_high != crossings.told_high
     }
 
-    /// Tells every crossing in its order. A crossing that comes meanwhile, also from inside the
-    /// hook, is left to the thread that is already telling.
+    /// Tells the newest state, unless somebody has meanwhile. After calls that overlapped, the
+    /// last one out tells it once more. What the hook itself brings about is told after it.
     pub(super) fn tell_pressure(&self) {
-        use super::overflow::Pressure;
         let Some(marks) = &self.rules.watermarks else { return };
+        let Some(_at_work) = AtWork::begin(&marks.hook) else { return };
         let mut state = lock(&self.state);
-        if state.pressure.telling {
-            return;
-        }
-        state.pressure.telling = true;
-        while state.pressure.told < state.pressure.seen {
-            state.pressure.told += 1;
-            let is_high = state.pressure.told % 2 == 1;
+        loop {
+            let crossings = &mut state.pressure;
+            let settled = crossings.telling > 0 || !crossings.overlapped;
+            if crossings.is_high == crossings.told_high && settled {
+                return;
+            }
+            crossings.told_high = crossings.is_high;
+            crossings.overlapped = crossings.telling > 0;
+            crossings.telling += 1;
+            let pressure = if crossings.is_high { Pressure::High } else { Pressure::Low };
             drop(state);
-            let pressure = if is_high { Pressure::High } else { Pressure::Low };
-            crate::sync::contain("a watermark hook", || (marks.hook)(pressure));
+            contain("a watermark hook", || (marks.hook)(pressure));
             state = lock(&self.state);
+            state.pressure.telling -= 1;
         }
-        state.pressure.telling = false;
     }
+}
+
+/// Drops what is a user's, or holds what is.
+pub(super) fn drop_contained<V>(value: V) {
+    contain("a destructor", || drop(value));
 }

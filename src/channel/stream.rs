@@ -311,6 +311,9 @@ impl<T> FrameStream<T> {
 
     /// Why the stream ended; `None` until everything was read.
     ///
+    /// A stream that is dropped after its source failed, without anybody having asked for this or
+    /// for the [`error`](Self::error), reports the error once (with the feature `tracing`).
+    ///
     /// # Examples
     ///
     /// ```
@@ -326,7 +329,7 @@ impl<T> FrameStream<T> {
     /// # Ok::<(), callbridge::SendError<i32>>(())
     /// ```
     pub fn ending(&self) -> Option<Ending> {
-        self.ended
+        self.ended.inspect(|_| drop(self.shared.error()))
     }
 
     /// What went wrong at the source; `None` until everything was read, and if nothing did.
@@ -461,7 +464,7 @@ impl<T> fmt::Debug for FrameStream<T> {
         f.debug_struct("FrameStream")
             .field("len", &self.len())
             .field("capacity", &self.capacity())
-            .field("ending", &self.ending())
+            .field("ending", &self.ended)
             .finish()
     }
 }

@@ -1,11 +1,11 @@
 //! Policies at their boundaries, the loss hook, and what a builder refuses.
 
 use crate::*;
-use callbridge::channel::{BuildError, Fallback};
+use callbridge::channel::{BuildError, Fallback, WeakSender};
 use callbridge::{
     FrameStream, Loss, LossReason, Overflow, SendError, Sender, Sent, TrySendError, channel,
 };
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 pub(crate) type Losses<T> = Arc<Mutex<Vec<(T, LossReason)>>>;
 
@@ -392,4 +392,125 @@ fn debug_shows_no_payload() {
     assert_eq!(texts[2], "Evicted(..)");
     assert!(texts[3].contains("len: 1"), "{}", texts[3]);
     assert!(frames.try_recv().is_ok());
+}
+
+/// Two frames into a channel of one, whose loss hook sends a third into the same channel; returns
+/// how often the hook ran.
+fn hook_that_sends(overflow: Overflow) -> (FrameStream<u32>, usize) {
+    let sender = Arc::new(OnceLock::<WeakSender<u32>>::new());
+    let (own, runs) = (Arc::clone(&sender), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&runs);
+    let (first, frames) = channel::builder()
+        .capacity(1)
+        .overflow(overflow)
+        .on_loss(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            if let Some(sender) = own.get().and_then(WeakSender::upgrade) {
+                let _ = sender.send(99);
+            }
+        })
+        .build()
+        .unwrap();
+    sender.set(first.downgrade()).unwrap();
+    first.send(1).unwrap();
+    first.send(2).unwrap();
+    (frames, runs.load(Ordering::Relaxed))
+}
+
+#[test]
+fn a_loss_hook_that_sends_into_its_own_full_channel_is_not_called_for_its_own_loss() {
+    let wait = Overflow::BlockFor(std::time::Duration::from_millis(1), Fallback::DropNewest);
+    for overflow in [Overflow::DropNewest, wait] {
+        let (mut frames, runs) = hook_that_sends(overflow);
+        assert_eq!((runs, frames.stats().lost.overflow), (1, 2), "{overflow:?}");
+        assert_eq!(drain(&mut frames), [1]);
+    }
+    for overflow in [Overflow::DropOldest, Overflow::Latest] {
+        let (mut frames, runs) = hook_that_sends(overflow);
+        assert_eq!((runs, frames.stats().lost.evicted), (1, 2), "{overflow:?}");
+        assert_eq!(drain(&mut frames), [99]);
+        assert_balanced(&frames.stats());
+    }
+}
+
+#[test]
+fn the_hooks_of_two_channels_that_send_into_each_other_come_to_an_end() {
+    let ends = Arc::new(OnceLock::<[Sender<u32>; 2]>::new());
+    let make = |other: usize| {
+        let ends = Arc::clone(&ends);
+        let builder = channel::builder().capacity(1).overflow(Overflow::DropNewest);
+        let hook = move |_: Loss<'_, u32>| {
+            let _ = ends.get().unwrap()[other].send(7);
+        };
+        builder.on_loss(hook).build().unwrap()
+    };
+    let ((one, one_frames), (other, other_frames)) = (make(1), make(0));
+    assert!(ends.set([one.clone(), other.clone()]).is_ok());
+    other.send(0).unwrap();
+    one.send(1).unwrap();
+    // Told to the first hook, whose frame is lost in the second channel and told there; what
+    // that hook sends is lost in the first channel, whose hook is still at work.
+    one.send(2).unwrap();
+    assert_eq!((one_frames.stats().lost.overflow, other_frames.stats().lost.overflow), (2, 1));
+}
+
+/// A frame whose destructor can panic.
+struct Fragile {
+    weight: usize,
+    panics: bool,
+}
+
+impl Fragile {
+    fn new(weight: usize, panics: bool) -> Self {
+        Fragile { weight, panics }
+    }
+}
+
+impl Drop for Fragile {
+    fn drop(&mut self) {
+        assert!(!self.panics, "a frame's destructor");
+    }
+}
+
+#[test]
+fn evicted_frames_whose_destructors_panic_neither_unwind_nor_hold_a_waiting_sender_up() {
+    within(|| {
+        let (sender, mut frames) = channel::builder()
+            .capacity(16)
+            .weigh(|frame: &Fragile| frame.weight, 8)
+            .overflow(Overflow::DropOldest)
+            .build()
+            .unwrap();
+        for (weight, panics) in [(1, false), (1, true), (1, true), (5, true)] {
+            sender.send(Fragile::new(weight, panics)).unwrap();
+        }
+        let waiting = {
+            let sender = sender.clone();
+            std::thread::spawn(move || sender.send_timeout(Fragile::new(1, false), LIMIT).is_ok())
+        };
+        until_parked(&sender, 1);
+        // Evicts all four, which leaves room for the one that waits.
+        let Sent::Evicted(first) = sender.send(Fragile::new(4, false)).unwrap() else {
+            panic!("nothing was evicted")
+        };
+        assert!(!first.panics);
+        assert!(waiting.join().unwrap());
+        assert_eq!(drain(&mut frames).len(), 2);
+        assert_eq!(frames.stats().lost.evicted, 4);
+        assert_balanced(&frames.stats());
+    });
+}
+
+#[test]
+fn a_frame_that_is_lost_in_a_callback_may_panic_in_its_destructor() {
+    let (sender, frames) =
+        channel::builder().capacity(1).overflow(Overflow::DropNewest).build().unwrap();
+    let callback = sender.callback();
+    callback(Fragile::new(1, false));
+    callback(Fragile::new(1, true));
+    drop(frames);
+    callback(Fragile::new(1, true));
+    drop(sender.send_async(Fragile::new(1, true)));
+    let lost = sender.stats().lost;
+    assert_eq!((lost.overflow, lost.closed, lost.send_cancelled), (1, 1, 1));
 }

@@ -3,6 +3,7 @@
 use crate::*;
 use callbridge::{FrameStream, Overflow, Pressure, channel};
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
 type Log = Arc<Mutex<Vec<Pressure>>>;
 
@@ -122,30 +123,102 @@ fn a_hook_that_panics_is_told_the_next_crossing_all_the_same() {
     assert_eq!(calls.load(Ordering::Relaxed), 2);
 }
 
+/// The hook runs beside itself only while it is still at work on another thread, and then the
+/// newest state is told once more: what a flag holds in the end is always right.
 #[test]
-fn crossings_from_many_threads_alternate() {
-    let (sender, mut frames, log) = marked(1, 3, 4);
-    let sources: Vec<_> = (0..4)
-        .map(|_| {
-            let sender = sender.clone();
-            std::thread::spawn(move || {
-                (0..500).for_each(|frame| {
-                    sender.send(frame).unwrap();
-                });
+fn the_last_that_a_hook_is_told_is_the_newest_state() {
+    for _ in 0..20 {
+        let is_high = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&is_high);
+        let (sender, mut frames) = channel::builder()
+            .capacity(4)
+            .watermarks(1, 3, move |pressure| {
+                std::thread::yield_now();
+                flag.store(pressure == Pressure::High, Ordering::SeqCst);
             })
+            .build()
+            .unwrap();
+        let sources: Vec<_> = (0..4)
+            .map(|_| {
+                let sender = sender.clone();
+                std::thread::spawn(move || {
+                    (0..100).for_each(|frame| {
+                        sender.send(frame).unwrap();
+                    });
+                })
+            })
+            .collect();
+        for _ in 0..397 {
+            frames.recv_blocking(LIMIT).unwrap();
+        }
+        sources.into_iter().for_each(|source| source.join().unwrap());
+        assert!(frames.len() == 3 && is_high.load(Ordering::SeqCst));
+        for _ in 0..3 {
+            frames.try_recv().unwrap();
+        }
+        assert!(!is_high.load(Ordering::SeqCst));
+    }
+}
+
+#[test]
+fn a_hook_may_wait_in_high_until_low_is_told() {
+    let (resume, resumed) = mpsc::channel();
+    let resumed = Mutex::new(resumed);
+    let (sender, mut frames) = channel::builder()
+        .capacity(4)
+        .watermarks(1, 3, move |pressure| match pressure {
+            Pressure::High => resumed.lock().unwrap().recv_timeout(LIMIT).unwrap(),
+            Pressure::Low => resume.send(()).unwrap(),
         })
-        .collect();
-    drop(sender);
-    let mut read = 0;
-    while frames.recv_blocking(LIMIT).is_ok() {
-        read += 1;
-    }
-    sources.into_iter().for_each(|source| source.join().unwrap());
-    assert_eq!(read, 2000);
-    let log = log.lock().unwrap();
-    assert_eq!(log.len() % 2, 0);
-    for (index, pressure) in log.iter().enumerate() {
-        let expected = if index % 2 == 0 { Pressure::High } else { Pressure::Low };
-        assert_eq!(*pressure, expected, "crossing {index}");
-    }
+        .build()
+        .unwrap();
+    within(move || {
+        let source = std::thread::spawn(move || {
+            (0..4).for_each(|frame| {
+                sender.send(frame).unwrap();
+            });
+        });
+        while frames.recv_blocking(None).is_ok() {}
+        source.join().unwrap();
+    });
+}
+
+/// While one thread is in the hook, others cross the marks a hundred times: it hears of the newest
+/// state afterwards, not of each crossing.
+#[test]
+fn a_thread_in_the_hook_is_not_told_what_others_have_told() {
+    let (entered, begun) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let (released, first) = (Mutex::new(released), AtomicBool::new(true));
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&calls);
+    let (sender, mut frames) = channel::builder()
+        .capacity(2)
+        .watermarks(0, 1, move |_| {
+            if first.swap(false, Ordering::SeqCst) {
+                entered.send(()).unwrap();
+                released.lock().unwrap().recv_timeout(LIMIT).unwrap();
+            }
+            count.fetch_add(1, Ordering::SeqCst);
+        })
+        .build()
+        .unwrap();
+    within(move || {
+        let other = sender.clone();
+        let kept = std::thread::spawn(move || sender.send(0).is_ok());
+        begun.recv_timeout(LIMIT).unwrap();
+        frames.try_recv().unwrap();
+        for frame in 0..100 {
+            other.send(frame).unwrap();
+            frames.try_recv().unwrap();
+        }
+        let told = calls.load(Ordering::SeqCst);
+        assert_eq!(told, 201, "who crosses a mark tells it at once");
+        release.send(()).unwrap();
+        assert!(kept.join().unwrap());
+        assert!(
+            calls.load(Ordering::SeqCst) <= told + 2,
+            "its own, and the newest state once more"
+        );
+    });
 }

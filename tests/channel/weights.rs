@@ -42,9 +42,20 @@ fn weights_that_add_up_past_the_largest_number_do_not_wrap() {
     let (sender, mut frames) =
         channel::builder().weigh(|frame: &usize| *frame, usize::MAX).build().unwrap();
     sender.try_send(usize::MAX).unwrap();
-    sender.try_send(usize::MAX).unwrap();
-    assert_eq!(drain(&mut frames).len(), 2);
+    assert_eq!(sender.try_send(usize::MAX), Err(TrySendError::Full(usize::MAX)));
+    assert_eq!(drain(&mut frames).len(), 1);
     sender.try_send(1).unwrap();
+}
+
+#[test]
+fn the_room_that_a_send_reports_knows_the_budget() {
+    let (sender, mut frames) =
+        channel::builder().capacity(3).weigh(|frame: &usize| *frame, 4).build().unwrap();
+    assert_eq!(sender.send(3), Ok(Sent::Queued { remaining: 1 }));
+    assert_eq!(sender.send(1), Ok(Sent::Queued { remaining: 0 }));
+    assert_eq!(sender.try_send(1), Err(TrySendError::Full(1)));
+    assert_eq!(drain(&mut frames), [3, 1]);
+    assert_eq!(sender.send(0), Ok(Sent::Queued { remaining: 2 }));
 }
 
 #[test]
@@ -107,4 +118,12 @@ fn a_weigh_function_that_panics_makes_the_frame_too_heavy() {
     assert_eq!(sender.send(13), Err(SendError::TooHeavy(13)));
     sender.send(1).unwrap();
     assert_balanced(&frames.stats());
+}
+
+#[test]
+fn a_frame_that_cannot_be_weighed_is_too_heavy_for_any_budget() {
+    let weigh = |frame: &u32| if *frame == 13 { panic!("bad luck") } else { 1 };
+    let (sender, frames) = channel::builder().weigh(weigh, usize::MAX).build().unwrap();
+    assert_eq!(sender.try_send(13), Err(TrySendError::TooHeavy(13)));
+    assert_eq!(frames.stats().lost.too_heavy, 1);
 }
