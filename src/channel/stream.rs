@@ -166,23 +166,66 @@ impl<T> FrameStream<T> {
         &mut self,
         timeout: impl Into<Option<Duration>>,
     ) -> Result<T, RecvBlockingError> {
-        if let Some(settled) = self.recv_or_register(None) {
-            return settled;
-        }
-        let waited = wait(Deadline::after(timeout), |cx| {
-            let settled = self.recv_or_register(Some(cx.waker().clone()));
-            settled.map_or(Poll::Pending, Poll::Ready)
-        });
-        waited.unwrap_or_else(|error| Err(error.into()))
+        let mut frame = None;
+        self.take_blocking(1, &mut |taken| frame = Some(taken), Deadline::after(timeout))?;
+        frame.ok_or(RecvBlockingError::Ended)
     }
 
-    fn recv_or_register(&mut self, waker: Option<Waker>) -> Option<Result<T, RecvBlockingError>> {
-        let mut frame = None;
-        match self.take(1, &mut |taken| frame = Some(taken), waker) {
-            Taken::Frames(_) => frame.map(Ok),
-            Taken::Nothing => None,
-            Taken::Ended(_) => Some(Err(RecvBlockingError::Ended)),
+    /// Appends what is there, up to `max` frames, and returns how many; waits while there is none.
+    /// For a consumer that is a thread.
+    ///
+    /// `None` waits for ever, zero answers at once, and a limit too far to express is none. 0
+    /// frames only come if `max` is 0.
+    ///
+    /// # Blocking
+    ///
+    /// As [`recv_blocking`](Self::recv_blocking).
+    ///
+    /// # Errors
+    ///
+    /// As [`recv_blocking`](Self::recv_blocking); nothing was taken then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (sender, mut frames) = callbridge::channel(8);
+    /// for frame in 0..5 {
+    ///     sender.send(frame)?;
+    /// }
+    /// let mut buffer = Vec::new();
+    /// assert_eq!(frames.recv_many_blocking(&mut buffer, 3, None), Ok(3));
+    /// assert_eq!(frames.recv_many_blocking(&mut buffer, 3, None), Ok(2));
+    /// assert_eq!(buffer, [0, 1, 2, 3, 4]);
+    /// # Ok::<(), callbridge::SendError<i32>>(())
+    /// ```
+    pub fn recv_many_blocking(
+        &mut self,
+        buffer: &mut Vec<T>,
+        max: usize,
+        timeout: impl Into<Option<Duration>>,
+    ) -> Result<usize, RecvBlockingError> {
+        if max == 0 {
+            return Ok(0);
         }
+        self.take_blocking(max, &mut |frame| buffer.push(frame), Deadline::after(timeout))
+    }
+
+    fn take_blocking(
+        &mut self,
+        max: usize,
+        sink: &mut impl FnMut(T),
+        deadline: Deadline,
+    ) -> Result<usize, RecvBlockingError> {
+        let mut take = |waker| match self.take(max, sink, waker) {
+            Taken::Frames(frames) => Poll::Ready(Ok(frames)),
+            Taken::Nothing => Poll::Pending,
+            Taken::Ended(_) => Poll::Ready(Err(RecvBlockingError::Ended)),
+        };
+        if let Poll::Ready(settled) = take(None) {
+            return settled;
+        }
+        let waited = wait(deadline, |cx| take(Some(cx.waker().clone())));
+        waited.unwrap_or_else(|error| Err(error.into()))
     }
 
     /// Polls for the next frame; what [`recv`](Self::recv) awaits.

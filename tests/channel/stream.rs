@@ -334,3 +334,26 @@ fn a_loop_that_dies_with_the_stream_releases_its_senders() {
         }
     });
 }
+
+#[test]
+fn a_thread_takes_what_is_there_in_one_go() {
+    within(|| {
+        let (sender, mut frames) = channel(8);
+        let mut buffer = Vec::new();
+        let none = frames.recv_many_blocking(&mut buffer, 8, Duration::ZERO);
+        assert_eq!(none, Err(RecvBlockingError::TimedOut));
+        let source = std::thread::spawn(move || {
+            (0..1000).for_each(|frame| assert!(sender.send(frame).is_ok()));
+        });
+        loop {
+            assert_eq!(frames.recv_many_blocking(&mut buffer, 0, None), Ok(0));
+            let before = buffer.len();
+            match frames.recv_many_blocking(&mut buffer, 5, None) {
+                Ok(taken) => assert!((1..=5).contains(&taken) && taken == buffer.len() - before),
+                Err(error) => break assert_eq!(error, RecvBlockingError::Ended),
+            }
+        }
+        assert!(buffer.into_iter().eq(0..1000));
+        source.join().unwrap();
+    });
+}
