@@ -46,6 +46,7 @@ impl<T> Builder<T> {
                 watermarks: None,
                 batched: true,
                 spins: true,
+                serve_step: 0,
             },
         }
     }
@@ -253,6 +254,7 @@ impl<T> Builder<T> {
                     | Overflow::BlockFor(_, Fallback::DropOldest)
             );
         rules.spins &= rules.batched;
+        rules.serve_step = (rules.capacity / 4).clamp(1, 64).ilog2();
         Ok(connect(rules))
     }
 }
@@ -322,8 +324,10 @@ pub(super) struct Rules<T> {
     pub(super) watermarks: Option<Watermarks>,
     /// Whether the consumer takes all there is at once (see `queue`).
     pub(super) batched: bool,
-    /// Whether the ends pause (see `rhythm`).
+    /// Whether the ends spin before they park (see `backoff`).
     pub(super) spins: bool,
+    /// The consumer looks at the line of senders after 2 to this power frames.
+    pub(super) serve_step: u32,
 }
 
 struct Weigher<T> {
