@@ -270,7 +270,7 @@ fn a_termination_callback_runs_once_however_late_it_comes() {
             assert_eq!(ending, Ending::ConsumerDropped);
             count.fetch_add(1, Ordering::Relaxed);
         });
-        assert_eq!(sender.wait_closed(None), Ok(Ending::ConsumerDropped));
+        assert_eq!(sender.closed(None), Ok(Ending::ConsumerDropped));
         consumer.join().unwrap();
         assert_eq!(calls.load(Ordering::Relaxed), 1);
     });
@@ -281,7 +281,7 @@ fn an_awaited_end_is_woken() {
     model(|| {
         let (sender, frames) = channel::<u64>(1);
         let consumer = thread::spawn(move || drop(frames));
-        let ending = block_on(async { sender.closed().await });
+        let ending = block_on(async { sender.closed_async().await });
         assert_eq!(ending, Ending::ConsumerDropped);
         consumer.join().unwrap();
     });

@@ -142,7 +142,7 @@ impl<T> fmt::Debug for SendFuture<'_, T> {
     }
 }
 
-/// Waits for the end of the channel; made by [`Sender::closed`](crate::Sender::closed).
+/// Waits for the end of the channel; made by [`Sender::closed_async`](crate::Sender::closed_async).
 ///
 /// # Examples
 ///
@@ -153,7 +153,7 @@ impl<T> fmt::Debug for SendFuture<'_, T> {
 /// # async fn main() {
 /// let (sender, frames) = callbridge::channel::<u8>(1);
 /// drop(frames);
-/// assert_eq!(sender.closed().await, Ending::ConsumerDropped);
+/// assert_eq!(sender.closed_async().await, Ending::ConsumerDropped);
 /// # }
 /// ```
 #[must_use = "nothing is waited for unless it is awaited"]

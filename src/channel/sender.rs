@@ -108,8 +108,8 @@ impl<T> Sender<T> {
 
     /// Sends a frame, waiting for room up to `timeout`. Never drops a frame, whatever the policy.
     ///
-    /// Zero answers at once; a time too far to express is none. The clock is the system's, so it
-    /// runs without a runtime.
+    /// `None` waits for ever, zero answers at once, and a time too far to express is none. The clock
+    /// is the system's, so it runs without a runtime.
     ///
     /// # Blocking
     ///
@@ -132,10 +132,10 @@ impl<T> Sender<T> {
     pub fn send_timeout(
         &self,
         frame: T,
-        timeout: Duration,
+        timeout: impl Into<Option<Duration>>,
     ) -> Result<Sent<T>, SendTimeoutError<T>> {
         self.shared
-            .send_waiting(frame, Some(timeout), OnFull::Refuse)
+            .send_waiting(frame, timeout.into(), OnFull::Refuse)
             .map_err(SendTimeoutError::from_refused)
     }
 
@@ -288,11 +288,11 @@ impl<T> Sender<T> {
     /// use callbridge::Ending;
     ///
     /// let (sender, frames) = callbridge::channel::<u8>(1);
-    /// let (ending, ()) = tokio::join!(sender.closed(), async { drop(frames) });
+    /// let (ending, ()) = tokio::join!(sender.closed_async(), async { drop(frames) });
     /// assert_eq!(ending, Ending::ConsumerDropped);
     /// # }
     /// ```
-    pub fn closed(&self) -> Closed<'_, T> {
+    pub fn closed_async(&self) -> Closed<'_, T> {
         Closed::new(&self.shared)
     }
 
@@ -313,14 +313,14 @@ impl<T> Sender<T> {
     ///
     /// let (sender, frames) = callbridge::channel::<u8>(1);
     /// let consumer = std::thread::spawn(move || drop(frames));
-    /// assert_eq!(sender.wait_closed(None), Ok(Ending::ConsumerDropped));
+    /// assert_eq!(sender.closed(None), Ok(Ending::ConsumerDropped));
     /// consumer.join().unwrap();
     /// ```
-    pub fn wait_closed(&self, timeout: impl Into<Option<Duration>>) -> Result<Ending, WaitError> {
+    pub fn closed(&self, timeout: impl Into<Option<Duration>>) -> Result<Ending, WaitError> {
         if let Some(ending) = self.shared.ending() {
             return Ok(ending);
         }
-        let mut closed = pin!(self.closed());
+        let mut closed = pin!(self.closed_async());
         wait(Deadline::after(timeout), |cx| closed.as_mut().poll(cx))
     }
 

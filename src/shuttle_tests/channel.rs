@@ -193,10 +193,10 @@ fn an_end_releases_everybody_with_one_reason() {
             let (sender, seen) = (sender.clone(), Arc::clone(&seen));
             waiters.push(thread::spawn(move || {
                 let ending = match way {
-                    0 => sender.wait_closed(None).unwrap(),
-                    1 => block_on(sender.closed()),
+                    0 => sender.closed(None).unwrap(),
+                    1 => block_on(sender.closed_async()),
                     2 => loop {
-                        if let Ok(ending) = sender.wait_closed(SOON) {
+                        if let Ok(ending) = sender.closed(SOON) {
                             break ending;
                         }
                     },

@@ -15,7 +15,7 @@ fn refused_here() {
     assert_eq!(sender.send_timeout(3, LIMIT), Err(SendTimeoutError::WouldDeadlock(3)));
     let zero = Duration::ZERO;
     assert_eq!(sender.send_timeout(3, zero), Err(SendTimeoutError::TimedOut(3)));
-    assert_eq!(sender.wait_closed(LIMIT), Err(WaitError::WouldDeadlock));
+    assert_eq!(sender.closed(LIMIT), Err(WaitError::WouldDeadlock));
     sender.callback()(4);
     assert_eq!(sender.stats().lost.would_deadlock, 1);
     assert_eq!(frames.recv_blocking(None), Ok(1));
@@ -43,7 +43,7 @@ fn allowed_here() {
     assert_eq!((first, frames.recv_blocking(LIMIT)), (Ok(1), Ok(2)));
     let short = Duration::from_millis(1);
     assert_eq!(frames.recv_blocking(short), Err(RecvBlockingError::TimedOut));
-    assert_eq!(sender.wait_closed(short), Err(WaitError::TimedOut));
+    assert_eq!(sender.closed(short), Err(WaitError::TimedOut));
 }
 
 /// b126. tokio's `blocking_send` panics there, with room or without.

@@ -134,7 +134,7 @@ fn a_consumer_that_has_enough_ends_the_source_and_its_watcher() {
         let (tell, told) = mpsc::channel();
         sender.on_termination(move |ending| tell.send(ending).unwrap());
         let watching = sender.clone();
-        let watcher = std::thread::spawn(move || watching.wait_closed(None));
+        let watcher = std::thread::spawn(move || watching.closed(None));
         let source = std::thread::spawn(move || (0..6).find_map(|frame| sender.send(frame).err()));
         assert_eq!([frames.recv_blocking(None), frames.recv_blocking(None)], [Ok(0), Ok(1)]);
         until("a parked sender", || frames.stats().waiting == 1);
@@ -169,22 +169,22 @@ fn an_aborted_consumer_tells_the_source_and_releases_the_callback() {
 fn the_end_can_be_waited_for_by_threads_and_tasks() {
     within(|| {
         let (sender, frames) = channel::<u8>(1);
-        assert_eq!(sender.wait_closed(Duration::ZERO), Err(WaitError::TimedOut));
+        assert_eq!(sender.closed(Duration::ZERO), Err(WaitError::TimedOut));
         let short = Duration::from_millis(1);
-        assert_eq!(sender.wait_closed(short), Err(WaitError::TimedOut));
+        assert_eq!(sender.closed(short), Err(WaitError::TimedOut));
         let wakes = Arc::new(Wakes::default());
         let waker = Waker::from(Arc::clone(&wakes));
-        let mut closed = sender.closed();
+        let mut closed = sender.closed_async();
         for _ in 0..3 {
             assert!(Pin::new(&mut closed).poll(&mut Context::from_waker(&waker)).is_pending());
         }
-        let mut dropped = sender.closed();
+        let mut dropped = sender.closed_async();
         assert!(Pin::new(&mut dropped).poll(&mut Context::from_waker(&waker)).is_pending());
         drop(dropped);
         let waiters: Vec<_> = (0..2)
             .map(|_| {
                 let sender = sender.clone();
-                std::thread::spawn(move || sender.wait_closed(Duration::MAX))
+                std::thread::spawn(move || sender.closed(Duration::MAX))
             })
             .collect();
         drop(frames);
@@ -193,6 +193,6 @@ fn the_end_can_be_waited_for_by_threads_and_tasks() {
         }
         assert_eq!(wakes.count(), 1);
         assert_eq!(poll_once(&mut closed), Poll::Ready(Ending::ConsumerDropped));
-        assert_eq!(sender.wait_closed(Duration::ZERO), Ok(Ending::ConsumerDropped));
+        assert_eq!(sender.closed(Duration::ZERO), Ok(Ending::ConsumerDropped));
     });
 }
