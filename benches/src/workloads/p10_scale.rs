@@ -46,6 +46,8 @@ fn run(bench: &Bench<'_>) -> Vec<CaseResult> {
             stream.round::<channels::TokioBest>(ops)
         });
         case.add(Role::Peer, "crossfire mpsc", |ops| stream.round::<channels::CrossfireMpsc>(ops));
+        case.add(Role::Peer, "kanal", |ops| stream.round::<channels::Kanal>(ops));
+        case.add(Role::Peer, "fibre mpsc", |ops| stream.round::<channels::FibreMpsc>(ops));
         case.add(Role::Peer, "tachyonix", |ops| stream.round::<channels::Tachyonix>(ops));
         results.push(bench.measure(case));
     }
