@@ -138,7 +138,7 @@ const METHODS: &[(&str, Method)] = &[
     }),
     ("Sender::wait_closed", |_| {
         let (sender, _frames) = callbridge::channel::<u8>(1);
-        by_wait(sender.wait_closed(SHORT))
+        by_wait(sender.closed_blocking(SHORT))
     }),
     ("FrameStream::recv_blocking", |_| {
         let (_sender, mut frames) = callbridge::channel::<u8>(1);
