@@ -44,7 +44,7 @@ impl Handed {
     /// Announces who waits; the caller holds the lock, and looks at the count once more if there
     /// are more of them now.
     pub(super) fn announce(&self, anybody: bool, overdue: bool) {
-        let waiting = (usize::from(anybody) * WAITING) | (usize::from(overdue) * OVERDUE);
+        let waiting = usize::from(anybody) * WAITING | usize::from(overdue) * OVERDUE;
         let before = self.0.0.load(Ordering::Relaxed) & (WAITING | OVERDUE);
         if before != waiting {
             self.0.0.fetch_xor(before ^ waiting, Ordering::AcqRel);
