@@ -362,17 +362,3 @@ fn a_withdrawn_heavy_frame_lets_the_light_one_behind_it_in() {
         assert_balanced(&frames.stats());
     });
 }
-
-#[test]
-fn senders_that_take_room_ahead_of_the_line_leave_nobody_behind() {
-    model(|| {
-        let (sender, mut frames) = channel(1);
-        let waiting = send_on_thread(&sender, 1);
-        let passing = thread::spawn(move || [2, 4].map(|frame| sender.send(frame).is_ok()));
-        assert_eq!(read_all(&mut frames).iter().sum::<u64>(), 7);
-        assert!(waiting.join().unwrap());
-        assert_eq!(passing.join().unwrap(), [true; 2]);
-        assert_balanced(&frames.stats());
-        assert!(frames.stats().high_water <= 1);
-    });
-}
