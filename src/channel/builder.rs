@@ -46,7 +46,6 @@ impl<T> Builder<T> {
                 watermarks: None,
                 batched: true,
                 spins: true,
-                serve_step: 0,
             },
         }
     }
@@ -254,7 +253,6 @@ impl<T> Builder<T> {
                     | Overflow::BlockFor(_, Fallback::DropOldest)
             );
         rules.spins &= rules.batched;
-        rules.serve_step = (rules.capacity / 4).clamp(1, 64).ilog2();
         Ok(connect(rules))
     }
 }
@@ -324,10 +322,8 @@ pub(super) struct Rules<T> {
     pub(super) watermarks: Option<Watermarks>,
     /// Whether the consumer takes all there is at once (see `queue`).
     pub(super) batched: bool,
-    /// Whether the ends spin before they park (see `backoff`).
+    /// Whether the ends pause (see `rhythm`).
     pub(super) spins: bool,
-    /// The consumer looks at the line of senders after 2 to this power frames.
-    pub(super) serve_step: u32,
 }
 
 struct Weigher<T> {

@@ -77,7 +77,9 @@ impl<T> Shared<T> {
             return 0;
         }
         batch.by_ref().take(frames).for_each(sink);
-        self.count(frames, batch.len());
+        if self.handed.add(frames) {
+            self.serve_parked();
+        }
         frames
     }
 
@@ -85,21 +87,10 @@ impl<T> Shared<T> {
     #[inline]
     pub(super) fn hand_out_one(&self, batch: &mut Buffer<T>) -> Option<T> {
         let frame = batch.pop()?;
-        self.count(1, batch.len());
-        Some(frame)
-    }
-
-    /// Counts what was handed out, and serves the line where that is due: at once if somebody is
-    /// overdue, now and then otherwise, and when the batch is used up.
-    #[inline]
-    fn count(&self, frames: usize, left: usize) {
-        let waiting = self.handed.add(frames);
-        if waiting.anybody() {
-            let step = self.rules.serve_step;
-            if waiting.overdue() || left == 0 || left >> step != (left + frames) >> step {
-                self.serve_parked();
-            }
+        if self.handed.add(1) {
+            self.serve_parked();
         }
+        Some(frame)
     }
 
     /// The stream is dropped: ends the channel and empties it.

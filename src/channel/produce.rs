@@ -5,23 +5,10 @@
 use super::buffer::kept_slots;
 use super::overflow::{Fallback, LossReason, Overflow, Sent};
 use super::state::{Parked, Shared, State, drop_contained};
-use crate::sync::prim::{Instant, MutexGuard, lock};
+use crate::sync::prim::{MutexGuard, lock};
 use crate::sync::{Deadline, WaitError, may_wait, park_until, wake};
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
-
-/// Nobody who has waited this long is passed over any more.
-const DUE: Duration = Duration::from_micros(750);
-
-/// After this time a parked thread sees to the line itself: the consumer may be slow.
-const PATIENCE: Duration = Duration::from_millis(1);
-
-/// loom has no time to pass.
-const HAS_CLOCK: bool = !cfg!(callbridge_loom);
-
-/// How many senders that could wait longer are woken at a time: each of them can go on to use the
-/// room that is left, and to wake them all would cost more than their frames.
-const SERVED_TOGETHER: usize = 8;
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
 
 const UNTOUCHED: &str = "a frame that isn't accepted stays where it is";
 
@@ -33,13 +20,8 @@ pub(super) enum OnFull {
     Refuse,
     Drop,
     Evict,
-    /// Let it wait in line, where its sender has been waiting since then; `strict` if nobody may
-    /// pass it.
-    Park {
-        waker: Waker,
-        since: Instant,
-        strict: bool,
-    },
+    /// Let it wait in line, where its sender has been waiting since then.
+    Park(Waker, Instant),
 }
 
 impl OnFull {
@@ -98,7 +80,7 @@ impl<T> Shared<T> {
             return None;
         }
         let mut state = lock(&self.state);
-        if state.end.is_some() || state.overdue || !self.has_room(&mut state, None) {
+        if state.end.is_some() || !state.parked.is_empty() || !self.has_room(&mut state, None) {
             return None;
         }
         let consumer = self.accept(&mut state, frame.take()?, None);
@@ -150,7 +132,7 @@ impl<T> Shared<T> {
     ) -> Outcome<T> {
         let weight = self.rules.weigh(&frame);
         // Noted before the queue is found full, so that no progress after that is overlooked.
-        let mut before = self.handed.position();
+        let before = self.handed.position();
         let frame = match self.offer_now(frame, weight, OnFull::Ask) {
             Err(Refused { why: Refusal::Full, frame }) => frame,
             settled => return settled,
@@ -165,26 +147,19 @@ impl<T> Shared<T> {
             }
             Err(_) => return give_up(frame),
         }
-        let (mut frame, mut queued) = (Some(frame), None);
-        let mut take_room = || {
-            let now = self.handed.position();
-            if std::mem::replace(&mut before, now) != now {
-                queued = self.send_at_once(&mut frame);
-            }
-            queued.is_some()
-        };
-        if self.rules.spins && self.backoff.pause_sending(deadline, &mut take_room) {
-            if let Some(remaining) = queued {
+        let made_progress = || self.handed.position() != before;
+        let mut frame = Some(frame);
+        if self.rules.spins && self.backoff.pause_sending(deadline, made_progress) {
+            if let Some(remaining) = self.send_at_once(&mut frame) {
                 return Ok(Sent::Queued { remaining });
             }
         }
         let mut ticket = None;
-        let mut poll = |cx: &mut Context<'_>| {
+        let settled = park_until(deadline, |cx| {
             let settled = match ticket {
                 Some(ticket) => self.settle(ticket),
                 None => {
-                    let waker = cx.waker().clone();
-                    let on_full = OnFull::Park { waker, since, strict: !self.rules.batched };
+                    let on_full = OnFull::Park(cx.waker().clone(), since);
                     match self.offer(frame.take().expect(UNTOUCHED), weight, on_full) {
                         Offered::Settled(outcome) => Some(outcome),
                         Offered::Parked(number) => {
@@ -195,16 +170,7 @@ impl<T> Shared<T> {
                 }
             };
             settled.map_or(Poll::Pending, Poll::Ready)
-        };
-        let patience = deadline.or_after(PATIENCE);
-        let mut settled = None;
-        if HAS_CLOCK && patience != deadline {
-            settled = park_until(patience, &mut poll);
-            if settled.is_none() {
-                self.serve_parked();
-            }
-        }
-        let settled = settled.or_else(|| park_until(deadline, &mut poll));
+        });
         settled.unwrap_or_else(|| match ticket.and_then(|ticket| self.withdraw(ticket)) {
             Some(frame) => give_up(frame),
             None => self.served(),
@@ -230,7 +196,7 @@ impl<T> Shared<T> {
             self.rules.tell_loss(&frame, LossReason::TooHeavy);
             return refused(Refusal::TooHeavy, frame);
         }
-        if !state.overdue && self.has_room(&mut state, weight) {
+        if state.parked.is_empty() && self.has_room(&mut state, weight) {
             return Offered::Settled(Ok(self.accept_now(state, frame, weight)));
         }
         match on_full {
@@ -246,15 +212,14 @@ impl<T> Shared<T> {
                 Offered::Settled(Ok(Sent::Dropped(frame)))
             }
             OnFull::Evict => Offered::Settled(Ok(self.evict_for(state, frame, weight))),
-            OnFull::Park { waker, since, strict } => {
+            OnFull::Park(waker, since) => {
                 // Only now, with the announcement out, is "full" final (see `queue`, invariant 3).
-                self.handed.announce(true, state.overdue || strict);
-                if !state.overdue && self.has_room(&mut state, weight) {
-                    self.handed.announce(!state.parked.is_empty(), false);
+                self.handed.announce();
+                if state.parked.is_empty() && self.has_room(&mut state, weight) {
+                    self.handed.retract();
                     return Offered::Settled(Ok(self.accept_now(state, frame, weight)));
                 }
-                state.overdue |= strict;
-                Offered::Parked(state.parked.push(Parked { frame, weight, since, strict }, waker))
+                Offered::Parked(state.parked.push(Parked { frame, weight, since }, waker))
             }
         }
     }
@@ -269,7 +234,7 @@ impl<T> Shared<T> {
         state.end.as_ref()?;
         let (parked, waker) = state.parked.remove(ticket)?;
         state.books.refuse();
-        state.books.waited(Instant::now().saturating_duration_since(parked.since));
+        state.books.waited(parked.since.elapsed());
         drop(state);
         drop(waker);
         Some(Err(Refused { why: Refusal::Closed, frame: parked.frame }))
@@ -279,8 +244,10 @@ impl<T> Shared<T> {
     pub(super) fn withdraw(&self, ticket: u64) -> Option<T> {
         let mut state = lock(&self.state);
         let (parked, waker) = state.parked.remove(ticket)?;
-        state.books.waited(Instant::now().saturating_duration_since(parked.since));
-        self.look_at_line(&mut state, Instant::now());
+        state.books.waited(parked.since.elapsed());
+        if state.parked.is_empty() {
+            self.handed.retract();
+        }
         drop(state);
         drop(waker);
         // The next in line may weigh less and fit where this one didn't.
@@ -288,50 +255,26 @@ impl<T> Shared<T> {
         Some(parked.frame)
     }
 
-    /// Says whether somebody waits, and is overdue.
-    fn look_at_line(&self, state: &mut State<T>, now: Instant) {
-        state.overdue = state.parked.front().is_some_and(|first| {
-            first.strict || (HAS_CLOCK && now.saturating_duration_since(first.since) >= DUE)
-        });
-        self.handed.announce(!state.parked.is_empty(), state.overdue);
-    }
-
-    /// Moves parked frames into the queue, in their order, as far as they fit, and wakes their
-    /// senders: those that are overdue, and some more if half of the room is free.
+    /// Moves parked frames into the queue as long as the first one fits, waking each sender.
     pub(super) fn serve_parked(&self) {
-        let (now, mut not_overdue) = (Instant::now(), 0);
         loop {
-            let mut woken: [Option<Waker>; SERVED_TOGETHER] = Default::default();
-            let (mut served, mut consumer) = (0, None);
             let mut state = lock(&self.state);
-            if state.end.is_some() || state.parked.is_empty() {
+            let Some(first) = state.parked.front() else { return };
+            let weight = first.weight;
+            if state.end.is_some() || !self.has_room(&mut state, weight) {
                 return;
             }
-            state.queue.refresh(&self.handed);
-            while served < SERVED_TOGETHER {
-                self.look_at_line(&mut state, now);
-                let Some(weight) = state.parked.front().map(|first| first.weight) else { break };
-                let half_is_free = state.queue.len() <= self.rules.capacity / 2;
-                let due = state.overdue || (half_is_free && not_overdue < SERVED_TOGETHER);
-                if !due || !self.has_room(&mut state, weight) {
-                    break;
-                }
-                not_overdue += usize::from(!state.overdue);
-                let Some((parked, sender)) = state.parked.pop_front() else { break };
-                state.books.waited(now.saturating_duration_since(parked.since));
-                consumer = self.accept(&mut state, parked.frame, weight).or(consumer);
-                woken[served] = sender;
-                served += 1;
+            let Some((parked, sender)) = state.parked.pop_front() else { return };
+            if state.parked.is_empty() {
+                self.handed.retract();
             }
-            self.look_at_line(&mut state, now);
+            state.books.waited(parked.since.elapsed());
+            let consumer = self.accept(&mut state, parked.frame, weight);
             let tell = self.mark_pressure(&mut state);
             drop(state);
-            woken.into_iter().chain([consumer]).flatten().for_each(wake);
+            [sender, consumer].into_iter().flatten().for_each(wake);
             if tell {
                 self.tell_pressure();
-            }
-            if served < SERVED_TOGETHER {
-                return;
             }
         }
     }

@@ -11,8 +11,7 @@
 //!    `Handed`, so a stale view can make the queue look fuller than it is, never emptier.
 //! 3. A sender that is about to park sets `WAITING` and then reads the count; the consumer counts
 //!    and reads `WAITING` in one step, on the same word. Whichever comes second sees the other, so
-//!    no freed slot goes unnoticed. The same holds for `OVERDUE` and who sets it. Both are changed
-//!    under the lock.
+//!    no freed slot goes unnoticed.
 //! 4. Only the consumer counts, so what it reads there itself is exact. `start` is set under the
 //!    lock, so whoever reads the count under the lock finds it at `start` or beyond.
 
@@ -22,10 +21,9 @@ use crate::sync::prim::atomic::{AtomicUsize, Ordering};
 use std::collections::VecDeque;
 
 const WAITING: usize = 1;
-const OVERDUE: usize = 2;
-const ONE: usize = 4;
+const ONE: usize = 2;
 
-/// How many frames the consumer has handed out of its batches, and whether senders wait.
+/// How many frames the consumer has handed out of its batches, and whether a sender waits.
 ///
 /// Padded: the consumer writes it for each frame, the senders what is beside it.
 pub(super) struct Handed(CachePadded<AtomicUsize>);
@@ -35,40 +33,24 @@ impl Handed {
         Handed(CachePadded(AtomicUsize::new(0)))
     }
 
-    /// Counts `frames` more; tells who waits for their slots.
-    #[inline]
-    pub(super) fn add(&self, frames: usize) -> Waiting {
-        Waiting(self.0.0.fetch_add(frames * ONE, Ordering::AcqRel) & (WAITING | OVERDUE))
+    /// Counts `frames` more; tells whether a sender waits for their slots.
+    pub(super) fn add(&self, frames: usize) -> bool {
+        self.0.0.fetch_add(frames * ONE, Ordering::AcqRel) & WAITING != 0
     }
 
-    /// Announces who waits; the caller holds the lock, and looks at the count once more if there
-    /// are more of them now.
-    pub(super) fn announce(&self, anybody: bool, overdue: bool) {
-        let waiting = usize::from(anybody) * WAITING | usize::from(overdue) * OVERDUE;
-        let before = self.0.0.load(Ordering::Relaxed) & (WAITING | OVERDUE);
-        if before != waiting {
-            self.0.0.fetch_xor(before ^ waiting, Ordering::AcqRel);
-        }
+    /// Announces a waiting sender, who then looks at the count once more.
+    pub(super) fn announce(&self) {
+        self.0.0.fetch_or(WAITING, Ordering::AcqRel);
+    }
+
+    /// Nobody waits any more.
+    pub(super) fn retract(&self) {
+        self.0.0.fetch_and(!WAITING, Ordering::AcqRel);
     }
 
     /// How far the consumer has come; starts over at zero some day.
     pub(super) fn position(&self) -> Position {
-        Position(self.0.0.load(Ordering::Acquire) & !(WAITING | OVERDUE))
-    }
-}
-
-/// Who waited when a frame was handed out.
-#[derive(Clone, Copy)]
-pub(super) struct Waiting(usize);
-
-impl Waiting {
-    #[inline]
-    pub(super) fn anybody(self) -> bool {
-        self.0 & WAITING != 0
-    }
-
-    pub(super) fn overdue(self) -> bool {
-        self.0 & OVERDUE != 0
+        Position(self.0.0.load(Ordering::Acquire) & !WAITING)
     }
 }
 

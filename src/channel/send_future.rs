@@ -5,11 +5,11 @@ use super::error::SendError;
 use super::overflow::{Ending, LossReason, Overflow, Sent};
 use super::produce::{Offered, OnFull, Outcome, Refusal, Refused};
 use super::state::{Shared, drop_contained};
-use crate::sync::prim::Instant;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 /// A frame on its way; made by [`Sender::send_async`](crate::Sender::send_async).
 ///
@@ -91,8 +91,7 @@ impl<'a, T> SendFuture<'a, T> {
             Offered::Settled(outcome) => return Poll::Ready(outcome),
             Offered::Parked(ticket) => return self.park(ticket),
         };
-        let (waker, since) = (cx.waker().clone(), Instant::now());
-        match shared.offer(frame, weight, OnFull::Park { waker, since, strict: true }) {
+        match shared.offer(frame, weight, OnFull::Park(cx.waker().clone(), Instant::now())) {
             Offered::Settled(outcome) => Poll::Ready(outcome),
             Offered::Parked(ticket) => self.park(ticket),
         }

@@ -56,10 +56,8 @@ impl<T> Sender<T> {
     ///
     /// # Blocking
     ///
-    /// Under `Block` and `BlockFor` it blocks the calling thread while the channel is full. Who
-    /// waits gets room in the order of arrival. A sender that finds room takes it even if others
-    /// wait, but nobody who has waited for about a millisecond is passed over any more, and no one
-    /// who awaits [`send_async`](Self::send_async) ever. On a thread that drives an event loop it sends if
+    /// Under `Block` and `BlockFor` it blocks the calling thread while the channel is full. Senders
+    /// get their room in the order they came. On a thread that drives an event loop it sends if
     /// there is room and otherwise returns [`SendError::WouldDeadlock`] at once; it is free to
     /// block in `spawn_blocking`, under `Runtime::enter`, in `block_in_place` and on plain
     /// threads.

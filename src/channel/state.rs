@@ -5,16 +5,13 @@
 //!    and no frame, waker or error is dropped: they are moved out and dealt with afterwards.
 //! 2. `end` is set once. From then on no frame enters the queue, so the frames before it, the error
 //!    and the end reach the consumer in this order.
-//! 3. A parked sender's frame waits in `parked`. Whoever serves it moves the frame into the queue
-//!    itself and then wakes its sender: a slot can't be given to a sender that has given up, and no
-//!    wake needs to be passed on. A ticket that is no longer in the list has been served.
-//! 4. A sender that finds room takes it while others are parked, unless `overdue` is set: then
-//!    later frames queue up behind. It is set while the first in line has waited for `DUE`, or
-//!    isn't to be passed over at all; only somebody parked can be overdue.
-//! 5. While the channel is open and somebody is parked, the first parked frame doesn't fit; or the
-//!    consumer has frames left that it serves the line after (half of the room is free, or its
-//!    batch is used up), and the parked senders' own clocks see to the line if it doesn't come to
-//!    that within `PATIENCE`; or the thread that freed the slot is on its way to the lock.
+//! 3. A parked sender's frame waits in `parked`. Whoever frees a slot moves the first such frame
+//!    into the queue itself and then wakes its sender: a slot can't be given to a sender that has
+//!    given up, and no wake needs to be passed on. A ticket that is no longer in the list has been
+//!    served.
+//! 4. While somebody is parked, later frames queue up behind, also if they would fit.
+//! 5. While the channel is open and somebody is parked, the first parked frame doesn't fit, or the
+//!    thread that freed its slot is on its way to the lock.
 //! 6. A waker in `consumer` is only there if the queue was empty and the channel open when it was
 //!    put in; whoever changes either takes it out and wakes it.
 //! 7. The consumer ends the channel and empties the queue under one lock when it leaves, so after
@@ -28,9 +25,10 @@ use super::overflow::{Ending, LossReason, Pressure};
 use super::queue::{Handed, Queue};
 use super::stats::{Books, Stats};
 use crate::sync::prim::atomic::AtomicUsize;
-use crate::sync::prim::{Instant, Mutex, lock};
+use crate::sync::prim::{Mutex, lock};
 use crate::sync::{WaitList, contain};
 use std::task::Waker;
+use std::time::Instant;
 
 pub(super) type Termination = Box<dyn FnOnce(Ending) + Send>;
 
@@ -49,8 +47,6 @@ pub(super) struct State<T> {
     pub(super) queue: Queue<T>,
     /// The senders that wait for room, each with its frame.
     pub(super) parked: WaitList<Parked<T>>,
-    /// Whether those in line go first.
-    pub(super) overdue: bool,
     /// Who to wake when a frame or the end comes.
     pub(super) consumer: Option<Waker>,
     pub(super) end: Option<End>,
@@ -67,9 +63,6 @@ pub(super) struct Parked<T> {
     pub(super) frame: T,
     pub(super) weight: Option<usize>,
     pub(super) since: Instant,
-    /// Whether nobody may pass it: its sender has no clock of its own, or its frame would wait for
-    /// ever for so much room.
-    pub(super) strict: bool,
 }
 
 pub(super) struct End {
@@ -96,7 +89,6 @@ impl<T> Shared<T> {
             state: Mutex::new(State {
                 queue: Queue::new(),
                 parked: WaitList::new(),
-                overdue: false,
                 consumer: None,
                 end: None,
                 end_waiters: WaitList::new(),

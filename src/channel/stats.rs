@@ -150,8 +150,6 @@ pub struct Blocked {
     pub count: u64,
     /// The sum of their waits; a wait is added when it is over.
     pub time: Duration,
-    /// The longest of them.
-    pub longest: Duration,
 }
 
 /// The entries that are made under the channel's lock.
@@ -194,6 +192,5 @@ impl Books {
     pub(super) fn waited(&mut self, time: Duration) {
         self.blocked.count += 1;
         self.blocked.time = self.blocked.time.saturating_add(time);
-        self.blocked.longest = self.blocked.longest.max(time);
     }
 }
