@@ -136,9 +136,9 @@ const METHODS: &[(&str, Method)] = &[
         let stats = sender.stats();
         said(stats.offered > stats.delivered + stats.queued + stats.refused)
     }),
-    ("Sender::wait_closed", |_| {
+    ("Sender::closed", |_| {
         let (sender, _frames) = callbridge::channel::<u8>(1);
-        by_wait(sender.closed_blocking(SHORT))
+        by_wait(sender.closed(SHORT))
     }),
     ("FrameStream::recv_blocking", |_| {
         let (_sender, mut frames) = callbridge::channel::<u8>(1);
