@@ -309,7 +309,8 @@ impl<T> Shared<T> {
             usize::MAX => usize::MAX,
             capacity => capacity.saturating_sub(state.queue.len()),
         };
-        if self.rules.weighs() {
+        // Channels that batch weigh nothing: the quick way asks no more.
+        if !self.rules.batched && self.rules.weighs() {
             return slots.min(self.rules.budget() - state.queue.weight());
         }
         slots

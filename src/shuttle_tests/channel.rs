@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::channel::{self, Builder, Fallback};
-use crate::{Ending, FrameStream, Overflow, Pressure, SendError, Sender};
+use crate::{Ending, FrameStream, Overflow, SendError, Sender};
 use shuttle::future::block_on;
 use shuttle::thread::{self, JoinHandle};
 use std::pin::pin;
@@ -137,22 +137,17 @@ fn every_frame_has_one_fate(policies: &[Overflow]) {
     let policy = policies[any(policies.len())];
     let capacity = 1 + any(3);
     let mut builder = builder().capacity(capacity).overflow(policy);
-    let crossings = Arc::new(Mutex::new(Vec::new()));
     if policy != Overflow::Unbounded {
         if any(3) == 0 {
             builder = builder.weigh(|frame| 1 + frame.id % 3, 2);
         }
         if any(3) == 0 {
-            let crossed = Arc::clone(&crossings);
-            builder = builder.watermarks(0, 1, move |mark| crossed.lock().unwrap().push(mark));
+            // What it is told is the newest state: calls of several threads overlap.
+            builder = builder.watermarks(0, 1, |_| {});
         }
     }
     run(builder, &tally);
     tally.assert_settled();
-    for (index, mark) in crossings.lock().unwrap().iter().enumerate() {
-        let expected = if index % 2 == 0 { Pressure::High } else { Pressure::Low };
-        assert_eq!(*mark, expected);
-    }
 }
 
 #[test]
