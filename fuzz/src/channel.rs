@@ -146,12 +146,14 @@ impl Paper {
         self.books.offered += 1;
         self.queue.push_back(id);
         self.ring();
-        Answer::Queued {
-            remaining: match self.capacity {
-                usize::MAX => usize::MAX,
-                capacity => capacity - self.queue.len(),
-            },
-        }
+        let slots = match self.capacity {
+            usize::MAX => usize::MAX,
+            capacity => capacity - self.queue.len(),
+        };
+        // So many more fit, of a frame of weight 1.
+        let queued: usize = self.queue.iter().map(|&id| self.weight(id)).sum();
+        let weight_left = self.budget.map_or(usize::MAX, |budget| budget - queued);
+        Answer::Queued { remaining: slots.min(weight_left) }
     }
 
     fn lose(&mut self, id: u32, reason: LossReason) {
