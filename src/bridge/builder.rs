@@ -72,9 +72,9 @@ impl BridgeBuilder {
 
     /// Whether a waiting thread may spin for some microseconds before it parks; `true` unless told.
     ///
-    /// It spins for about as long as it has been taking to wake two threads, between 12 and 50 µs, and
-    /// only while that has been paying off: after results that came later than that it parks at once,
-    /// and tries again ever more rarely, down to one wait in 1 024. On a single core it never does.
+    /// It spins for at most 30 µs, and only while that has been paying off: after results that came
+    /// later than that it parks at once, and tries again ever more rarely, down to one wait in 1 024. On
+    /// a single core it never does.
     ///
     /// # Examples
     ///

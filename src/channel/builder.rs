@@ -186,11 +186,10 @@ impl<T> Builder<T> {
     /// told.
     ///
     /// An awaiting consumer leaves a busy source alone for up to 2 µs, holding up its event loop
-    /// meanwhile, and then takes what has come together. A sender without room stays awake for
-    /// about as long as it has been taking to wake two threads, between 12 and 50 µs. Either does
-    /// so only while that has been paying off: where frames or room come
-    /// later than that it sleeps at once, and tries again ever more rarely, down to one wait in
-    /// 1 024. On a single core, and in a channel that weighs, evicts or has watermarks, it never does.
+    /// meanwhile, and then takes what has come together. A sender without room spins for at most
+    /// 30 µs. Either does so only while that has been paying off: where frames or room come later than
+    /// that it sleeps at once, and tries again ever more rarely, down to one wait in 1 024. On a single
+    /// core, and in a channel that weighs, evicts or has watermarks, it never does.
     ///
     /// # Examples
     ///
