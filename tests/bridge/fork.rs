@@ -61,6 +61,13 @@ fn in_a_fork(body: impl FnOnce()) {
     assert_eq!(status.exit_status(), Some(0), "{status:?}");
 }
 
+/// Lets the loop's threads go to sleep. A lock that one of them holds at the fork stays locked in the
+/// child for ever, tokio's own among them: that can't be met.
+fn settle(bridge: &Bridge) {
+    bridge.run_coroutine_threadsafe(async {}).wait(LONG).unwrap();
+    std::thread::sleep(5 * SHORT);
+}
+
 fn forked<T: std::fmt::Debug>(result: &Result<T, ResultError>) {
     assert!(matches!(result, Err(ResultError::Forked)), "{result:?}");
 }
@@ -73,6 +80,7 @@ fn nothing_that_waits_hangs_in_a_forked_process() {
             let mut finished = bridge.run_coroutine_threadsafe(async { 6 });
             finished.wait(LONG).unwrap();
             let mut call = bridge.run_coroutine_threadsafe(pending::<()>());
+            settle(&bridge);
             in_a_fork(|| {
                 assert_eq!(finished.result(None).unwrap(), 6, "what is there is given");
                 forked(&call.result(None));
@@ -108,6 +116,7 @@ fn wait_and_as_completed_dont_hang_in_a_forked_process() {
         let runtime = Loop::multi(1);
         let bridge = runtime.bridge();
         let mut calls = [(); 3].map(|()| bridge.run_coroutine_threadsafe(pending::<()>()));
+        settle(&bridge);
         in_a_fork(|| {
             for when in
                 [ReturnWhen::AllCompleted, ReturnWhen::FirstCompleted, ReturnWhen::FirstError]
@@ -131,6 +140,7 @@ fn a_new_runtime_and_bridge_work_in_a_forked_process() {
         let bridge = runtime.bridge();
         bridge.run_coroutine_threadsafe(async {}).result(LONG).unwrap();
         let _pending = bridge.run_coroutine_threadsafe(pending::<()>());
+        settle(&bridge);
         in_a_fork(|| {
             for own in Loop::both() {
                 let bridge = own.bridge();
