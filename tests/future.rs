@@ -268,13 +268,7 @@ fn a_timeout_behind_a_task_that_blocks_the_loop_says_so() {
     let runtime = Loop::current();
     let bridge = runtime.bridge();
     bridge.run_coroutine_threadsafe(async {}).result(LONG).unwrap();
-    let (entered, begun) = mpsc::channel();
-    let (release, blocked) = mpsc::channel::<()>();
-    runtime.handle().spawn(async move {
-        entered.send(()).unwrap();
-        let _ = blocked.recv_timeout(LONG);
-    });
-    begun.recv_timeout(LONG).unwrap();
+    let release = runtime.hold();
     let mut call = bridge.run_coroutine_threadsafe(async {});
     let said = call.result(SHORT).unwrap_err().to_string();
     assert!(said.contains("or something blocks it"), "{said}");

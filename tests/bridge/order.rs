@@ -81,13 +81,7 @@ fn a_call_runs_after_the_callback_posted_before_it() {
     let runtime = Loop::current();
     let bridge = runtime.bridge();
     bridge.run_coroutine_threadsafe(async {}).result(LONG).unwrap();
-    let (entered, begun) = mpsc::channel();
-    let (release, blocked) = mpsc::channel::<()>();
-    runtime.handle().spawn(async move {
-        entered.send(()).unwrap();
-        let _ = blocked.recv_timeout(LONG);
-    });
-    begun.recv_timeout(LONG).unwrap();
+    let release = runtime.hold();
     let _earlier = bridge.run_coroutine_threadsafe(async {});
     let slot = Arc::new(AtomicUsize::new(0));
     let put = Arc::clone(&slot);

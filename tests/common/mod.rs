@@ -3,8 +3,8 @@
 
 use callbridge::ResultError;
 use callbridge::executor::ExecutorError;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -74,6 +74,18 @@ impl Loop {
 
     pub fn bridge(&self) -> callbridge::Bridge {
         callbridge::Bridge::new(self.handle())
+    }
+
+    /// Blocks one of the loop's threads, from before this returns until the sender speaks or goes.
+    pub fn hold(&self) -> mpsc::Sender<()> {
+        let (entered, begun) = mpsc::channel();
+        let (release, blocked) = mpsc::channel();
+        self.handle().spawn(async move {
+            entered.send(()).unwrap();
+            let _ = blocked.recv_timeout(LONG);
+        });
+        begun.recv_timeout(LONG).unwrap();
+        release
     }
 
     /// Ends the loop without waiting for what blocks it.
