@@ -48,6 +48,7 @@ enum Way {
     Try,
     Timeout,
     Callback,
+    Control,
 }
 
 /// What the consumer does after it has read its share.
@@ -112,6 +113,7 @@ fn way() -> impl Strategy<Value = Way> {
         1 => Just(Way::Try),
         1 => Just(Way::Timeout),
         1 => Just(Way::Callback),
+        1 => Just(Way::Control),
     ]
 }
 
@@ -142,6 +144,7 @@ fn is_refused(sender: &Sender<Frame>, frame: Frame, way: Way, capacity: usize) -
             sender.callback()(frame);
             (None, None)
         }
+        Way::Control => (None, sender.send_control(frame).err().map(SendError::into_inner)),
     };
     if let Some(Sent::Queued { remaining }) = sent {
         // Read after the frame went in, when the consumer may have taken it again.
@@ -253,6 +256,7 @@ proptest! {
         let live = Arc::new(AtomicUsize::new(0));
         let (sender, mut frames, losses) = settings.build();
         let mut queued: Vec<Id> = Vec::new();
+        let mut controls: HashSet<Id> = HashSet::new();
         for (number, (way, reads)) in (0..).zip(program) {
             let frame = Frame::new((0, number), &live);
             // Alone, a sender that waits without limit would wait for itself.
@@ -260,6 +264,9 @@ proptest! {
                 (Overflow::Block, Way::Send | Way::Callback) => Way::Try,
                 (_, way) => way,
             };
+            if let Way::Control = way {
+                controls.insert(frame.id);
+            }
             if !is_refused(&sender, frame, way, sender.capacity()) {
                 queued.push((0, number));
             }
@@ -272,9 +279,11 @@ proptest! {
             let lost: Vec<Id> = losses.lock().unwrap().iter().map(|(id, _)| *id).collect();
             queued.retain(|id| !lost.contains(id));
             prop_assert_eq!(sender.len(), queued.len());
-            prop_assert!(queued.len() <= sender.capacity());
+            prop_assert!(controls.iter().all(|id| !lost.contains(id)), "a policy lost a control frame");
+            let data: Vec<_> = queued.iter().filter(|id| !controls.contains(id)).collect();
+            prop_assert!(data.len() <= sender.capacity());
             if let Some(budget) = settings.budget.filter(|_| settings.overflow != Overflow::Unbounded) {
-                let weight: u32 = queued.iter().map(|id| id.1 % WEIGHTS).sum();
+                let weight: u32 = data.iter().map(|id| id.1 % WEIGHTS).sum();
                 prop_assert!(weight as usize <= budget, "{} over {}", weight, budget);
             }
             prop_assert!(sender.stats().balances());

@@ -2,6 +2,21 @@
 
 use std::collections::VecDeque;
 
+/// What comes out of a buffer.
+pub(super) enum Piece<T> {
+    Frame(T),
+    /// A frame that takes no room: no policy drops it.
+    Control(T),
+}
+
+impl<T> Piece<T> {
+    pub(super) fn into_frame(self) -> T {
+        match self {
+            Piece::Frame(frame) | Piece::Control(frame) => frame,
+        }
+    }
+}
+
 /// Frames in their order, each in a slot that is written when it is emptied.
 ///
 /// A slot that was only read stays in both processors' caches, and the sender's next write has to
@@ -9,33 +24,72 @@ use std::collections::VecDeque;
 /// cores share no cache, that is the difference between 80 ns and 17 ns a frame.
 pub(super) struct Buffer<T> {
     slots: VecDeque<Option<T>>,
+    /// What takes no slot, each at its place in the order of the slots. Empty as a rule.
+    between: VecDeque<Between<T>>,
+    /// The place of the first slot. Moves on only while there is something in between.
+    place: u64,
+}
+
+/// Comes before the slot at its place.
+struct Between<T> {
+    place: u64,
+    piece: Piece<T>,
 }
 
 impl<T> Buffer<T> {
     pub(super) fn new() -> Self {
-        Buffer { slots: VecDeque::new() }
+        Buffer { slots: VecDeque::new(), between: VecDeque::new(), place: 0 }
     }
 
+    /// How many slots are taken.
     pub(super) fn len(&self) -> usize {
         self.slots.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.slots.is_empty() && self.between.is_empty()
     }
 
+    /// Whether there are slots, and nothing in between.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        !self.slots.is_empty() && self.between.is_empty()
+    }
+
+    #[inline]
     pub(super) fn push(&mut self, frame: T) {
         self.slots.push_back(Some(frame));
+    }
+
+    /// Puts a frame behind what is there, without taking a slot.
+    pub(super) fn push_control(&mut self, frame: T) {
+        let place = self.place + self.slots.len() as u64;
+        self.between.push_back(Between { place, piece: Piece::Control(frame) });
     }
 
     #[inline]
     pub(super) fn give_room_back(&mut self) {
         give_room_back(&mut self.slots);
+        give_room_back(&mut self.between);
     }
 
-    pub(super) fn pop(&mut self) -> Option<T> {
+    pub(super) fn pop(&mut self) -> Option<Piece<T>> {
+        match self.between.front() {
+            Some(next) if next.place <= self.place => {
+                self.between.pop_front().map(|next| next.piece)
+            }
+            _ => self.pop_slot().map(Piece::Frame),
+        }
+    }
+
+    /// The first slot's frame, whatever lies before it.
+    #[inline]
+    pub(super) fn pop_slot(&mut self) -> Option<T> {
         let frame = self.slots.front_mut()?.take();
         self.slots.pop_front();
+        if !self.between.is_empty() {
+            self.place += 1;
+        }
         frame
     }
 }
@@ -58,13 +112,9 @@ pub(super) fn give_room_back<V>(values: &mut VecDeque<V>) {
 }
 
 impl<T> Iterator for Buffer<T> {
-    type Item = T;
+    type Item = Piece<T>;
 
-    fn next(&mut self) -> Option<T> {
+    fn next(&mut self) -> Option<Piece<T>> {
         self.pop()
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.len(), Some(self.len()))
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The invariants are at the head of `state`.
 
-use super::buffer::Buffer;
+use super::buffer::{Buffer, Piece};
 use super::overflow::{Ending, LossReason};
 use super::state::{Shared, drop_contained};
 use crate::sync::event;
@@ -67,26 +67,32 @@ impl<T> Shared<T> {
         Taken::Nothing
     }
 
-    /// Hands frames out of the batch, without the lock unless a sender waits for their slots.
+    /// Hands frames out of the batch, without the lock unless a sender waits for their slots or one
+    /// of them took none.
     fn hand_out(&self, batch: &mut Buffer<T>, max: usize, sink: &mut impl FnMut(T)) -> usize {
-        if max == 1 {
-            return self.hand_out_one(batch).into_iter().map(sink).count();
+        let (mut slots, mut controls) = (0, 0);
+        for piece in batch.take(max) {
+            match piece {
+                Piece::Frame(_) => slots += 1,
+                Piece::Control(_) => controls += 1,
+            }
+            sink(piece.into_frame());
         }
-        let frames = max.min(batch.len());
-        if frames == 0 {
-            return 0;
+        if controls > 0 {
+            let mut state = lock(&self.state);
+            state.queue.handed_controls(controls);
+            state.books.delivered += controls as u64;
         }
-        batch.by_ref().take(frames).for_each(sink);
-        if self.handed.add(frames) {
+        if slots > 0 && self.handed.add(slots) {
             self.serve_parked();
         }
-        frames
+        slots + controls
     }
 
-    /// Hands the batch's next frame out, if there is one.
+    /// Hands out the next frame of a batch that is plain slots.
     #[inline]
     pub(super) fn hand_out_one(&self, batch: &mut Buffer<T>) -> Option<T> {
-        let frame = batch.pop()?;
+        let frame = batch.pop_slot()?;
         if self.handed.add(1) {
             self.serve_parked();
         }
@@ -98,9 +104,9 @@ impl<T> Shared<T> {
         let mut state = lock(&self.state);
         let unread = Self::error_not_looked_at(&mut state);
         let notifications = self.end_locked(&mut state, Ending::ConsumerDropped, None);
-        let (queued, handed_out) = state.queue.clear(&self.handed);
+        let (queued, handed_out, left) = state.queue.clear(&self.handed);
         state.books.delivered += handed_out as u64;
-        state.books.lose_queued(batch.len() + queued.len(), LossReason::ConsumerDropped);
+        state.books.lose_queued(left, LossReason::ConsumerDropped);
         let waker = state.consumer.take();
         let tell = self.mark_pressure(&mut state);
         drop(state);
@@ -111,7 +117,7 @@ impl<T> Shared<T> {
         if let Some(error) = unread {
             event(format_args!("a source ended with an error that nobody looked at"), &error);
         }
-        for frame in batch.chain(queued) {
+        for frame in batch.chain(queued).map(Piece::into_frame) {
             self.rules.tell_loss(&frame, LossReason::ConsumerDropped);
             drop_contained(frame);
         }

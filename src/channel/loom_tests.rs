@@ -107,6 +107,39 @@ fn a_batch_that_is_exchanged_keeps_the_count_of_its_slots() {
 }
 
 #[test]
+fn a_control_frame_frees_no_slot_and_keeps_its_place() {
+    model(|| {
+        let (sender, mut frames) = channel(1);
+        let source = thread::spawn(move || {
+            sender.send(1).unwrap();
+            sender.send_control(2).unwrap();
+            sender.send(3).is_ok()
+        });
+        assert_eq!(read_all(&mut frames), [1, 2, 3]);
+        assert!(source.join().unwrap());
+        assert_balanced(&frames.stats());
+        assert!(frames.stats().high_water <= 1);
+    });
+}
+
+#[test]
+fn a_control_frame_meets_the_consumer_that_leaves() {
+    model(|| {
+        let (sender, mut frames) = channel(1);
+        let control = thread::spawn(move || {
+            let sent = sender.send_control(1).is_ok();
+            (sent, sender)
+        });
+        let read = frames.try_recv().is_ok();
+        drop(frames);
+        let (sent, sender) = control.join().unwrap();
+        let stats = sender.stats();
+        assert_balanced(&stats);
+        assert_eq!(stats.lost.consumer_dropped, u64::from(sent && !read));
+    });
+}
+
+#[test]
 fn close_releases_two_parked_senders_each_with_its_frame() {
     model(|| {
         let (sender, mut frames) = channel(1);

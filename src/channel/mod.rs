@@ -10,6 +10,7 @@
 //! | a telemetry source that must not wait | [`Overflow::DropOldest`], [`Overflow::Latest`] |
 //! | a bound in bytes | [`Builder::weigh`] |
 //! | to pause a source that can pause | [`Builder::watermarks`] |
+//! | news that no policy drops (opened, closed) | [`Sender::send_control`] |
 //! | to know of every lost frame | [`Builder::on_loss`] |
 //! | a closure for a library that takes `Fn(T)` | [`Sender::callback`] |
 //! | `?` on the source's error | [`FrameStream::into_try_stream`] |

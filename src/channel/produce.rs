@@ -184,6 +184,23 @@ impl<T> Shared<T> {
         }
     }
 
+    /// Puts a frame behind what is queued, whatever room there is.
+    pub(super) fn send_control(&self, frame: T) -> Result<(), Refused<T>> {
+        let mut state = lock(&self.state);
+        state.books.offered += 1;
+        if state.end.is_some() {
+            state.books.refused += 1;
+            return Err(Refused { why: Refusal::Closed, frame });
+        }
+        state.queue.push_control(frame);
+        let consumer = state.consumer.take();
+        drop(state);
+        if let Some(consumer) = consumer {
+            wake(consumer);
+        }
+        Ok(())
+    }
+
     pub(super) fn offer(&self, frame: T, weight: Option<usize>, on_full: OnFull) -> Offered<T> {
         let mut state = lock(&self.state);
         if state.end.is_some() {
@@ -358,7 +375,7 @@ impl<T> Shared<T> {
         let mut first = None;
         let mut others = Vec::new();
         while !self.has_room(&mut state, weight) {
-            let Some(victim) = state.queue.pop() else { break };
+            let Some(victim) = state.queue.evict() else { break };
             state.books.lose_queued(1, LossReason::Evicted);
             match &first {
                 None => first = Some(victim),

@@ -14,8 +14,10 @@
 //!    no freed slot goes unnoticed.
 //! 4. Only the consumer counts, so what it reads there itself is exact. `start` is set under the
 //!    lock, so whoever reads the count under the lock finds it at `start` or beyond.
+//! 5. Control frames take no room. They are in no count of slots, `Handed` included, but in one of
+//!    their own, which the consumer lowers under the lock.
 
-use super::buffer::{Buffer, give_room_back};
+use super::buffer::{Buffer, Piece, give_room_back};
 use crate::sync::prim::CachePadded;
 use crate::sync::prim::atomic::{AtomicUsize, Ordering};
 use std::collections::VecDeque;
@@ -78,6 +80,8 @@ pub(super) struct Queue<T> {
     seen: usize,
     /// Where the consumer was when it got it.
     start: Position,
+    /// The control frames that the consumer has not been handed, those that it was lent included.
+    controls: usize,
 }
 
 impl<T> Queue<T> {
@@ -89,12 +93,18 @@ impl<T> Queue<T> {
             lent: 0,
             seen: 0,
             start: Position(0),
+            controls: 0,
         }
     }
 
-    /// The frames the consumer has not been handed, as far as is known (invariant 2).
+    /// The slots the consumer has not been handed, as far as is known (invariant 2).
     pub(super) fn len(&self) -> usize {
         self.frames.len() + self.lent - self.seen
+    }
+
+    /// As [`len`](Self::len), with the frames that take no slot.
+    pub(super) fn frames(&self) -> usize {
+        self.len() + self.controls
     }
 
     pub(super) fn weight(&self) -> usize {
@@ -119,14 +129,40 @@ impl<T> Queue<T> {
         }
     }
 
+    pub(super) fn push_control(&mut self, frame: T) {
+        self.frames.push_control(frame);
+        self.controls += 1;
+    }
+
+    /// The consumer was handed control frames out of its batch.
+    pub(super) fn handed_controls(&mut self, controls: usize) {
+        self.controls -= controls;
+    }
+
+    /// Hands the first frame out.
     pub(super) fn pop(&mut self) -> Option<T> {
+        let piece = self.frames.pop()?;
+        match piece {
+            Piece::Frame(_) => self.emptied_slot(),
+            Piece::Control(_) => self.controls -= 1,
+        }
+        self.frames.give_room_back();
+        Some(piece.into_frame())
+    }
+
+    /// Takes the oldest frame that a policy may drop.
+    pub(super) fn evict(&mut self) -> Option<T> {
+        let victim = self.frames.pop_slot()?;
+        self.emptied_slot();
+        self.frames.give_room_back();
+        Some(victim)
+    }
+
+    fn emptied_slot(&mut self) {
         if let Some(weight) = self.weights.pop_front() {
             self.weight -= weight;
             give_room_back(&mut self.weights);
         }
-        let frame = self.frames.pop();
-        self.frames.give_room_back();
-        frame
     }
 
     /// Gives the consumer, whose `batch` is used up, everything there is; returns how many frames
@@ -142,14 +178,14 @@ impl<T> Queue<T> {
         used_up
     }
 
-    /// Takes everything away for good, what the consumer was lent included; returns the frames
-    /// and how many of the last batch had been handed out.
-    pub(super) fn clear(&mut self, handed: &Handed) -> (Buffer<T>, usize) {
+    /// Takes everything away for good, what the consumer was lent included; returns the frames, how
+    /// many of the last batch had been handed out, and how many there still were.
+    pub(super) fn clear(&mut self, handed: &Handed) -> (Buffer<T>, usize, usize) {
         self.refresh(handed);
-        let handed_out = self.seen;
+        let (handed_out, left) = (self.seen, self.frames());
         self.start = handed.position();
-        (self.lent, self.seen, self.weight) = (0, 0, 0);
+        (self.lent, self.seen, self.weight, self.controls) = (0, 0, 0, 0);
         self.weights.clear();
-        (std::mem::replace(&mut self.frames, Buffer::new()), handed_out)
+        (std::mem::replace(&mut self.frames, Buffer::new()), handed_out, left)
     }
 }

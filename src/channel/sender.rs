@@ -137,6 +137,40 @@ impl<T> Sender<T> {
             .map_err(SendTimeoutError::from_refused)
     }
 
+    /// Sends a frame that must not be lost to a policy: the beginning or the end of a connection, a
+    /// change of settings. Never waits.
+    ///
+    /// It goes behind what is queued, in the one order of the channel, whether there is room or not. It
+    /// takes none: it counts neither against the capacity nor in the weight budget, moves no
+    /// watermark, and is never evicted. So nothing but its source bounds how many of them can be
+    /// queued: keep to what is rare by nature. It counts in [`len`](Self::len) and in the books as any
+    /// frame does, but not in their high water.
+    ///
+    /// A frame whose send still waits for room isn't queued yet, and comes after it.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Closed`] with the frame inside: the channel has ended.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::{Overflow, channel};
+    ///
+    /// let (sender, mut frames) = channel::builder().overflow(Overflow::Latest).build()?;
+    /// sender.send_control("opened")?;
+    /// sender.send("1")?;
+    /// sender.send("2")?;
+    /// sender.send_control("closed")?;
+    /// let mut read = Vec::new();
+    /// frames.recv_many_blocking(&mut read, 8, None)?;
+    /// assert_eq!(read, ["opened", "2", "closed"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn send_control(&self, frame: T) -> Result<(), SendError<T>> {
+        self.shared.send_control(frame).map_err(SendError::from_refused)
+    }
+
     /// Sends a frame from async code; a full channel does what its [`Overflow`](crate::Overflow)
     /// policy says.
     ///

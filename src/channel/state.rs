@@ -107,13 +107,13 @@ impl<T> Shared<T> {
     pub(super) fn len(&self) -> usize {
         let mut state = lock(&self.state);
         state.queue.refresh(&self.handed);
-        state.queue.len()
+        state.queue.frames()
     }
 
     pub(super) fn size_hint(&self) -> (usize, Option<usize>) {
         let mut state = lock(&self.state);
         state.queue.refresh(&self.handed);
-        let queued = state.queue.len();
+        let queued = state.queue.frames();
         match state.end {
             Some(_) => (queued, Some(queued)),
             // One heavy frame can evict several light ones.
@@ -133,7 +133,7 @@ impl<T> Shared<T> {
         Stats {
             offered: books.offered,
             delivered: books.delivered + state.queue.seen() as u64,
-            queued: state.queue.len() as u64,
+            queued: state.queue.frames() as u64,
             lost: books.lost,
             refused: books.refused,
             high_water: books.high_water as u64,

@@ -36,7 +36,8 @@ pub struct Stats {
     pub lost: Lost,
     /// Frames that went back to the caller inside an error.
     pub refused: u64,
-    /// The most frames that were queued at one time.
+    /// The most frames that were queued at one time, without
+    /// [control frames](crate::Sender::send_control).
     pub high_water: u64,
     /// Senders that wait for room right now.
     pub waiting: u64,

@@ -244,13 +244,13 @@ impl<T> FrameStream<T> {
     /// ```
     #[inline]
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
-        if self.batch.is_empty() {
-            return self.poll_recv_from_queue(cx);
+        if !self.batch.is_plain() {
+            return self.poll_recv_otherwise(cx);
         }
         within_budget(cx, |_| Poll::Ready(self.shared.hand_out_one(&mut self.batch)))
     }
 
-    fn poll_recv_from_queue(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+    fn poll_recv_otherwise(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
         let mut frame = None;
         let taken = self.poll_take(cx, 1, &mut |taken| frame = Some(taken));
         taken.map(|_| frame)

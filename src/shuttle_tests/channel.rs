@@ -19,7 +19,7 @@ fn builder() -> Builder<Counted> {
 
 /// Sends in one of all ways.
 fn send(sender: &Sender<Counted>, frame: Counted) {
-    let refused = match any(6) {
+    let refused = match any(7) {
         0 => sender.send(frame).err().and_then(given_back),
         1 => sender.try_send(frame).err().and_then(|error| match error {
             crate::TrySendError::TooHeavy(_) => None,
@@ -40,6 +40,7 @@ fn send(sender: &Sender<Counted>, frame: Counted) {
                 std::task::Poll::Pending => None,
             }
         }
+        5 => sender.send_control(frame).err().and_then(given_back),
         _ => {
             sender.callback()(frame);
             None

@@ -5,6 +5,7 @@
 
 mod books;
 mod context;
+mod control;
 mod endings;
 mod lifetimes;
 mod overflow;
