@@ -77,7 +77,27 @@ fn nothing_is_allocated_per_frame_once_warm() {
     });
     assert_eq!((allocations, live_bytes() - before), (0, 0));
 
+    a_gap_costs_no_allocation();
     memory_of_a_burst_is_given_back();
+}
+
+fn a_gap_costs_no_allocation() {
+    for overflow in [Overflow::DropOldest, Overflow::DropNewest] {
+        let (sender, frames) = channel::builder().capacity(16).overflow(overflow).build().unwrap();
+        let mut frames = frames.with_gaps();
+        let allocations = once_warm(|| {
+            for batch in 0..100 {
+                for frame in 0..batch % 20 {
+                    sender.send(frame).unwrap();
+                }
+                for _ in 0..batch % 7 {
+                    let _ = frames.try_recv();
+                }
+            }
+            while frames.try_recv().is_ok() {}
+        });
+        assert_eq!(allocations, 0, "{overflow:?}");
+    }
 }
 
 fn memory_of_a_burst_is_given_back() {

@@ -1,6 +1,6 @@
 //! Laws of the channel, over random settings, programs and interleavings.
 
-use callbridge::channel::{self, Builder, Fallback};
+use callbridge::channel::{self, Builder, Fallback, FrameOrGap};
 use callbridge::{
     FrameStream, Loss, LossReason, Overflow, RecvBlockingError, SendError, SendTimeoutError,
     Sender, Sent, TrySendError,
@@ -292,5 +292,44 @@ proptest! {
         drop(sender);
         drop(frames);
         prop_assert_eq!(live.load(SeqCst), 0);
+    }
+
+    /// A consumer that asks for gaps finds, in the order the frames were sent in, each of them or a
+    /// gap in its place.
+    #[test]
+    fn every_lost_frame_leaves_a_gap_in_its_place(
+        settings in settings(),
+        program in vec((way(), 0usize..3), 0..60),
+    ) {
+        let live = Arc::new(AtomicUsize::new(0));
+        let (sender, frames, losses) = settings.build();
+        let mut frames = frames.with_gaps();
+        let mut sent: Vec<Id> = Vec::new();
+        let mut read = Vec::new();
+        for (number, (way, reads)) in (0..).zip(program) {
+            let way = match (settings.overflow, way) {
+                (Overflow::Block, Way::Send | Way::Callback) => Way::Try,
+                (_, way) => way,
+            };
+            if !is_refused(&sender, Frame::new((0, number), &live), way, sender.capacity()) {
+                sent.push((0, number));
+            }
+            read.extend((0..reads).map_while(|_| frames.try_recv().ok()));
+        }
+        drop(sender);
+        read.extend(std::iter::from_fn(|| frames.try_recv().ok()));
+
+        let lost: HashSet<Id> = losses.lock().unwrap().iter().map(|(id, _)| *id).collect();
+        let expected: Vec<Option<Id>> =
+            sent.into_iter().map(|id| (!lost.contains(&id)).then_some(id)).collect();
+        let mut found = Vec::new();
+        for item in &read {
+            match item {
+                FrameOrGap::Frame(frame) => found.push(Some(frame.id)),
+                FrameOrGap::Gap(frames) => found.extend((0..*frames).map(|_| None)),
+            }
+        }
+        prop_assert_eq!(found, expected);
+        prop_assert!(frames.get_ref().stats().balances());
     }
 }

@@ -1,5 +1,6 @@
 //! Where frames lie between the thread that sends and the one that receives.
 
+use super::gaps::FrameOrGap;
 use std::collections::VecDeque;
 
 /// What comes out of a buffer.
@@ -7,12 +8,15 @@ pub(super) enum Piece<T> {
     Frame(T),
     /// A frame that takes no room: no policy drops it.
     Control(T),
+    /// This many frames are missing here.
+    Gap(u64),
 }
 
 impl<T> Piece<T> {
-    pub(super) fn into_frame(self) -> T {
+    pub(super) fn into_item(self) -> FrameOrGap<T> {
         match self {
-            Piece::Frame(frame) | Piece::Control(frame) => frame,
+            Piece::Frame(frame) | Piece::Control(frame) => FrameOrGap::Frame(frame),
+            Piece::Gap(frames) => FrameOrGap::Gap(frames),
         }
     }
 }
@@ -63,8 +67,44 @@ impl<T> Buffer<T> {
 
     /// Puts a frame behind what is there, without taking a slot.
     pub(super) fn push_control(&mut self, frame: T) {
-        let place = self.place + self.slots.len() as u64;
-        self.between.push_back(Between { place, piece: Piece::Control(frame) });
+        self.between.push_back(Between { place: self.end(), piece: Piece::Control(frame) });
+    }
+
+    /// Notes that the frame that would be pushed now is missing.
+    pub(super) fn push_gap(&mut self) {
+        self.note_gap(self.between.len(), self.end());
+    }
+
+    /// Notes that the frame of the slot popped last is missing.
+    pub(super) fn gap_in_front(&mut self) {
+        let index = self.between.partition_point(|piece| piece.place < self.place);
+        self.note_gap(index, self.place);
+    }
+
+    /// Notes that frames are missing before all others.
+    pub(super) fn begin_with_gap(&mut self, frames: u64) {
+        self.between.push_front(Between { place: 0, piece: Piece::Gap(frames) });
+    }
+
+    /// Notes a missing frame before what is at `index` in between, as one gap with its neighbours'.
+    fn note_gap(&mut self, index: usize, place: u64) {
+        let first = self.place;
+        for neighbour in index.saturating_sub(1)..=index {
+            match self.between.get_mut(neighbour) {
+                Some(Between { place: at, piece: Piece::Gap(frames) })
+                    if first.max(*at) == place =>
+                {
+                    *frames += 1;
+                    return;
+                }
+                _ => {}
+            }
+        }
+        self.between.insert(index, Between { place, piece: Piece::Gap(1) });
+    }
+
+    fn end(&self) -> u64 {
+        self.place + self.slots.len() as u64
     }
 
     #[inline]

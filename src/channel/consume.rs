@@ -3,6 +3,7 @@
 //! The invariants are at the head of `state`.
 
 use super::buffer::{Buffer, Piece};
+use super::gaps::FrameOrGap;
 use super::overflow::{Ending, LossReason};
 use super::state::{Shared, drop_contained};
 use crate::sync::event;
@@ -10,26 +11,26 @@ use crate::sync::prim::lock;
 use std::task::Waker;
 
 pub(super) enum Taken {
-    /// This many frames went into the sink, at least one.
-    Frames(usize),
+    /// This many frames, and gaps if the consumer wants them, went into the sink, at least one.
+    Items(usize),
     /// There is nothing now; the waker, if one was given, will be woken when there is.
     Nothing,
     Ended(Ending),
 }
 
 impl<T> Shared<T> {
-    /// Takes up to `max` frames (at least 1) out of the batch and the queue. The sink may be called
+    /// Takes up to `max` items (at least 1) out of the batch and the queue. The sink may be called
     /// under the lock.
     pub(super) fn take(
         &self,
         batch: &mut Buffer<T>,
         max: usize,
-        sink: &mut impl FnMut(T),
+        sink: &mut impl FnMut(FrameOrGap<T>),
         waker: Option<Waker>,
     ) -> Taken {
         let mut taken = self.hand_out(batch, max, sink);
         if taken == max {
-            return Taken::Frames(taken);
+            return Taken::Items(taken);
         }
         let mut state = lock(&self.state);
         if self.rules.batched {
@@ -37,11 +38,11 @@ impl<T> Shared<T> {
             state.books.delivered += used_up as u64;
         } else {
             while taken < max {
-                let Some(frame) = state.queue.pop() else { break };
-                sink(frame);
+                let Some(item) = state.queue.pop() else { break };
+                state.books.delivered += u64::from(matches!(item, FrameOrGap::Frame(_)));
+                sink(item);
                 taken += 1;
             }
-            state.books.delivered += taken as u64;
         }
         if taken > 0 || !batch.is_empty() {
             let stale = state.consumer.take();
@@ -56,7 +57,7 @@ impl<T> Shared<T> {
             if tell {
                 self.tell_pressure();
             }
-            return Taken::Frames(taken);
+            return Taken::Items(taken);
         }
         if let Some(end) = &state.end {
             return Taken::Ended(end.ending);
@@ -69,14 +70,20 @@ impl<T> Shared<T> {
 
     /// Hands frames out of the batch, without the lock unless a sender waits for their slots or one
     /// of them took none.
-    fn hand_out(&self, batch: &mut Buffer<T>, max: usize, sink: &mut impl FnMut(T)) -> usize {
-        let (mut slots, mut controls) = (0, 0);
+    fn hand_out(
+        &self,
+        batch: &mut Buffer<T>,
+        max: usize,
+        sink: &mut impl FnMut(FrameOrGap<T>),
+    ) -> usize {
+        let (mut slots, mut controls, mut gaps) = (0, 0, 0);
         for piece in batch.take(max) {
             match piece {
                 Piece::Frame(_) => slots += 1,
                 Piece::Control(_) => controls += 1,
+                Piece::Gap(_) => gaps += 1,
             }
-            sink(piece.into_frame());
+            sink(piece.into_item());
         }
         if controls > 0 {
             let mut state = lock(&self.state);
@@ -86,7 +93,7 @@ impl<T> Shared<T> {
         if slots > 0 && self.handed.add(slots) {
             self.serve_parked();
         }
-        slots + controls
+        slots + controls + gaps
     }
 
     /// Hands out the next frame of a batch that is plain slots.
@@ -97,6 +104,13 @@ impl<T> Shared<T> {
             self.serve_parked();
         }
         Some(frame)
+    }
+
+    /// From now on the places of missing frames are noted; returns how many are missing already.
+    pub(super) fn note_gaps(&self) -> u64 {
+        let mut state = lock(&self.state);
+        state.queue.notes_gaps = true;
+        state.books.lost.total()
     }
 
     /// The stream is dropped: ends the channel and empties it.
@@ -117,9 +131,11 @@ impl<T> Shared<T> {
         if let Some(error) = unread {
             event(format_args!("a source ended with an error that nobody looked at"), &error);
         }
-        for frame in batch.chain(queued).map(Piece::into_frame) {
-            self.rules.tell_loss(&frame, LossReason::ConsumerDropped);
-            drop_contained(frame);
+        for item in batch.chain(queued).map(Piece::into_item) {
+            if let FrameOrGap::Frame(frame) = item {
+                self.rules.tell_loss(&frame, LossReason::ConsumerDropped);
+                drop_contained(frame);
+            }
         }
         if tell {
             self.tell_pressure();

@@ -262,6 +262,34 @@ fn an_evicting_sender_races_the_consumer() {
 }
 
 #[test]
+fn gaps_and_frames_add_up_while_the_consumer_reads() {
+    for overflow in [Overflow::DropOldest, Overflow::DropNewest] {
+        model(move || {
+            let (sender, frames) = builder().capacity(1).overflow(overflow).build().unwrap();
+            let mut frames = frames.with_gaps();
+            let source = thread::spawn(move || {
+                for frame in [0, 1, 2] {
+                    sender.send(frame).unwrap();
+                }
+            });
+            let mut next = 0;
+            while let Some(item) = block_on(frames.recv()) {
+                next += match item {
+                    FrameOrGap::Frame(frame) => {
+                        assert_eq!(frame, next);
+                        1
+                    }
+                    FrameOrGap::Gap(frames) => frames,
+                };
+            }
+            assert_eq!(next, 3);
+            source.join().unwrap();
+            assert_balanced(&frames.get_ref().stats());
+        });
+    }
+}
+
+#[test]
 fn the_last_pressure_told_is_that_of_the_empty_queue() {
     model(|| {
         let told = Arc::new(std::sync::Mutex::new(Vec::new()));

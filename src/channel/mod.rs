@@ -12,6 +12,7 @@
 //! | to pause a source that can pause | [`Builder::watermarks`] |
 //! | news that no policy drops (opened, closed) | [`Sender::send_control`] |
 //! | to know of every lost frame | [`Builder::on_loss`] |
+//! | to know where frames are missing | [`FrameStream::with_gaps`] |
 //! | a closure for a library that takes `Fn(T)` | [`Sender::callback`] |
 //! | `?` on the source's error | [`FrameStream::into_try_stream`] |
 //! | to unregister when nobody listens any more | [`Sender::on_termination`] |
@@ -55,6 +56,7 @@ mod consume;
 mod coop;
 mod error;
 mod finish;
+mod gaps;
 mod hook;
 mod overflow;
 mod produce;
@@ -72,6 +74,7 @@ pub use builder::{BuildError, Builder};
 pub use error::{
     RecvBlockingError, SendError, SendTimeoutError, SourceError, TryRecvError, TrySendError,
 };
+pub use gaps::{FrameOrGap, GapStream};
 pub use overflow::{Ending, Fallback, Loss, LossReason, Overflow, Pressure, Sent};
 pub use send_future::{Closed, SendFuture};
 pub use sender::{Sender, WeakSender};

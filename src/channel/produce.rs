@@ -208,9 +208,7 @@ impl<T> Shared<T> {
             return refused(Refusal::Closed, frame);
         }
         if weight.is_some_and(|weight| weight > self.rules.budget()) {
-            state.books.lose_offered(LossReason::TooHeavy);
-            drop(state);
-            self.rules.tell_loss(&frame, LossReason::TooHeavy);
+            self.lose_newest(state, &frame, LossReason::TooHeavy);
             return refused(Refusal::TooHeavy, frame);
         }
         if state.parked.is_empty() && self.has_room(&mut state, weight) {
@@ -223,9 +221,7 @@ impl<T> Shared<T> {
                 refused(Refusal::Full, frame)
             }
             OnFull::Drop => {
-                state.books.lose_offered(LossReason::Overflow);
-                drop(state);
-                self.rules.tell_loss(&frame, LossReason::Overflow);
+                self.lose_newest(state, &frame, LossReason::Overflow);
                 Offered::Settled(Ok(Sent::Dropped(frame)))
             }
             OnFull::Evict => Offered::Settled(Ok(self.evict_for(state, frame, weight))),

@@ -18,6 +18,7 @@
 //!    their own, which the consumer lowers under the lock.
 
 use super::buffer::{Buffer, Piece, give_room_back};
+use super::gaps::FrameOrGap;
 use crate::sync::prim::CachePadded;
 use crate::sync::prim::atomic::{AtomicUsize, Ordering};
 use std::collections::VecDeque;
@@ -82,6 +83,8 @@ pub(super) struct Queue<T> {
     start: Position,
     /// The control frames that the consumer has not been handed, those that it was lent included.
     controls: usize,
+    /// Whether the consumer wants to know where frames are missing.
+    pub(super) notes_gaps: bool,
 }
 
 impl<T> Queue<T> {
@@ -94,6 +97,7 @@ impl<T> Queue<T> {
             seen: 0,
             start: Position(0),
             controls: 0,
+            notes_gaps: false,
         }
     }
 
@@ -139,21 +143,30 @@ impl<T> Queue<T> {
         self.controls -= controls;
     }
 
-    /// Hands the first frame out.
-    pub(super) fn pop(&mut self) -> Option<T> {
+    /// A frame that would be pushed now is missing.
+    pub(super) fn push_gap(&mut self) {
+        self.frames.push_gap();
+    }
+
+    /// Hands out what comes first.
+    pub(super) fn pop(&mut self) -> Option<FrameOrGap<T>> {
         let piece = self.frames.pop()?;
         match piece {
             Piece::Frame(_) => self.emptied_slot(),
             Piece::Control(_) => self.controls -= 1,
+            Piece::Gap(_) => {}
         }
         self.frames.give_room_back();
-        Some(piece.into_frame())
+        Some(piece.into_item())
     }
 
     /// Takes the oldest frame that a policy may drop.
     pub(super) fn evict(&mut self) -> Option<T> {
         let victim = self.frames.pop_slot()?;
         self.emptied_slot();
+        if self.notes_gaps {
+            self.frames.gap_in_front();
+        }
         self.frames.give_room_back();
         Some(victim)
     }

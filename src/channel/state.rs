@@ -25,8 +25,8 @@ use super::overflow::{Ending, LossReason, Pressure};
 use super::queue::{Handed, Queue};
 use super::stats::{Books, Stats};
 use crate::sync::prim::atomic::AtomicUsize;
-use crate::sync::prim::{Mutex, lock};
-use crate::sync::{WaitList, contain};
+use crate::sync::prim::{Mutex, MutexGuard, lock};
+use crate::sync::{WaitList, contain, wake};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -142,15 +142,39 @@ impl<T> Shared<T> {
         }
     }
 
-    /// Counts a frame that never was in the queue as lost and tells the hook.
+    /// Counts a frame that never was in the queue as lost and tells whoever wants to know.
     pub(super) fn lose(&self, frame: &T, reason: LossReason) {
-        lock(&self.state).books.lose_offered(reason);
-        self.rules.tell_loss(frame, reason);
+        self.lose_newest(lock(&self.state), frame, reason);
+    }
+
+    /// As [`lose`](Self::lose), under the lock.
+    pub(super) fn lose_newest(
+        &self,
+        mut state: MutexGuard<'_, State<T>>,
+        frame: &T,
+        reason: LossReason,
+    ) {
+        state.books.lose_offered(reason);
+        self.tell_newest_lost(state, frame, reason);
     }
 
     /// Turns a refusal that nobody will hear of into a loss.
     pub(super) fn lose_refused(&self, frame: &T, reason: LossReason) {
-        lock(&self.state).books.lose_refused(reason);
+        let mut state = lock(&self.state);
+        state.books.lose_refused(reason);
+        self.tell_newest_lost(state, frame, reason);
+    }
+
+    fn tell_newest_lost(&self, mut state: MutexGuard<'_, State<T>>, frame: &T, reason: LossReason) {
+        let mut consumer = None;
+        if state.queue.notes_gaps && state.end.is_none() {
+            state.queue.push_gap();
+            consumer = state.consumer.take();
+        }
+        drop(state);
+        if let Some(consumer) = consumer {
+            wake(consumer);
+        }
         self.rules.tell_loss(frame, reason);
     }
 

@@ -5,6 +5,7 @@ use super::buffer::Buffer;
 use super::consume::Taken;
 use super::coop::within_budget;
 use super::error::{RecvBlockingError, SourceError, TryRecvError};
+use super::gaps::{FrameOrGap, GapStream};
 use super::overflow::Ending;
 use super::state::Shared;
 use super::stats::Stats;
@@ -133,8 +134,8 @@ impl<T> FrameStream<T> {
     /// ```
     pub fn try_recv(&mut self) -> Result<T, TryRecvError> {
         let mut frame = None;
-        match self.take(1, &mut |taken| frame = Some(taken), None) {
-            Taken::Frames(_) => frame.ok_or(TryRecvError::Empty),
+        match self.take(1, &mut |item| frame = item.into_frame(), None) {
+            Taken::Items(_) => frame.ok_or(TryRecvError::Empty),
             Taken::Nothing => Err(TryRecvError::Empty),
             Taken::Ended(_) => Err(TryRecvError::Ended),
         }
@@ -167,7 +168,7 @@ impl<T> FrameStream<T> {
         timeout: impl Into<Option<Duration>>,
     ) -> Result<T, RecvBlockingError> {
         let mut frame = None;
-        self.take_blocking(1, &mut |taken| frame = Some(taken), Deadline::after(timeout))?;
+        self.take_blocking(1, &mut |item| frame = item.into_frame(), Deadline::after(timeout))?;
         frame.ok_or(RecvBlockingError::Ended)
     }
 
@@ -207,17 +208,21 @@ impl<T> FrameStream<T> {
         if max == 0 {
             return Ok(0);
         }
-        self.take_blocking(max, &mut |frame| buffer.push(frame), Deadline::after(timeout))
+        self.take_blocking(
+            max,
+            &mut |item| buffer.extend(item.into_frame()),
+            Deadline::after(timeout),
+        )
     }
 
-    fn take_blocking(
+    pub(super) fn take_blocking(
         &mut self,
         max: usize,
-        sink: &mut impl FnMut(T),
+        sink: &mut impl FnMut(FrameOrGap<T>),
         deadline: Deadline,
     ) -> Result<usize, RecvBlockingError> {
         let mut take = |waker| match self.take(max, sink, waker) {
-            Taken::Frames(frames) => Poll::Ready(Ok(frames)),
+            Taken::Items(items) => Poll::Ready(Ok(items)),
             Taken::Nothing => Poll::Pending,
             Taken::Ended(_) => Poll::Ready(Err(RecvBlockingError::Ended)),
         };
@@ -252,7 +257,7 @@ impl<T> FrameStream<T> {
 
     fn poll_recv_otherwise(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
         let mut frame = None;
-        let taken = self.poll_take(cx, 1, &mut |taken| frame = Some(taken));
+        let taken = self.poll_take(cx, 1, &mut |item| frame = item.into_frame());
         taken.map(|_| frame)
     }
 
@@ -279,18 +284,18 @@ impl<T> FrameStream<T> {
         if max == 0 {
             return Poll::Ready(0);
         }
-        self.poll_take(cx, max, &mut |frame| buffer.push(frame))
+        self.poll_take(cx, max, &mut |item| buffer.extend(item.into_frame()))
     }
 
     /// The number of frames taken, 0 at the end.
-    fn poll_take(
+    pub(super) fn poll_take(
         &mut self,
         cx: &mut Context<'_>,
         max: usize,
-        sink: &mut impl FnMut(T),
+        sink: &mut impl FnMut(FrameOrGap<T>),
     ) -> Poll<usize> {
         within_budget(cx, |cx| match self.take_patiently(cx, max, sink) {
-            Taken::Frames(frames) => Poll::Ready(frames),
+            Taken::Items(items) => Poll::Ready(items),
             Taken::Nothing => Poll::Pending,
             Taken::Ended(_) => Poll::Ready(0),
         })
@@ -298,7 +303,12 @@ impl<T> FrameStream<T> {
 
     /// Takes what there is, or leaves the task's waker. While it pays off, it leaves a source that
     /// is just as fast alone for a moment before that, and pauses where there is nothing.
-    fn take_patiently(&mut self, cx: &Context<'_>, max: usize, sink: &mut impl FnMut(T)) -> Taken {
+    fn take_patiently(
+        &mut self,
+        cx: &Context<'_>,
+        max: usize,
+        sink: &mut impl FnMut(FrameOrGap<T>),
+    ) -> Taken {
         let mut taken = Taken::Nothing;
         if !self.batch.is_empty() || !self.pace.keeps_up() {
             taken = self.take(max, sink, None);
@@ -315,13 +325,18 @@ impl<T> FrameStream<T> {
             taken = self.take(max, sink, Some(cx.waker().clone()));
         }
         self.pace.note(match taken {
-            Taken::Frames(frames) => frames + self.batch.len(),
+            Taken::Items(items) => items + self.batch.len(),
             Taken::Nothing | Taken::Ended(_) => 0,
         });
         taken
     }
 
-    fn take(&mut self, max: usize, sink: &mut impl FnMut(T), waker: Option<Waker>) -> Taken {
+    pub(super) fn take(
+        &mut self,
+        max: usize,
+        sink: &mut impl FnMut(FrameOrGap<T>),
+        waker: Option<Waker>,
+    ) -> Taken {
         if let Some(ending) = self.ended {
             return Taken::Ended(ending);
         }
@@ -423,6 +438,33 @@ impl<T> FrameStream<T> {
     /// ```
     pub fn into_try_stream(self) -> TryFrameStream<T> {
         TryFrameStream { frames: self, told: false }
+    }
+
+    /// The same stream with a word wherever frames are missing; see [`GapStream`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::channel::{self, FrameOrGap};
+    /// use callbridge::Overflow;
+    ///
+    /// let (sender, frames) =
+    ///     channel::builder().capacity(2).overflow(Overflow::DropOldest).build()?;
+    /// let mut frames = frames.with_gaps();
+    /// for frame in 1..=5 {
+    ///     sender.send(frame)?;
+    /// }
+    /// assert_eq!(frames.try_recv(), Ok(FrameOrGap::Gap(3)));
+    /// assert_eq!(frames.try_recv(), Ok(FrameOrGap::Frame(4)));
+    /// assert_eq!(frames.try_recv(), Ok(FrameOrGap::Frame(5)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn with_gaps(mut self) -> GapStream<T> {
+        let missing = self.shared.note_gaps();
+        if missing > 0 {
+            self.batch.begin_with_gap(missing);
+        }
+        GapStream::new(self)
     }
 
     /// How many frames are queued.
