@@ -1,6 +1,7 @@
 //! Where blocking is refused, and where it is allowed: every row of the context matrix, for
 //! every method of the crate that blocks.
 
+use callbridge::channel::FlushError;
 use callbridge::executor::CancelToken;
 use callbridge::listener::Sink;
 use callbridge::{
@@ -139,6 +140,15 @@ const METHODS: &[(&str, Method)] = &[
     ("Sender::closed", |_| {
         let (sender, _frames) = callbridge::channel::<u8>(1);
         by_wait(sender.closed(SHORT))
+    }),
+    ("Sender::flush", |_| {
+        let (sender, _frames) = callbridge::channel(1);
+        sender.try_send(1).unwrap();
+        match sender.flush(SHORT).unwrap_err() {
+            FlushError::WouldDeadlock => Refused,
+            FlushError::TimedOut => Allowed,
+            other => panic!("{other:?}"),
+        }
     }),
     ("FrameStream::recv_blocking", |_| {
         let (_sender, mut frames) = callbridge::channel::<u8>(1);

@@ -6,8 +6,8 @@ use super::buffer::{Buffer, Piece};
 use super::gaps::FrameOrGap;
 use super::overflow::{Ending, LossReason};
 use super::state::{Shared, drop_contained};
-use crate::sync::event;
 use crate::sync::prim::lock;
+use crate::sync::{event, wake};
 use std::task::Waker;
 
 pub(super) enum Taken {
@@ -46,13 +46,13 @@ impl<T> Shared<T> {
         }
         if taken > 0 || !batch.is_empty() {
             let stale = state.consumer.take();
-            let serve = !self.rules.batched && !state.parked.is_empty();
+            let serve = !self.rules.batched && state.somebody_waits();
             let tell = self.mark_pressure(&mut state);
             drop(state);
             drop(stale);
             taken += self.hand_out(batch, max - taken, sink);
             if serve {
-                self.serve_parked();
+                self.serve_waiting();
             }
             if tell {
                 self.tell_pressure();
@@ -85,13 +85,15 @@ impl<T> Shared<T> {
             }
             sink(piece.into_item());
         }
+        let mut serve = slots > 0 && self.handed.add(slots);
         if controls > 0 {
             let mut state = lock(&self.state);
             state.queue.handed_controls(controls);
             state.books.delivered += controls as u64;
+            serve |= !state.flushes.is_empty();
         }
-        if slots > 0 && self.handed.add(slots) {
-            self.serve_parked();
+        if serve {
+            self.serve_waiting();
         }
         slots + controls + gaps
     }
@@ -101,7 +103,7 @@ impl<T> Shared<T> {
     pub(super) fn hand_out_one(&self, batch: &mut Buffer<T>) -> Option<T> {
         let frame = batch.pop_slot()?;
         if self.handed.add(1) {
-            self.serve_parked();
+            self.serve_waiting();
         }
         Some(frame)
     }
@@ -122,9 +124,11 @@ impl<T> Shared<T> {
         state.books.delivered += handed_out as u64;
         state.books.lose_queued(left, LossReason::ConsumerDropped);
         let waker = state.consumer.take();
+        let flushers = state.flushes.take_wakers();
         let tell = self.mark_pressure(&mut state);
         drop(state);
         drop(waker);
+        flushers.into_iter().for_each(wake);
         if let Ok(notifications) = notifications {
             notifications.wake_all();
         }

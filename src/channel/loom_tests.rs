@@ -349,6 +349,59 @@ fn an_awaited_end_is_woken() {
 }
 
 #[test]
+fn a_flush_is_released_by_the_last_frame_handed_out() {
+    model(|| {
+        let (sender, mut frames) = channel(2);
+        sender.send(1).unwrap();
+        sender.send(2).unwrap();
+        let consumer = thread::spawn(move || {
+            // No third look: nothing but the hand-over of the second frame can release the flush.
+            let read = [(); 2].map(|()| frames.recv_blocking(None));
+            (read, frames)
+        });
+        assert_eq!(sender.flush(None), Ok(()));
+        assert_eq!(sender.stats().delivered, 2);
+        let (read, frames) = consumer.join().unwrap();
+        assert_eq!(read, [Ok(1), Ok(2)]);
+        assert_balanced(&frames.stats());
+    });
+}
+
+#[test]
+fn a_flush_races_a_parked_sender_and_an_eviction() {
+    for overflow in [Overflow::Block, Overflow::DropOldest] {
+        model(move || {
+            let (sender, mut frames) = builder().capacity(1).overflow(overflow).build().unwrap();
+            sender.send(1).unwrap();
+            let source = send_on_thread(&sender, 2);
+            let flusher = thread::spawn(move || sender.flush(None));
+            let read = read_all(&mut frames);
+            assert_eq!(flusher.join().unwrap(), Ok(()));
+            assert!(source.join().unwrap());
+            assert_eq!(read.last(), Some(&2));
+            assert_balanced(&frames.stats());
+        });
+    }
+}
+
+#[test]
+fn a_flush_meets_the_consumer_that_leaves() {
+    model(|| {
+        let (sender, mut frames) = channel(2);
+        sender.send(1).unwrap();
+        let consumer = thread::spawn(move || frames.try_recv().unwrap());
+        let flushed = sender.flush(None);
+        consumer.join().unwrap();
+        assert_eq!(flushed, Ok(()), "everything was read before the stream was dropped");
+        let (sender, frames) = channel(2);
+        sender.send(1).unwrap();
+        let consumer = thread::spawn(move || drop(frames));
+        assert_eq!(sender.flush(None), Err(FlushError::ConsumerDropped));
+        consumer.join().unwrap();
+    });
+}
+
+#[test]
 fn an_evicting_sender_races_the_drop() {
     model(|| {
         let losses = Arc::new(AtomicUsize::new(0));

@@ -11,6 +11,7 @@
 //! | a bound in bytes | [`Builder::weigh`] |
 //! | to pause a source that can pause | [`Builder::watermarks`] |
 //! | news that no policy drops (opened, closed) | [`Sender::send_control`] |
+//! | to wait until everything is taken | [`Sender::flush`] |
 //! | to know of every lost frame | [`Builder::on_loss`] |
 //! | to know where frames are missing | [`FrameStream::with_gaps`] |
 //! | a closure for a library that takes `Fn(T)` | [`Sender::callback`] |
@@ -56,6 +57,7 @@ mod consume;
 mod coop;
 mod error;
 mod finish;
+mod flush;
 mod gaps;
 mod hook;
 mod overflow;
@@ -74,6 +76,7 @@ pub use builder::{BuildError, Builder};
 pub use error::{
     RecvBlockingError, SendError, SendTimeoutError, SourceError, TryRecvError, TrySendError,
 };
+pub use flush::{Flush, FlushError};
 pub use gaps::{FrameOrGap, GapStream};
 pub use overflow::{Ending, Fallback, Loss, LossReason, Overflow, Pressure, Sent};
 pub use send_future::{Closed, SendFuture};

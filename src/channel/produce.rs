@@ -229,7 +229,7 @@ impl<T> Shared<T> {
                 // Only now, with the announcement out, is "full" final (see `queue`, invariant 3).
                 self.handed.announce();
                 if state.parked.is_empty() && self.has_room(&mut state, weight) {
-                    self.handed.retract();
+                    self.retract_if_idle(&state);
                     return Offered::Settled(Ok(self.accept_now(state, frame, weight)));
                 }
                 Offered::Parked(state.parked.push(Parked { frame, weight, since }, waker))
@@ -258,29 +258,31 @@ impl<T> Shared<T> {
         let mut state = lock(&self.state);
         let (parked, waker) = state.parked.remove(ticket)?;
         state.books.waited(parked.since.elapsed());
-        if state.parked.is_empty() {
-            self.handed.retract();
-        }
+        self.retract_if_idle(&state);
         drop(state);
         drop(waker);
         // The next in line may weigh less and fit where this one didn't.
-        self.serve_parked();
+        self.serve_waiting();
         Some(parked.frame)
     }
 
-    /// Moves parked frames into the queue as long as the first one fits, waking each sender.
-    pub(super) fn serve_parked(&self) {
+    /// Moves parked frames into the queue as long as the first one fits, waking each sender, and
+    /// wakes whoever has waited for the consumer to come so far.
+    pub(super) fn serve_waiting(&self) {
         loop {
             let mut state = lock(&self.state);
+            if let Some((_, flusher)) = self.pop_flush(&mut state) {
+                drop(state);
+                flusher.into_iter().for_each(wake);
+                continue;
+            }
             let Some(first) = state.parked.front() else { return };
             let weight = first.weight;
             if state.end.is_some() || !self.has_room(&mut state, weight) {
                 return;
             }
             let Some((parked, sender)) = state.parked.pop_front() else { return };
-            if state.parked.is_empty() {
-                self.handed.retract();
-            }
+            self.retract_if_idle(&state);
             state.books.waited(parked.since.elapsed());
             let consumer = self.accept(&mut state, parked.frame, weight);
             let tell = self.mark_pressure(&mut state);
@@ -289,6 +291,13 @@ impl<T> Shared<T> {
             if tell {
                 self.tell_pressure();
             }
+        }
+    }
+
+    /// The consumer need not look for anybody who waits, if nobody does.
+    pub(super) fn retract_if_idle(&self, state: &State<T>) {
+        if !state.somebody_waits() {
+            self.handed.retract();
         }
     }
 
@@ -383,10 +392,11 @@ impl<T> Shared<T> {
                 }
             }
         }
+        // A heavy frame that went can leave room for more than the one that came.
+        let serve = weight.is_some() || !state.flushes.is_empty();
         let queued = self.accept_now(state, frame, weight);
-        if weight.is_some() {
-            // A heavy frame that went can leave room for more than the one that came.
-            self.serve_parked();
+        if serve {
+            self.serve_waiting();
         }
         if let Some(victim) = &first {
             self.rules.tell_loss(victim, LossReason::Evicted);

@@ -83,6 +83,8 @@ pub(super) struct Queue<T> {
     start: Position,
     /// The control frames that the consumer has not been handed, those that it was lent included.
     controls: usize,
+    /// How many control frames the consumer has been handed.
+    controls_out: u64,
     /// Whether the consumer wants to know where frames are missing.
     pub(super) notes_gaps: bool,
 }
@@ -97,6 +99,7 @@ impl<T> Queue<T> {
             seen: 0,
             start: Position(0),
             controls: 0,
+            controls_out: 0,
             notes_gaps: false,
         }
     }
@@ -138,9 +141,15 @@ impl<T> Queue<T> {
         self.controls += 1;
     }
 
-    /// The consumer was handed control frames out of its batch.
+    /// Control frames that the consumer has not been handed, and that it has.
+    pub(super) fn controls(&self) -> (u64, u64) {
+        (self.controls as u64, self.controls_out)
+    }
+
+    /// The consumer was handed control frames.
     pub(super) fn handed_controls(&mut self, controls: usize) {
         self.controls -= controls;
+        self.controls_out += controls as u64;
     }
 
     /// A frame that would be pushed now is missing.
@@ -153,7 +162,7 @@ impl<T> Queue<T> {
         let piece = self.frames.pop()?;
         match piece {
             Piece::Frame(_) => self.emptied_slot(),
-            Piece::Control(_) => self.controls -= 1,
+            Piece::Control(_) => self.handed_controls(1),
             Piece::Gap(_) => {}
         }
         self.frames.give_room_back();

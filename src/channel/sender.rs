@@ -1,6 +1,7 @@
 //! The source's end.
 
 use super::error::{SendError, SendTimeoutError, SourceError, TrySendError};
+use super::flush::{Flush, FlushError};
 use super::overflow::{Ending, LossReason, Sent};
 use super::produce::{OnFull, Refusal, Refused};
 use super::send_future::{Closed, SendFuture};
@@ -206,6 +207,73 @@ impl<T> Sender<T> {
     /// ```
     pub fn send_async(&self, frame: T) -> SendFuture<'_, T> {
         SendFuture::new(&self.shared, frame)
+    }
+
+    /// Waits until the consumer has been handed every frame that is queued now, whoever sent it.
+    ///
+    /// Frames that a policy evicts meanwhile are waited for no longer. A channel that was closed is
+    /// waited for like any other, since what was queued stays readable. `None` waits for ever,
+    /// zero answers at once.
+    ///
+    /// Python: `queue.join()`, as far as `get`.
+    ///
+    /// # Blocking
+    ///
+    /// Blocks the calling thread until the consumer has come so far, or the limit. A thread that is
+    /// the consumer itself waits in vain.
+    ///
+    /// # Errors
+    ///
+    /// A [`FlushError`]: the time is up, the consumer left with frames unread, or this thread drives
+    /// an event loop.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let (sender, mut frames) = callbridge::channel(8);
+    /// for frame in 0..5 {
+    ///     sender.send(frame)?;
+    /// }
+    /// assert!(sender.flush(Duration::ZERO).is_err());
+    /// let consumer = std::thread::spawn(move || while frames.recv_blocking(None).is_ok() {});
+    /// sender.flush(Duration::from_secs(5))?;
+    /// assert_eq!(sender.stats().delivered, 5);
+    /// # drop(sender);
+    /// # consumer.join().unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn flush(&self, timeout: impl Into<Option<Duration>>) -> Result<(), FlushError> {
+        self.flush_async().wait(timeout)
+    }
+
+    /// As [`flush`](Self::flush), for async code.
+    ///
+    /// What is queued when this is called counts, not when it is first polled.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`FlushError::ConsumerDropped`], no other.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), callbridge::SendError<u8>> {
+    /// let (sender, mut frames) = callbridge::channel(2);
+    /// sender.send(1)?;
+    /// let (flushed, frame) = tokio::join!(sender.flush_async(), frames.recv());
+    /// assert_eq!((flushed, frame), (Ok(()), Some(1)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn flush_async(&self) -> Flush<'_, T> {
+        Flush::new(&self.shared)
     }
 
     /// This sender as a closure, for a library that takes `Fn(T)`.

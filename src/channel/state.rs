@@ -20,6 +20,7 @@
 use super::backoff::Backoff;
 use super::builder::Rules;
 use super::error::SourceError;
+use super::flush::Progress;
 use super::hook::AtWork;
 use super::overflow::{Ending, LossReason, Pressure};
 use super::queue::{Handed, Queue};
@@ -47,6 +48,8 @@ pub(super) struct State<T> {
     pub(super) queue: Queue<T>,
     /// The senders that wait for room, each with its frame.
     pub(super) parked: WaitList<Parked<T>>,
+    /// Who waits until the consumer has come so far.
+    pub(super) flushes: WaitList<Progress>,
     /// Who to wake when a frame or the end comes.
     pub(super) consumer: Option<Waker>,
     pub(super) end: Option<End>,
@@ -83,12 +86,20 @@ pub(super) struct Crossings {
     overlapped: bool,
 }
 
+impl<T> State<T> {
+    /// Whether the consumer's progress is waited for.
+    pub(super) fn somebody_waits(&self) -> bool {
+        !(self.parked.is_empty() && self.flushes.is_empty())
+    }
+}
+
 impl<T> Shared<T> {
     pub(super) fn new(rules: Rules<T>) -> Self {
         Shared {
             state: Mutex::new(State {
                 queue: Queue::new(),
                 parked: WaitList::new(),
+                flushes: WaitList::new(),
                 consumer: None,
                 end: None,
                 end_waiters: WaitList::new(),

@@ -100,6 +100,15 @@ fn run(builder: Builder<Counted>, tally: &Tally) {
     });
     let sources = [(); 3].map(|()| source(sender.clone(), tally));
     let leaves = maybe();
+    let flusher = {
+        let sender = sender.downgrade();
+        // A flush ends, whatever the others do; a consumer that reads on has been handed it all.
+        thread::spawn(move || {
+            let Some(sender) = sender.upgrade() else { return };
+            let flushed = if maybe() { sender.flush(None) } else { block_on(sender.flush_async()) };
+            assert!(flushed.is_ok() || leaves, "{flushed:?}");
+        })
+    };
     let ender = {
         let sender = sender.clone();
         // A consumer that leaves may wait before, while the sender that is kept for the books lives.
@@ -128,6 +137,7 @@ fn run(builder: Builder<Counted>, tally: &Tally) {
         frames.stats()
     };
     ender.join().unwrap();
+    flusher.join().unwrap();
     assert_eq!(ends.load(Relaxed), 1);
     assert!(stats.high_water <= capacity, "{stats:?}");
     assert_balanced(&stats, tally);

@@ -7,6 +7,7 @@ mod books;
 mod context;
 mod control;
 mod endings;
+mod flush;
 mod gaps;
 mod lifetimes;
 mod overflow;
