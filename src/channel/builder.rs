@@ -5,6 +5,7 @@ use super::overflow::{Fallback, Loss, LossReason, Overflow, Pressure};
 use super::{DEFAULT_CAPACITY, FrameStream, Sender, connect};
 use crate::sync::contain;
 use std::fmt;
+use std::sync::OnceLock;
 
 type Weigh<T> = Box<dyn Fn(&T) -> usize + Send + Sync>;
 type LossHook<T> = Box<dyn Fn(Loss<'_, T>) + Send + Sync>;
@@ -43,6 +44,7 @@ impl<T> Builder<T> {
                 overflow: Overflow::default(),
                 weigher: None,
                 on_loss: None,
+                tell_frame: OnceLock::new(),
                 watermarks: None,
                 batched: true,
                 spins: true,
@@ -318,6 +320,8 @@ pub(super) struct Rules<T> {
     pub(super) overflow: Overflow,
     weigher: Option<Weigher<T>>,
     on_loss: Option<LossHook<T>>,
+    /// Tells a lost frame itself, if frames of this channel want to know.
+    pub(super) tell_frame: OnceLock<fn(&T, LossReason)>,
     pub(super) watermarks: Option<Watermarks>,
     /// Whether the consumer takes all there is at once (see `queue`).
     pub(super) batched: bool,
@@ -352,9 +356,12 @@ impl<T> Rules<T> {
         self.weigher.as_ref().map_or(HEAVIEST, |weigher| weigher.budget.min(HEAVIEST))
     }
 
-    /// Tells the loss hook, unless it is at work on this thread: then the loss is its own. It has
+    /// Tells the frame and the loss hook, unless that is at work on this thread: then the loss is its own. It has
     /// been counted.
     pub(super) fn tell_loss(&self, frame: &T, reason: LossReason) {
+        if let Some(tell_frame) = self.tell_frame.get() {
+            tell_frame(frame, reason);
+        }
         let Some(hook) = &self.on_loss else { return };
         if let Some(_at_work) = AtWork::begin(hook) {
             contain("a loss hook", || hook(Loss { frame, reason }));

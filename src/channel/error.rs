@@ -35,6 +35,13 @@ macro_rules! send_error {
                 }
             }
 
+            #[allow(dead_code, reason = "not every error is mapped")]
+            pub(super) fn map<U>(self, with: impl FnOnce(T) -> U) -> $name<U> {
+                match self {
+                    $( $name::$variant(frame) => $name::$variant(with(frame)), )+
+                }
+            }
+
             pub(super) fn from_refused(refused: Refused<T>) -> Self {
                 match refused.why {
                     $( Refusal::$refusal => $name::$mapped(refused.frame), )*

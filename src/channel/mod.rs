@@ -12,6 +12,7 @@
 //! | to pause a source that can pause | [`Builder::watermarks`] |
 //! | news that no policy drops (opened, closed) | [`Sender::send_control`] |
 //! | to wait until everything is taken | [`Sender::flush`] |
+//! | to know when a frame is done, or lost | [`Sender::send_tracked`] |
 //! | to know of every lost frame | [`Builder::on_loss`] |
 //! | to know where frames are missing | [`FrameStream::with_gaps`] |
 //! | a closure for a library that takes `Fn(T)` | [`Sender::callback`] |
@@ -63,6 +64,7 @@ mod hook;
 mod overflow;
 mod produce;
 mod queue;
+mod receipt;
 mod send_future;
 mod sender;
 mod state;
@@ -79,6 +81,7 @@ pub use error::{
 pub use flush::{Flush, FlushError};
 pub use gaps::{FrameOrGap, GapStream};
 pub use overflow::{Ending, Fallback, Loss, LossReason, Overflow, Pressure, Sent};
+pub use receipt::{NotDone, Receipt, Tracked};
 pub use send_future::{Closed, SendFuture};
 pub use sender::{Sender, WeakSender};
 pub use stats::{Blocked, Lost, Stats};

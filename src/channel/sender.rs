@@ -374,6 +374,11 @@ impl<T> Sender<T> {
         self.shared.lose_refused(frame, reason);
     }
 
+    /// From now on a lost frame is told itself.
+    pub(super) fn tell_losses(&self, tell: fn(&T, LossReason)) {
+        self.shared.rules.tell_frame.get_or_init(|| tell);
+    }
+
     /// Waits for the end of the channel, whoever ends it, and says why it ended.
     ///
     /// # Cancel safety

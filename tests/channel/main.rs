@@ -12,6 +12,7 @@ mod gaps;
 mod lifetimes;
 mod overflow;
 mod pressure;
+mod receipts;
 mod send_async;
 mod sender;
 mod stream;
