@@ -108,6 +108,16 @@ impl<T> Shared<T> {
         Some(frame)
     }
 
+    /// Leaves a waker for who comes next; `false` if there is something to read beyond the batch.
+    pub(super) fn leave_waker(&self, waker: Waker) -> bool {
+        let mut state = lock(&self.state);
+        let waits = state.queue.is_empty() && state.end.is_none();
+        let stale = if waits { state.consumer.replace(waker) } else { Some(waker) };
+        drop(state);
+        drop(stale);
+        waits
+    }
+
     /// From now on the places of missing frames are noted; returns how many are missing already.
     pub(super) fn note_gaps(&self) -> u64 {
         let mut state = lock(&self.state);

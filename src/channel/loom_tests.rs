@@ -402,6 +402,28 @@ fn a_flush_meets_the_consumer_that_leaves() {
 }
 
 #[test]
+fn a_ready_hook_misses_neither_a_frame_nor_the_end() {
+    model(|| {
+        let (sender, mut frames) = channel(1);
+        let (park, parker) = {
+            let parker = Arc::new(loom::sync::Notify::new());
+            (Arc::clone(&parker), parker)
+        };
+        frames.on_ready(move || park.notify());
+        let source = thread::spawn(move || sender.send(1).is_ok());
+        let mut read = 0;
+        while frames.ending().is_none() {
+            parker.wait();
+            while frames.try_recv().is_ok() {
+                read += 1;
+            }
+        }
+        assert_eq!(read, 1);
+        assert!(source.join().unwrap());
+    });
+}
+
+#[test]
 fn an_evicting_sender_races_the_drop() {
     model(|| {
         let losses = Arc::new(AtomicUsize::new(0));

@@ -13,6 +13,7 @@
 //! | news that no policy drops (opened, closed) | [`Sender::send_control`] |
 //! | to wait until everything is taken | [`Sender::flush`] |
 //! | to know when a frame is done, or lost | [`Sender::send_tracked`] |
+//! | to wake a window, or a loop of descriptors | [`FrameStream::on_ready`] |
 //! | to know of every lost frame | [`Builder::on_loss`] |
 //! | to know where frames are missing | [`FrameStream::with_gaps`] |
 //! | a closure for a library that takes `Fn(T)` | [`Sender::callback`] |

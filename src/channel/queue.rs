@@ -114,6 +114,11 @@ impl<T> Queue<T> {
         self.len() + self.controls
     }
 
+    /// Whether there is nothing to hand out beyond the consumer's batch.
+    pub(super) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
     pub(super) fn weight(&self) -> usize {
         self.weight
     }

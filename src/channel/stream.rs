@@ -9,13 +9,13 @@ use super::gaps::{FrameOrGap, GapStream};
 use super::overflow::Ending;
 use super::state::Shared;
 use super::stats::Stats;
-use crate::sync::{Deadline, wait};
+use crate::sync::{Deadline, wait, wake};
 use futures_core::stream::{FusedStream, Stream};
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 /// The consumer's end of a channel: frames as an async [`Stream`].
@@ -50,6 +50,8 @@ pub struct FrameStream<T> {
     pace: Pace,
     /// Set once everything was read.
     ended: Option<Ending>,
+    /// Calls the hook that wants to know when there is something to read.
+    ready: Option<Waker>,
 }
 
 // Frames are never pinned.
@@ -58,7 +60,7 @@ impl<T> Unpin for FrameStream<T> {}
 impl<T> FrameStream<T> {
     pub(super) fn new(shared: Arc<Shared<T>>) -> Self {
         let pace = Pace::new(shared.rules.capacity);
-        FrameStream { shared, batch: Buffer::new(), pace, ended: None }
+        FrameStream { shared, batch: Buffer::new(), pace, ended: None, ready: None }
     }
 
     /// The next frame; `None` when the channel has ended and everything was read.
@@ -229,8 +231,14 @@ impl<T> FrameStream<T> {
         if let Poll::Ready(settled) = take(None) {
             return settled;
         }
-        let waited = wait(deadline, |cx| take(Some(cx.waker().clone())));
-        waited.unwrap_or_else(|error| Err(error.into()))
+        match wait(deadline, |cx| take(Some(cx.waker().clone()))) {
+            Ok(settled) => settled,
+            // The last look leaves the hook's waker where this thread's was.
+            Err(error) => match take(None) {
+                Poll::Ready(settled) => settled,
+                Poll::Pending => Err(error.into()),
+            },
+        }
     }
 
     /// Polls for the next frame; what [`recv`](Self::recv) awaits.
@@ -238,7 +246,7 @@ impl<T> FrameStream<T> {
     /// # Examples
     ///
     /// ```
-    /// use std::task::{Context, Poll, Waker};
+    /// use std::task::{Context, Poll, Wake, Waker};
     ///
     /// let (sender, mut frames) = callbridge::channel(1);
     /// let mut cx = Context::from_waker(Waker::noop());
@@ -266,7 +274,7 @@ impl<T> FrameStream<T> {
     /// # Examples
     ///
     /// ```
-    /// use std::task::{Context, Poll, Waker};
+    /// use std::task::{Context, Poll, Wake, Waker};
     ///
     /// let (sender, mut frames) = callbridge::channel(1);
     /// sender.send(7)?;
@@ -340,6 +348,7 @@ impl<T> FrameStream<T> {
         if let Some(ending) = self.ended {
             return Taken::Ended(ending);
         }
+        let waker = waker.or_else(|| self.ready.clone());
         let taken = self.shared.take(&mut self.batch, max, sink, waker);
         if let Taken::Ended(ending) = taken {
             self.ended = Some(ending);
@@ -440,6 +449,72 @@ impl<T> FrameStream<T> {
         TryFrameStream { frames: self, told: false }
     }
 
+    /// Calls `hook` when there is something to read: a frame, a gap, or the end. For a loop that isn't
+    /// tokio's: of a window, of `poll` or `epoll` with a pipe or an `eventfd`, of a thread that reads
+    /// several streams.
+    ///
+    /// Edge-triggered and coalesced: the hook is called once when the stream becomes readable, and
+    /// then not again before a `try_recv` (or a wait that timed out) has found nothing; so read until
+    /// it says [`Empty`](TryRecvError::Empty) or [`Ended`](TryRecvError::Ended). It is called at once,
+    /// here, if there is something to read already. A later hook replaces this one.
+    ///
+    /// The hook runs on the thread that sends, or ends the channel, after every lock is open: it
+    /// should wake its loop and return. A panic in it is contained and reported. While a task awaits
+    /// this stream, or a thread waits for it, that one is woken instead.
+    ///
+    /// # Examples
+    ///
+    /// A window (the `desktop` example has it in full; `poll_loop` is a loop of descriptors):
+    ///
+    /// ```
+    /// # struct Context;
+    /// # impl Context { fn request_repaint(&self) {} }
+    /// # impl Clone for Context { fn clone(&self) -> Self { Context } }
+    /// # let (context, (_sender, mut frames)) = (Context, callbridge::channel::<u8>(8));
+    /// let window = context.clone();
+    /// frames.on_ready(move || window.request_repaint());
+    /// // In each refresh:
+    /// while let Ok(frame) = frames.try_recv() {
+    ///     println!("{frame}");
+    /// }
+    /// ```
+    ///
+    /// A thread that reads two streams until both have ended:
+    ///
+    /// ```
+    /// use callbridge::channel;
+    ///
+    /// let (numbers, words) = (channel::<u32>(8), channel::<&str>(8));
+    /// let (mut read_numbers, mut read_words) = (numbers.1, words.1);
+    /// let reader = std::thread::spawn(move || {
+    ///     let thread = std::thread::current();
+    ///     read_numbers.on_ready(move || thread.unpark());
+    ///     let thread = std::thread::current();
+    ///     read_words.on_ready(move || thread.unpark());
+    ///     let mut read = 0;
+    ///     loop {
+    ///         read += std::iter::from_fn(|| read_numbers.try_recv().ok()).count();
+    ///         read += std::iter::from_fn(|| read_words.try_recv().ok()).count();
+    ///         if read_numbers.ending().is_some() && read_words.ending().is_some() {
+    ///             return read;
+    ///         }
+    ///         std::thread::park();
+    ///     }
+    /// });
+    /// numbers.0.send(1)?;
+    /// words.0.send("one")?;
+    /// drop((numbers.0, words.0));
+    /// assert_eq!(reader.join().unwrap(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn on_ready(&mut self, hook: impl Fn() + Send + Sync + 'static) {
+        let ready = Waker::from(Arc::new(Ready(hook)));
+        self.ready = Some(ready.clone());
+        if !self.batch.is_empty() || !self.shared.leave_waker(ready.clone()) {
+            wake(ready);
+        }
+    }
+
     /// The same stream with a word wherever frames are missing; see [`GapStream`].
     ///
     /// # Examples
@@ -518,6 +593,15 @@ impl<T> FrameStream<T> {
     }
 }
 
+/// A hook in the shape of a waker.
+struct Ready<F>(F);
+
+impl<F: Fn() + Send + Sync> Wake for Ready<F> {
+    fn wake(self: Arc<Self>) {
+        (self.0)();
+    }
+}
+
 impl<T> Stream for FrameStream<T> {
     type Item = T;
 
@@ -564,7 +648,7 @@ impl<T> fmt::Debug for FrameStream<T> {
 /// ```
 /// use futures_core::Stream;
 /// use std::pin::Pin;
-/// use std::task::{Context, Poll, Waker};
+/// use std::task::{Context, Poll, Wake, Waker};
 ///
 /// let (sender, frames) = callbridge::channel::<u8>(2);
 /// sender.fail("unplugged");

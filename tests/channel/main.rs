@@ -12,6 +12,7 @@ mod gaps;
 mod lifetimes;
 mod overflow;
 mod pressure;
+mod ready;
 mod receipts;
 mod send_async;
 mod sender;

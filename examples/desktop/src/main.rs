@@ -4,7 +4,7 @@
 //! for: no repaint, no second click, no close. Here the loop that *waits* is another one, on a
 //! background thread: the handler gives the async request to [`ThreadRunner::spawn`] and returns at
 //! once; each refresh of the status text, every 60 ms, looks whether the answer is there; a done
-//! callback asks for a repaint when it is. The runner is made before the window and closed, with a
+//! callback asks for a repaint when it is. The progress comes as a stream, whose hook asks for one, too. The runner is made before the window and closed, with a
 //! deadline, after it: closing the window in the middle of a request ends the request too.
 //!
 //! ```sh

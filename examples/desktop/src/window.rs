@@ -1,14 +1,13 @@
 //! The window: a button, its handler, and a status text that is refreshed every 60 ms.
 
-use crate::client::{self, Progress};
+use crate::client;
 use crate::pulse::{Pulse, SPAN};
 use crate::smoke::{Seen, Smoke};
-use callbridge::{BlockingFuture, ThreadRunner};
+use callbridge::{BlockingFuture, FrameStream, Overflow, ThreadRunner, channel};
 use eframe::egui::{Button, CentralPanel, Context, RawInput, RichText};
 use eframe::{App, Frame};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(crate) const TITLE: &str = "callbridge desktop";
@@ -32,7 +31,9 @@ pub(crate) struct Window<'a> {
 /// A request that runs on the event loop; it ends with the window.
 struct Request {
     answer: BlockingFuture<io::Result<String>>,
-    progress: Arc<Progress>,
+    /// The newest progress, in per cent, which asks for a repaint when it comes.
+    progress: FrameStream<u8>,
+    percent: u8,
     began: Instant,
 }
 
@@ -58,23 +59,31 @@ impl<'a> Window<'a> {
     /// The handler: hands the request over and returns.
     fn on_click(&mut self, ctx: &Context) {
         self.pulse.measure();
-        let (server, progress, began) = (self.server, Arc::<Progress>::default(), Instant::now());
+        let (server, began) = (self.server, Instant::now());
+        let (told, mut progress) = channel::builder()
+            .overflow(Overflow::Latest)
+            .build()
+            .expect("one frame is always room enough");
         if self.blocking {
             // Nothing of this window moves until the server has answered.
-            let answer = client::ask_blocking(server, &progress);
+            let answer = client::ask_blocking(server, &told);
             return self.show_end(answer, began);
         }
-        let told = Arc::clone(&progress);
+        let window = ctx.clone();
+        progress.on_ready(move || window.request_repaint());
         let answer = self.runner.spawn(async move { client::ask(server, &told).await });
         let window = ctx.clone();
         answer.add_done_callback(move |_| window.request_repaint());
-        self.request = Some(Request { answer: answer.cancel_on_drop(), progress, began });
+        self.request = Some(Request { answer: answer.cancel_on_drop(), progress, percent: 0, began });
     }
 
     /// A look at the request, which never waits.
     fn refresh_status(&mut self) {
         let Some(request) = &mut self.request else { return };
-        let (percent, began) = (request.progress.percent(), request.began);
+        if let Ok(percent) = request.progress.try_recv() {
+            request.percent = percent;
+        }
+        let (percent, began) = (request.percent, request.began);
         match request.answer.try_result() {
             None => {
                 let seconds = began.elapsed().as_secs_f32();
@@ -132,7 +141,7 @@ impl App for Window<'_> {
         if let Some(smoke) = &mut self.smoke {
             let seen = Seen {
                 button: button.inner,
-                asking: self.request.as_ref().map(|request| request.progress.percent()),
+                asking: self.request.as_ref().map(|request| request.percent),
                 ended: self.ended,
                 longest: self.pulse.longest(),
             };
