@@ -29,6 +29,12 @@
 //! then the end for ever. The first [`Ending`] wins. When the channel ends, every sender that waits
 //! for room gets its frame back.
 //!
+//! # Tests with tokio's clock paused
+//!
+//! A paused clock runs ahead whenever the runtime has nothing to do, and it can't see that a thread
+//! is about to send. So a timeout around [`FrameStream::recv`] passes at once: keep the clock running,
+//! or keep the runtime busy with a `spawn_blocking` that waits for the thread.
+//!
 //! # Examples
 //!
 //! ```
@@ -68,6 +74,7 @@ mod queue;
 mod receipt;
 mod send_future;
 mod sender;
+mod sink;
 mod state;
 mod stats;
 mod stream;
@@ -85,8 +92,9 @@ pub use overflow::{Ending, Fallback, Loss, LossReason, Overflow, Pressure, Sent}
 pub use receipt::{NotDone, Receipt, Tracked};
 pub use send_future::{Closed, SendFuture};
 pub use sender::{Sender, WeakSender};
+pub use sink::SenderSink;
 pub use stats::{Blocked, Lost, Stats};
-pub use stream::{FrameStream, TryFrameStream};
+pub use stream::{FrameStream, IterBlocking, TryFrameStream};
 
 use std::sync::Arc;
 

@@ -40,7 +40,8 @@ pub struct SendFuture<'a, T> {
     stage: Stage<T>,
 }
 
-enum Stage<T> {
+/// How far a frame is that is sent from async code.
+pub(super) enum Stage<T> {
     Fresh(T),
     Parked(u64),
     Done,
@@ -65,21 +66,30 @@ impl<'a, T> SendFuture<'a, T> {
     /// assert_eq!(sender.stats().refused, 1);
     /// ```
     pub fn cancel(&mut self) -> Option<T> {
-        let frame = self.withdraw()?;
+        let frame = self.stage.withdraw(self.shared)?;
         self.shared.book_refusal();
         Some(frame)
     }
+}
 
-    fn withdraw(&mut self) -> Option<T> {
-        match std::mem::replace(&mut self.stage, Stage::Done) {
+impl<T> Stage<T> {
+    fn withdraw(&mut self, shared: &Shared<T>) -> Option<T> {
+        match std::mem::replace(self, Stage::Done) {
             Stage::Fresh(frame) => Some(frame),
-            Stage::Parked(ticket) => self.shared.withdraw(ticket),
+            Stage::Parked(ticket) => shared.withdraw(ticket),
             Stage::Done => None,
         }
     }
 
-    fn start(&mut self, frame: T, cx: &mut Context<'_>) -> Poll<Outcome<T>> {
-        let shared = self.shared;
+    /// The frame is lost, unless it has got its room.
+    pub(super) fn give_up(&mut self, shared: &Shared<T>) {
+        if let Some(frame) = self.withdraw(shared) {
+            shared.lose(&frame, LossReason::SendCancelled);
+            drop_contained(frame);
+        }
+    }
+
+    fn start(&mut self, shared: &Shared<T>, frame: T, cx: &mut Context<'_>) -> Poll<Outcome<T>> {
         let weight = shared.rules.weigh(&frame);
         let on_full = match shared.rules.overflow {
             Overflow::Block | Overflow::BlockFor(..) => OnFull::Ask,
@@ -98,22 +108,27 @@ impl<'a, T> SendFuture<'a, T> {
     }
 
     fn park(&mut self, ticket: u64) -> Poll<Outcome<T>> {
-        self.stage = Stage::Parked(ticket);
+        *self = Stage::Parked(ticket);
         Poll::Pending
     }
 
-    fn step(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<T>> {
-        match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Fresh(frame) => self.start(frame, cx),
+    /// What becomes of the frame; `None` if there is none.
+    pub(super) fn poll(
+        &mut self,
+        shared: &Shared<T>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Outcome<T>>> {
+        within_budget(cx, |cx| match std::mem::replace(self, Stage::Done) {
+            Stage::Fresh(frame) => self.start(shared, frame, cx).map(Some),
             Stage::Parked(ticket) => {
-                self.shared.replace_waker(ticket, cx.waker().clone());
-                match self.shared.settle(ticket) {
-                    Some(outcome) => Poll::Ready(outcome),
-                    None => self.park(ticket),
+                shared.replace_waker(ticket, cx.waker().clone());
+                match shared.settle(ticket) {
+                    Some(outcome) => Poll::Ready(Some(outcome)),
+                    None => self.park(ticket).map(Some),
                 }
             }
-            Stage::Done => panic!("a SendFuture was polled after it was done"),
-        }
+            Stage::Done => Poll::Ready(None),
+        })
     }
 }
 
@@ -121,17 +136,17 @@ impl<T> Future for SendFuture<'_, T> {
     type Output = Result<Sent<T>, SendError<T>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        within_budget(cx, |cx| self.step(cx))
-            .map(|outcome| outcome.map_err(SendError::from_refused))
+        let shared = self.shared;
+        self.stage.poll(shared, cx).map(|outcome| {
+            let outcome = outcome.expect("a SendFuture was polled after it was done");
+            outcome.map_err(SendError::from_refused)
+        })
     }
 }
 
 impl<T> Drop for SendFuture<'_, T> {
     fn drop(&mut self) {
-        if let Some(frame) = self.withdraw() {
-            self.shared.lose(&frame, LossReason::SendCancelled);
-            drop_contained(frame);
-        }
+        self.stage.give_up(self.shared);
     }
 }
 

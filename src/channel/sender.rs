@@ -5,6 +5,7 @@ use super::flush::{Flush, FlushError};
 use super::overflow::{Ending, LossReason, Sent};
 use super::produce::{OnFull, Refusal, Refused};
 use super::send_future::{Closed, SendFuture};
+use super::sink::SenderSink;
 use super::state::{Shared, drop_contained};
 use super::stats::Stats;
 use crate::sync::prim::atomic::Ordering;
@@ -40,7 +41,7 @@ use std::time::Duration;
 /// assert_eq!(frames.len(), 2);
 /// ```
 pub struct Sender<T> {
-    shared: Arc<Shared<T>>,
+    pub(super) shared: Arc<Shared<T>>,
 }
 
 // A callback that panicked leaves the channel whole.
@@ -61,7 +62,9 @@ impl<T> Sender<T> {
     /// get their room in the order they came. On a thread that drives an event loop it sends if
     /// there is room and otherwise returns [`SendError::WouldDeadlock`] at once; it is free to
     /// block in `spawn_blocking`, under `Runtime::enter`, in `block_in_place` and on plain
-    /// threads.
+    /// threads. What can't be told is who reads: a thread that reads this channel and sends into it,
+    /// too, waits for itself once it is full. Give such a channel another policy, or use
+    /// [`try_send`](Self::try_send) there; the same goes for a task and `send_async`.
     ///
     /// # Errors
     ///
@@ -274,6 +277,15 @@ impl<T> Sender<T> {
     /// ```
     pub fn flush_async(&self) -> Flush<'_, T> {
         Flush::new(&self.shared)
+    }
+
+    /// This sender as a [`Sink`](futures_sink::Sink), for a stream that is forwarded into it.
+    ///
+    /// # Examples
+    ///
+    /// See [`SenderSink`].
+    pub fn into_sink(self) -> SenderSink<T> {
+        SenderSink::new(self)
     }
 
     /// This sender as a closure, for a library that takes `Fn(T)`.

@@ -13,6 +13,7 @@ use crate::sync::{Deadline, wait, wake};
 use futures_core::stream::{FusedStream, Stream};
 use std::fmt;
 use std::future::poll_fn;
+use std::iter::FusedIterator;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -215,6 +216,37 @@ impl<T> FrameStream<T> {
             &mut |item| buffer.extend(item.into_frame()),
             Deadline::after(timeout),
         )
+    }
+
+    /// The frames, for a consumer that is a thread: each `next` waits for one.
+    ///
+    /// It ends with the stream; [`ending`](Self::ending) and [`error`](Self::error) then say why. What is
+    /// not read stays in the stream. `for frame in &mut frames` is the same.
+    ///
+    /// # Blocking
+    ///
+    /// As [`recv_blocking`](Self::recv_blocking) without a limit.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvBlockingError::WouldDeadlock`] in place of a frame, each time that there is none on a
+    /// thread that drives an event loop.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (sender, mut frames) = callbridge::channel(2);
+    /// let source = std::thread::spawn(move || (0..5).all(|frame| sender.send(frame).is_ok()));
+    /// let mut sum = 0;
+    /// for frame in &mut frames {
+    ///     sum += frame?;
+    /// }
+    /// assert_eq!(sum, 10);
+    /// # assert!(source.join().unwrap());
+    /// # Ok::<(), callbridge::RecvBlockingError>(())
+    /// ```
+    pub fn iter_blocking(&mut self) -> IterBlocking<'_, T> {
+        IterBlocking { frames: self }
     }
 
     pub(super) fn take_blocking(
@@ -590,6 +622,49 @@ impl<T> FrameStream<T> {
     /// ```
     pub fn stats(&self) -> Stats {
         self.shared.stats()
+    }
+}
+
+/// Frames for a thread; made by [`FrameStream::iter_blocking`].
+///
+/// # Examples
+///
+/// See [`FrameStream::iter_blocking`].
+#[must_use = "nothing is read unless it is iterated over"]
+pub struct IterBlocking<'a, T> {
+    frames: &'a mut FrameStream<T>,
+}
+
+impl<T> Iterator for IterBlocking<'_, T> {
+    type Item = Result<T, RecvBlockingError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.frames.recv_blocking(None) {
+            Err(RecvBlockingError::Ended) => None,
+            next => Some(next),
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        // Where there is none, an error may come any number of times.
+        (Stream::size_hint(&*self.frames).0, None)
+    }
+}
+
+impl<T> FusedIterator for IterBlocking<'_, T> {}
+
+impl<T> fmt::Debug for IterBlocking<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IterBlocking").field("frames", &self.frames).finish()
+    }
+}
+
+impl<'a, T> IntoIterator for &'a mut FrameStream<T> {
+    type Item = Result<T, RecvBlockingError>;
+    type IntoIter = IterBlocking<'a, T>;
+
+    fn into_iter(self) -> IterBlocking<'a, T> {
+        self.iter_blocking()
     }
 }
 

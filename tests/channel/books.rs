@@ -6,6 +6,7 @@ use crate::*;
 use callbridge::channel::Fallback;
 use callbridge::{FrameStream, LossReason, Overflow, Pressure, Sent, channel};
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
 const RUNS: u64 = 12_000;
 
@@ -254,4 +255,38 @@ fn the_books_balance_over_random_runs_even() {
 #[test]
 fn the_books_balance_over_random_runs_odd() {
     within(|| run_all(1));
+}
+
+#[test]
+fn the_books_balance_at_every_look() {
+    for overflow in [Overflow::Block, Overflow::DropNewest, Overflow::DropOldest, Overflow::Fail] {
+        let (sender, frames) = channel::builder().capacity(8).overflow(overflow).build().unwrap();
+        let mut frames = frames.with_gaps();
+        let monitor = sender.downgrade();
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                let sender = sender.clone();
+                scope.spawn(move || {
+                    for frame in 0..5_000 {
+                        let _ = sender.send(frame);
+                        if frame % 5 == 0 {
+                            let _ = sender.send_control(frame);
+                        }
+                    }
+                });
+            }
+            drop(sender);
+            scope.spawn(|| {
+                while frames.recv_blocking(LIMIT).is_ok() {}
+                over.store(true, Ordering::Release);
+            });
+            while !over.load(Ordering::Acquire) {
+                assert_balanced(&monitor.stats());
+            }
+        });
+        let stats = monitor.stats();
+        assert_balanced(&stats);
+        assert_eq!((stats.offered, stats.queued), (12_000, 0));
+    }
 }

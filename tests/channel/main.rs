@@ -16,6 +16,7 @@ mod ready;
 mod receipts;
 mod send_async;
 mod sender;
+mod sink;
 mod stream;
 mod termination;
 mod weights;

@@ -357,3 +357,38 @@ fn a_thread_takes_what_is_there_in_one_go() {
         source.join().unwrap();
     });
 }
+
+#[test]
+fn a_thread_iterates_over_the_frames_to_the_end_and_not_beyond() {
+    let (sender, mut frames) = channel(2);
+    let source = std::thread::spawn(move || {
+        for frame in 0..5 {
+            sender.send(frame).unwrap();
+        }
+        sender.fail("unplugged");
+    });
+    let first: Vec<_> = frames.iter_blocking().take(2).map(Result::unwrap).collect();
+    let mut rest = Vec::new();
+    for frame in &mut frames {
+        rest.push(frame.unwrap());
+    }
+    assert_eq!((first, rest), (vec![0, 1], vec![2, 3, 4]));
+    assert_eq!(frames.iter_blocking().next(), None);
+    assert_eq!(frames.error().unwrap().to_string(), "unplugged");
+    source.join().unwrap();
+}
+
+#[test]
+fn iterating_on_a_loop_is_refused_where_it_would_wait() {
+    for runtime in runtimes() {
+        let (sender, mut frames) = channel(2);
+        runtime.block_on(async {
+            sender.send(1).unwrap();
+            let mut iter = frames.iter_blocking();
+            assert_eq!(iter.next(), Some(Ok(1)));
+            assert_eq!(iter.next(), Some(Err(RecvBlockingError::WouldDeadlock)));
+            drop(sender);
+            assert_eq!(iter.next(), None);
+        });
+    }
+}

@@ -74,7 +74,8 @@ impl<'a> Window<'a> {
         let answer = self.runner.spawn(async move { client::ask(server, &told).await });
         let window = ctx.clone();
         answer.add_done_callback(move |_| window.request_repaint());
-        self.request = Some(Request { answer: answer.cancel_on_drop(), progress, percent: 0, began });
+        self.request =
+            Some(Request { answer: answer.cancel_on_drop(), progress, percent: 0, began });
     }
 
     /// A look at the request, which never waits.
