@@ -385,6 +385,26 @@ fn a_flush_races_a_parked_sender_and_an_eviction() {
 }
 
 #[test]
+fn a_flush_and_a_sender_wait_for_the_same_consumer() {
+    model(|| {
+        let (sender, mut frames) = channel(1);
+        sender.send(1).unwrap();
+        let mut parked = pin!(sender.send_async(2));
+        assert!(parked.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let flushing = sender.clone();
+        let flusher = thread::spawn(move || flushing.flush(None));
+        let consumer = thread::spawn(move || {
+            let read = [(); 2].map(|()| frames.recv_blocking(None));
+            (read, frames)
+        });
+        assert_eq!(flusher.join().unwrap(), Ok(()));
+        let (read, frames) = consumer.join().unwrap();
+        assert_eq!(read, [Ok(1), Ok(2)]);
+        assert_balanced(&frames.stats());
+    });
+}
+
+#[test]
 fn a_flush_meets_the_consumer_that_leaves() {
     model(|| {
         let (sender, mut frames) = channel(2);
