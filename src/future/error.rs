@@ -2,6 +2,7 @@ use crate::sync::{discard, panic_message, prim::Mutex};
 use std::any::Any;
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 /// How far a call has come.
@@ -144,6 +145,32 @@ impl ResultError {
             ResultError::Refused(_) => FutureState::Refused,
             _ => FutureState::LoopClosed,
         }
+    }
+}
+
+/// For code that reads and writes: the error is inside, for [`io::Error::get_ref`].
+///
+/// Never of kind `Interrupted`, after which std's own loops try again.
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::ResultError;
+/// use std::io;
+///
+/// let error = io::Error::from(ResultError::WouldDeadlock);
+/// assert_eq!(error.kind(), io::ErrorKind::Deadlock);
+/// assert!(error.get_ref().unwrap().is::<ResultError>());
+/// ```
+impl From<ResultError> for io::Error {
+    fn from(error: ResultError) -> Self {
+        let kind = match error {
+            ResultError::TimedOut { .. } => io::ErrorKind::TimedOut,
+            ResultError::WouldDeadlock => io::ErrorKind::Deadlock,
+            ResultError::LoopClosed => io::ErrorKind::BrokenPipe,
+            _ => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, error)
     }
 }
 
