@@ -1,6 +1,9 @@
 //! Loops to test on, and waits for what other threads do.
 #![allow(dead_code, unreachable_pub)]
 
+#[cfg(unix)]
+pub mod fork;
+
 use callbridge::ResultError;
 use callbridge::executor::ExecutorError;
 use std::sync::atomic::{AtomicUsize, Ordering};
