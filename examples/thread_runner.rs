@@ -71,7 +71,7 @@ fn main() -> Result<(), BoxError> {
         return cost_of_an_item();
     }
     let server = server::Server::start()?;
-    let runner = ThreadRunner::builder().thread_name("http-loop").build()?;
+    let runner = ThreadRunner::builder().name("http-loop").build()?;
 
     println!("enter_context: a session, for as long as the runner lives");
     let address = server.address.clone();

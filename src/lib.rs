@@ -115,8 +115,9 @@ pub use future::{
 pub use listener::{FrameSource, Listener};
 #[cfg(feature = "runner")]
 pub use runner::{
-    AsyncContext, EnterError, ExitError, Guard, Lease, Outcome, RunnerCloseReport, ScopeError,
-    StartError, StartTaskError, Started, ThreadRunner, ThreadRunnerBuilder, WrapIter,
+    AsyncContext, BlockingIo, EnterError, ExitError, Guard, Lease, Outcome, RunnerCloseReport,
+    ScopeError, StartError, StartTaskError, Started, ThreadRunner, ThreadRunnerBuilder, WeakRunner,
+    WrapIter,
 };
 
 pub use sync::WaitError;

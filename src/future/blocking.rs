@@ -472,7 +472,7 @@ impl<T: Send + 'static> BlockingFuture<T> {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn canceller(&self) -> Canceller {
-        Canceller { target: Arc::clone(&self.shared) as Arc<dyn Cancel> }
+        Canceller::new(Arc::clone(&self.shared) as Arc<dyn Cancel>)
     }
 }
 
@@ -551,6 +551,10 @@ impl UnwindSafe for Canceller {}
 impl RefUnwindSafe for Canceller {}
 
 impl Canceller {
+    pub(crate) fn new(target: Arc<dyn Cancel>) -> Self {
+        Canceller { target }
+    }
+
     /// Asks for the work to be cancelled, as [`BlockingFuture::cancel`].
     ///
     /// # Examples

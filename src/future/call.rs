@@ -232,7 +232,8 @@ impl<T> Shared<T> {
 }
 
 /// A request to cancel, whatever the type of the value.
-pub(super) trait Cancel: Send + Sync {
+pub(crate) trait Cancel: Send + Sync {
+    /// Asks; whether this was the first to ask in time.
     fn cancel(&self) -> bool;
 }
 

@@ -3,6 +3,7 @@ use super::core::Core;
 use super::start_error::StartError;
 use crate::bridge::Bridge;
 use crate::future::ResultError;
+use crate::sync::prim::{Mutex, lock};
 use crate::sync::{Deadline, discard, panic_message};
 use std::fmt;
 use std::io;
@@ -10,33 +11,48 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::runtime::{Builder, Runtime};
 
-type Factory = Box<dyn FnOnce() -> io::Result<Runtime> + Send>;
+type Factory = Box<dyn FnMut() -> io::Result<Runtime> + Send>;
 
 /// What the loop is made of.
 pub(super) struct Settings {
     workers: usize,
     pub(super) stack_size: Option<usize>,
     pub(super) max_in_flight: usize,
-    factory: Option<Factory>,
+    /// Until it has made a runtime; the thread that starts the loop takes it out and puts it back.
+    factory: Mutex<Option<Factory>>,
 }
 
 impl Settings {
     /// Builds the runtime; on the loop thread.
-    pub(super) fn into_runtime(self, name: &str) -> Result<Runtime, StartError> {
-        let Settings { workers, stack_size, factory, .. } = self;
-        let factory = factory.unwrap_or_else(|| {
-            let name = name.to_owned();
-            Box::new(move || own_runtime(workers, stack_size, &name))
-        });
-        match catch_unwind(AssertUnwindSafe(factory)) {
-            Ok(Ok(runtime)) => Ok(runtime),
-            Ok(Err(error)) => Err(StartError::new(error)),
+    pub(super) fn make_runtime(&self, name: &str) -> Result<Runtime, StartError> {
+        let factory = lock(&self.factory).take();
+        let Some(mut factory) = factory else {
+            return own_runtime(self.workers, self.stack_size, name).map_err(StartError::new);
+        };
+        let failure = match catch_unwind(AssertUnwindSafe(&mut factory)) {
+            Ok(Ok(runtime)) => return Ok(runtime),
+            Ok(Err(error)) => StartError::new(error),
             Err(payload) => {
                 let message = format!("it panicked: {}", panic_message(payload.as_ref()));
                 discard(payload);
-                Err(StartError::new(message))
+                StartError::new(message)
             }
-        }
+        };
+        *lock(&self.factory) = Some(factory);
+        Err(failure)
+    }
+
+    fn check(&self, name: &str) -> Result<(), StartError> {
+        let wrong = if self.workers == 0 {
+            "worker_threads(0) could run nothing: ask for at least 1"
+        } else if self.max_in_flight == 0 {
+            "max_in_flight(0) would refuse every call: allow at least 1"
+        } else if name.contains('\0') {
+            "name(..) has a NUL byte in it, which a thread's name can't hold: leave it out"
+        } else {
+            return Ok(());
+        };
+        Err(StartError::new(wrong))
     }
 }
 
@@ -72,7 +88,7 @@ impl ThreadRunnerBuilder {
             workers: 1,
             stack_size: None,
             max_in_flight: Bridge::DEFAULT_MAX_IN_FLIGHT,
-            factory: None,
+            factory: Mutex::new(None),
         };
         ThreadRunnerBuilder { settings, name: None, eager: false }
     }
@@ -82,10 +98,6 @@ impl ThreadRunnerBuilder {
     /// 1 makes a current-thread runtime, driven by the one background thread: all async code of
     /// the runner runs on it, as in asyncio. From 2 on it is a multi-thread runtime with that many
     /// workers, beside the background thread, which then only waits for the end.
-    ///
-    /// # Panics
-    ///
-    /// If `threads` is 0.
     ///
     /// # Examples
     ///
@@ -97,9 +109,7 @@ impl ThreadRunnerBuilder {
     /// assert_eq!(flavor, RuntimeFlavor::MultiThread);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    #[track_caller]
     pub fn worker_threads(mut self, threads: usize) -> Self {
-        assert!(threads > 0, "worker_threads(0) could run nothing: ask for at least 1");
         self.settings.workers = threads;
         self
     }
@@ -109,24 +119,17 @@ impl ThreadRunnerBuilder {
     ///
     /// The system may show only its beginning (15 bytes on Linux).
     ///
-    /// # Panics
-    ///
-    /// If `name` contains a NUL byte.
-    ///
     /// # Examples
     ///
     /// ```
-    /// let runner = callbridge::ThreadRunner::builder().thread_name("weather").build()?;
+    /// let runner = callbridge::ThreadRunner::builder().name("weather").build()?;
     /// let task = async { std::thread::current().name().map(str::to_owned) };
     /// let name = runner.run(async { tokio::spawn(task).await })??;
     /// assert_eq!(name.as_deref(), Some("weather"));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    #[track_caller]
-    pub fn thread_name(mut self, name: impl Into<String>) -> Self {
-        let name = name.into();
-        assert!(!name.contains('\0'), "a thread name can't hold a NUL byte: leave it out");
-        self.name = Some(name);
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
         self
     }
 
@@ -136,11 +139,11 @@ impl ThreadRunnerBuilder {
     /// # Examples
     ///
     /// ```
-    /// let runner = callbridge::ThreadRunner::builder().thread_stack_size(4 << 20).build()?;
+    /// let runner = callbridge::ThreadRunner::builder().stack_size(4 << 20).build()?;
     /// assert_eq!(runner.run(async { 1 })?, 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn thread_stack_size(mut self, bytes: usize) -> Self {
+    pub fn stack_size(mut self, bytes: usize) -> Self {
         self.settings.stack_size = Some(bytes);
         self
     }
@@ -149,10 +152,6 @@ impl ThreadRunnerBuilder {
     ///
     /// Iterators of [`wrap_iter`](ThreadRunner::wrap_iter) count as a call each; contexts don't.
     ///
-    /// # Panics
-    ///
-    /// If `calls` is 0.
-    ///
     /// # Examples
     ///
     /// ```
@@ -160,18 +159,17 @@ impl ThreadRunnerBuilder {
     /// assert_eq!(runner.bridge()?.max_in_flight(), Some(8));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    #[track_caller]
     pub fn max_in_flight(mut self, calls: usize) -> Self {
-        assert!(calls > 0, "max_in_flight(0) would refuse every call: allow at least 1");
         self.settings.max_in_flight = calls;
         self
     }
 
-    /// Builds the runtime by `factory` instead; it is called once, on the background thread.
+    /// Builds the runtime by `factory` instead; it is called on the background thread.
     ///
     /// Either flavour will do: a current-thread runtime is driven by the background thread. The
     /// number of worker threads is the factory's affair then. Its error, or its panic, reaches
-    /// every caller that waits for the start. Python: `loop_factory` of `asyncio.Runner`.
+    /// every caller that waits for the start, and the next use calls it again; once it has made a
+    /// runtime it is dropped. Python: `loop_factory` of `asyncio.Runner`.
     ///
     /// # Examples
     ///
@@ -184,9 +182,9 @@ impl ThreadRunnerBuilder {
     /// ```
     pub fn loop_factory(
         mut self,
-        factory: impl FnOnce() -> io::Result<Runtime> + Send + 'static,
+        factory: impl FnMut() -> io::Result<Runtime> + Send + 'static,
     ) -> Self {
-        self.settings.factory = Some(Box::new(factory));
+        self.settings.factory = Mutex::new(Some(Box::new(factory)));
         self
     }
 
@@ -213,7 +211,7 @@ impl ThreadRunnerBuilder {
     ///
     /// # Errors
     ///
-    /// [`StartError`] when an eager start fails. A lazy runner is always built.
+    /// [`StartError`], which names a setting that can't be, or says why an eager start failed.
     ///
     /// # Examples
     ///
@@ -223,6 +221,7 @@ impl ThreadRunnerBuilder {
         let ThreadRunnerBuilder { settings, name, eager } = self;
         let name =
             name.unwrap_or_else(|| format!("runner-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        settings.check(&name)?;
         let runner = ThreadRunner { core: Core::new(name, settings) };
         if eager {
             runner.core.ready(Deadline::Never).map_err(|error| match &error {

@@ -1,8 +1,11 @@
+use super::ThreadRunner;
 use super::context::{ExitError, Outcome};
 use super::core::{Core, Found, GRACE, Live, Stop};
+use super::registry::Entry;
 use crate::bridge::CloseReport;
-use crate::sync::Deadline;
+use crate::future::{BlockingFuture, lone_promise};
 use crate::sync::context::drives_a_loop;
+use crate::sync::{Deadline, contain};
 use std::fmt;
 use std::sync::Arc;
 use std::thread;
@@ -33,14 +36,17 @@ pub struct RunnerCloseReport {
     pub more_exit_errors: usize,
     /// What became of the calls in flight; `None` if this close found no loop running.
     pub calls: Option<CloseReport>,
-    /// The loop's threads have ended. If not, one is inside a poll, a destructor or a blocking job
-    /// of the runtime's own pool, and is left behind.
+    /// The loop's threads have ended, the destructors of the loop thread's thread-locals included. If
+    /// not, one is inside a poll, a destructor or a blocking job of the runtime's own pool, and is left
+    /// behind; another close waits for it again.
     pub joined: bool,
     /// How long the closing took.
     pub elapsed: Duration,
     /// The closing did not wait, because the calling thread drives an event loop; it goes on in a
     /// thread of its own.
     pub would_deadlock: bool,
+    /// There was nothing to close: the loop stayed in the process that this one was forked off from.
+    pub forked: bool,
 }
 
 impl RunnerCloseReport {
@@ -68,13 +74,133 @@ impl fmt::Display for RunnerCloseReport {
         if let Some(calls) = &self.calls {
             write!(f, "; {calls}")?;
         }
-        if self.would_deadlock {
+        if self.forked {
+            write!(f, "; its loop stayed in the parent process")
+        } else if self.would_deadlock {
             write!(f, "; not waited for on a loop's own thread")
         } else if self.joined {
             Ok(())
         } else {
             write!(f, "; a thread of its loop is left behind")
         }
+    }
+}
+
+impl RunnerCloseReport {
+    fn new() -> Self {
+        RunnerCloseReport {
+            contexts: 0,
+            exit_errors: Vec::new(),
+            more_exit_errors: 0,
+            calls: None,
+            joined: false,
+            elapsed: Duration::ZERO,
+            would_deadlock: false,
+            forked: false,
+        }
+    }
+}
+
+impl ThreadRunner {
+    /// Ends the loop: exits the contexts, drains, cancels, and joins the background thread.
+    ///
+    /// New work is refused from the start, tokens from [`child_token`](crate::Bridge::child_token) are
+    /// cancelled, and whoever waits for a start is released. Then contexts are exited, the last one
+    /// entered first, each with [`Outcome::Ok`] and after the other, those included that their guards are
+    /// just exiting; then calls in flight can end by themselves until `timeout`, and what is left is
+    /// cancelled; then the runtime is shut down, its tasks dropped, and blocking jobs of its own pool
+    /// waited for until `timeout`. What is cancelled is dropped on the loop, never on the calling thread.
+    /// A poll, or a destructor, that blocks can hold up none of this beyond the timeout: the report
+    /// names it, and its thread is left behind. Closing twice is fine: the second caller waits as
+    /// well.
+    ///
+    /// Python: `Runner.close`, the end of `with start_blocking_portal()`.
+    ///
+    /// # Blocking
+    ///
+    /// At most `timeout` and half a second; `None` waits for ever. On a thread that drives an event loop
+    /// it doesn't wait: a thread of its own does the closing, and the report says `would_deadlock`.
+    /// [`close_async`](Self::close_async) is for async code.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let runner = callbridge::ThreadRunner::new();
+    /// let mut never = runner.spawn(std::future::pending::<()>());
+    /// let report = runner.close(Duration::from_millis(5));
+    /// assert_eq!(report.calls.as_ref().map(|calls| calls.cancelled), Some(1));
+    /// assert!(report.joined);
+    /// assert!(never.result(None).is_err());
+    /// ```
+    pub fn close(&self, timeout: impl Into<Option<Duration>>) -> RunnerCloseReport {
+        self.close_with(Outcome::Ok, timeout)
+    }
+
+    /// As [`close`](Self::close), with the outcome that the contexts are told.
+    ///
+    /// # Blocking
+    ///
+    /// As [`close`](Self::close).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::{Outcome, ThreadRunner};
+    /// use std::time::Duration;
+    ///
+    /// let runner = ThreadRunner::new();
+    /// let _session = runner
+    ///     .enter_context(
+    ///         || async { Ok::<_, String>(()) },
+    ///         |_, outcome| async move { Err(format!("told: {outcome}")) },
+    ///     )?
+    ///     .leave_open();
+    /// let report = runner.close_with(Outcome::error("disk full"), Duration::from_secs(5));
+    /// assert!(report.exit_errors[0].to_string().ends_with("told: disk full"));
+    /// # Ok::<(), callbridge::EnterError<String>>(())
+    /// ```
+    pub fn close_with(
+        &self,
+        outcome: Outcome,
+        timeout: impl Into<Option<Duration>>,
+    ) -> RunnerCloseReport {
+        self.core.close(outcome, Patience::new(timeout))
+    }
+
+    /// As [`close`](Self::close), for async code: a short-lived thread does the closing.
+    ///
+    /// It can be awaited anywhere but on the runner's own loop, which would wait for itself.
+    ///
+    /// # Cancel safety
+    ///
+    /// New work is refused from the first poll on. Dropping the returned future after that stops nothing:
+    /// the closing goes on, and only its report is lost.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::ThreadRunner;
+    /// use std::time::Duration;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let runner = ThreadRunner::new();
+    /// let call = runner.spawn(async { "in time" });
+    /// let report = runner.close_async(Duration::from_secs(5)).await;
+    /// assert!(report.is_clean(), "{report}");
+    /// assert_eq!(call.await.unwrap(), "in time");
+    /// # }
+    /// ```
+    pub async fn close_async(&self, timeout: impl Into<Option<Duration>>) -> RunnerCloseReport {
+        let patience = Patience::new(timeout);
+        if self.core.is_forked() {
+            return RunnerCloseReport { forked: true, ..RunnerCloseReport::new() };
+        }
+        let found = self.core.claim();
+        let closing = self.core.close_elsewhere(found, Outcome::Ok, patience);
+        // Without a thread to wait on, the loop has been told to end at once.
+        closing.await.unwrap_or_else(|_| RunnerCloseReport::new())
     }
 }
 
@@ -87,6 +213,13 @@ pub(super) struct Patience {
     pub(super) whole: Deadline,
 }
 
+impl Patience {
+    pub(super) fn new(timeout: impl Into<Option<Duration>>) -> Self {
+        let whole = Deadline::after(timeout);
+        Patience { drain: whole, whole }
+    }
+}
+
 impl Core {
     /// Exits the contexts, drains and cancels the calls, ends and joins the loop.
     pub(super) fn close(
@@ -94,35 +227,54 @@ impl Core {
         outcome: Outcome,
         patience: Patience,
     ) -> RunnerCloseReport {
-        if self.is_quiet() || !drives_a_loop() {
-            return self.close_here(&outcome, patience);
+        if self.is_forked() {
+            return RunnerCloseReport { forked: true, ..RunnerCloseReport::new() };
         }
-        if let Some(live) = self.live() {
-            live.bridge.begin_close();
+        let found = self.claim();
+        if self.is_over() || !drives_a_loop() {
+            return self.close_here(found, &outcome, patience);
         }
-        let core = Arc::clone(self);
-        let closer = thread::Builder::new()
-            .name(format!("{}-close", self.name))
-            .spawn(move || drop(core.close_here(&outcome, patience)));
-        if closer.is_err() {
-            // No thread to wait on: end the loop at once instead of never.
-            if let Found::Running(stop) = self.claim(Deadline::after(Some(Duration::ZERO))) {
-                drop(stop);
-            }
-        }
+        drop(self.close_elsewhere(found, outcome, patience));
         RunnerCloseReport { would_deadlock: true, ..RunnerCloseReport::new() }
     }
 
-    fn close_here(&self, outcome: &Outcome, patience: Patience) -> RunnerCloseReport {
+    /// Closes in a thread of its own. Where there is none, the claim is dropped, and with it the loop's
+    /// stop: the loop ends at once instead of never.
+    fn close_elsewhere(
+        self: &Arc<Self>,
+        found: Found,
+        outcome: Outcome,
+        patience: Patience,
+    ) -> BlockingFuture<RunnerCloseReport> {
+        if let Some(live) = self.live() {
+            live.bridge.begin_close();
+        }
+        let (promise, report) = lone_promise();
+        let core = Arc::clone(self);
+        let close = move || promise.resolve(Ok(core.close_here(found, &outcome, patience)));
+        let thread = thread::Builder::new().name(format!("{}-close", self.name));
+        contain("a start of a thread", || thread.spawn(close).map(drop));
+        report
+    }
+
+    fn close_here(
+        self: &Arc<Self>,
+        found: Found,
+        outcome: &Outcome,
+        patience: Patience,
+    ) -> RunnerCloseReport {
         let started = Instant::now();
         let mut report = RunnerCloseReport::new();
-        let found = self.claim(patience.whole);
-        if let Some(live) = self.live() {
-            match found {
-                Found::Running(stop) => self.end(live, stop, outcome, patience, &mut report),
-                Found::Nothing => self.bury_contexts(outcome, &mut report),
-                Found::Ending => {}
+        match (found, self.live()) {
+            (Found::Running(stop), Some(live)) => {
+                self.end(live, stop, outcome, patience, &mut report);
             }
+            // The loop is gone already: its contexts have ended with it.
+            (Found::Nothing, Some(_)) => {
+                let (told, late) = self.contexts.exit_all(outcome, Deadline::Now);
+                self.settle(told, late, &mut report);
+            }
+            (_, _) => {}
         }
         report.joined = self.join(after(patience.whole, 2 * GRACE));
         report.elapsed = started.elapsed();
@@ -139,37 +291,17 @@ impl Core {
     ) {
         live.bridge.begin_close();
         let (told, late) = self.contexts.exit_all(outcome, patience.whole);
-        report.contexts = told;
-        let drain = patience.drain.remaining().unwrap_or(Duration::MAX);
-        report.calls = Some(live.bridge.close_blocking(drain));
+        report.calls = Some(live.bridge.close_blocking(patience.drain.remaining()));
         let grace = if late.is_empty() { Duration::ZERO } else { GRACE };
         let _named_by_their_entries = live.house.close_blocking(grace);
-        let tally = self.contexts.settle(late);
-        (report.exit_errors, report.more_exit_errors) = (tally.errors, tally.more_errors);
+        self.settle(told, late, report);
         stop.resolve(Ok(patience.whole));
-        live.gone.cancel();
     }
 
-    /// The loop is gone already: its contexts have ended with it.
-    fn bury_contexts(&self, outcome: &Outcome, report: &mut RunnerCloseReport) {
-        let (told, late) = self.contexts.exit_all(outcome, Deadline::after(Some(Duration::ZERO)));
+    fn settle(&self, told: usize, late: Vec<Entry>, report: &mut RunnerCloseReport) {
         let tally = self.contexts.settle(late);
         report.contexts = told;
         (report.exit_errors, report.more_exit_errors) = (tally.errors, tally.more_errors);
-    }
-}
-
-impl RunnerCloseReport {
-    fn new() -> Self {
-        RunnerCloseReport {
-            contexts: 0,
-            exit_errors: Vec::new(),
-            more_exit_errors: 0,
-            calls: None,
-            joined: false,
-            elapsed: Duration::ZERO,
-            would_deadlock: false,
-        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! Async contexts that a sync program enters and exits.
 
+use super::ThreadRunner;
 use super::core::Core;
 use super::guard::Guard;
 use super::registry::Entry;
 use crate::future::{BlockingFuture, Promise, ResultError, lone_promise};
-use crate::sync::Deadline;
 use crate::sync::context::drives_a_loop;
 use std::error::Error;
 use std::fmt;
@@ -232,11 +232,12 @@ where
     if drives_a_loop() {
         return Err(EnterError::Loop(ResultError::WouldDeadlock));
     }
-    let live = core.ready(Deadline::Never).map_err(EnterError::Loop)?;
+    let live = core.ready_here().map_err(EnterError::Loop)?;
     let (opened, mut opening) = lone_promise();
     let (end, ended) = lone_promise();
     let call = live.house.run_coroutine_threadsafe(task(Stage { opened, ended }));
-    let entry = Entry::new(Location::caller(), end, call);
+    let location = Location::caller();
+    let entry = Entry::new(location, end, call);
     let id = match core.contexts.register(entry) {
         Ok(id) => id,
         Err(mut late) => {
@@ -245,15 +246,115 @@ where
         }
     };
     match opening.result(None) {
-        Ok(Ok(value)) => Ok(Guard::new(value, Arc::clone(core), id)),
+        Ok(Ok(value)) => Ok(Guard::new(value, Arc::clone(core), id, location)),
         Ok(Err(error)) => {
-            drop(core.contexts.take(id));
+            drop(core.contexts.remove(id));
             Err(EnterError::Open(error))
         }
         // The task ended before it entered: its own result says why, unless a closer has it.
-        Err(_) => Err(EnterError::Loop(match core.contexts.take(id) {
+        Err(_) => Err(EnterError::Loop(match core.contexts.remove(id) {
             Some(entry) => entry.into_failure(),
             None => ResultError::LoopClosed,
         })),
+    }
+}
+
+impl ThreadRunner {
+    /// Enters an async context made of two functions, and returns the guard that exits it.
+    ///
+    /// `open` makes the value; `close` gets it back with how the body ended. Both run on the loop,
+    /// in one task. The guard exits the context when it is [told](Guard::exit) or dropped;
+    /// [`leave_open`](Guard::leave_open) leaves that to the runner's [`close`](Self::close). A
+    /// context isn't a call in flight.
+    ///
+    /// Python: `ThreadRunner.enter_context`, which always leaves the exit to the close.
+    ///
+    /// # Blocking
+    ///
+    /// Until `open` has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`EnterError`]: `open` failed or panicked, or the loop could not run it.
+    ///
+    /// # Examples
+    ///
+    /// See [`Guard`].
+    #[track_caller]
+    pub fn enter_context<T, E, E2, Open, Close>(
+        &self,
+        open: impl FnOnce() -> Open + Send + 'static,
+        close: impl FnOnce(Arc<T>, Outcome) -> Close + Send + 'static,
+    ) -> Result<Guard<T>, EnterError<E>>
+    where
+        T: Send + Sync + 'static,
+        E: Send + 'static,
+        E2: Into<Box<dyn Error + Send + Sync>>,
+        Open: Future<Output = Result<T, E>> + Send,
+        Close: Future<Output = Result<(), E2>> + Send,
+    {
+        enter(&self.core, |stage| async move {
+            let opened = open().await;
+            match stage.body(opened).await {
+                Some((value, outcome)) => close(value, outcome).await.map_err(Into::into),
+                None => Ok(()),
+            }
+        })
+    }
+
+    /// Enters `context`, and returns the guard that exits it.
+    ///
+    /// As [`enter_context`](Self::enter_context), for contexts that are a type of their own.
+    /// Python: `ThreadRunner.wrap_context`, `portal.wrap_async_context_manager`.
+    ///
+    /// # Blocking
+    ///
+    /// Until the context is entered.
+    ///
+    /// # Errors
+    ///
+    /// As [`enter_context`](Self::enter_context).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::{AsyncContext, Outcome, ThreadRunner};
+    ///
+    /// struct Login(Option<&'static str>);
+    ///
+    /// impl AsyncContext for Login {
+    ///     type Value = &'static str;
+    ///     type Error = &'static str;
+    ///
+    ///     async fn enter(&mut self) -> Result<&'static str, &'static str> {
+    ///         self.0.ok_or("no user name")
+    ///     }
+    ///
+    ///     async fn exit(self, outcome: Outcome) -> Result<(), &'static str> {
+    ///         if outcome.is_ok() { Ok(()) } else { Err("logged out in anger") }
+    ///     }
+    /// }
+    ///
+    /// let runner = ThreadRunner::new();
+    /// let length = runner
+    ///     .wrap_context(Login(Some("ada")))?
+    ///     .scope(|user| Ok::<_, String>(user.len()));
+    /// assert_eq!(length.unwrap(), 3);
+    /// assert!(runner.wrap_context(Login(None)).is_err());
+    /// # Ok::<(), callbridge::EnterError<&str>>(())
+    /// ```
+    #[track_caller]
+    pub fn wrap_context<C: AsyncContext>(
+        &self,
+        context: C,
+    ) -> Result<Guard<C::Value>, EnterError<C::Error>> {
+        enter(&self.core, |stage| async move {
+            let mut context = context;
+            let opened = context.enter().await;
+            match stage.body(opened).await {
+                Some((_value, outcome)) => context.exit(outcome).await.map_err(Into::into),
+                None => Ok(()),
+            }
+        })
     }
 }

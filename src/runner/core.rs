@@ -1,31 +1,28 @@
 //! The life of a runner's loop: who starts it, who may use it, who ends it.
 //!
 //! Invariants:
-//! 1. `phase` goes `Idle` → `Starting` → `Running` → `Closing` → `Closed` and never back; it may
-//!    end in `Failed` after `Starting`, and skips what never was. Only the caller that moves it out
-//!    of `Idle` spawns a thread: racing first users start one loop.
+//! 1. `phase` goes `Idle` → `Starting` → `Running` → `Gone` or `Closing` → `Closed`; a start that fails
+//!    goes back to `Idle`, and a close skips what never was. Only the caller that moves it out of
+//!    `Idle` spawns a thread: racing first users start one loop.
 //! 2. The lock is held while the thread is spawned, so whoever sees `Starting` or later finds the
-//!    thread's handle in `thread`.
-//! 3. `live` is set once, before `Running`.
-//! 4. `Closed` and `Failed` are the last thing the loop thread says: its runtime is gone by then.
-//! 5. The factory is called, and dropped, without the lock.
+//!    thread's handle in `thread`, until the thread is joined.
+//! 3. `live` is set once, in the critical section that says `Running`.
+//! 4. Whoever waits for a start waits for one attempt: `attempts` and `failure` tell how it went.
+//! 5. The factory is called, and errors and stops are dropped, without the lock.
 
 use super::builder::Settings;
 use super::registry::Registry;
 use super::start_error::StartError;
 use crate::bridge::Bridge;
 use crate::future::{FutureState, Promise, ResultError, lone_promise};
-use crate::sync::prim::atomic::{AtomicBool, Ordering};
-use crate::sync::prim::{Mutex, lock};
-use crate::sync::{Deadline, Monitor, park_until};
+use crate::sync::prim::atomic::{AtomicU32, Ordering};
+use crate::sync::{Deadline, Monitor, contain, park_until};
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
-use tokio_util::sync::CancellationToken;
 
 /// How long what is late at the deadline is still waited for, at each of the steps of a close.
 pub(super) const GRACE: Duration = Duration::from_millis(100);
@@ -33,18 +30,34 @@ pub(super) const GRACE: Duration = Duration::from_millis(100);
 /// The longest shutdown that tokio's clock arithmetic is asked to express.
 const LONGEST_SHUTDOWN: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
+/// How often a closer without a thread to join by looks for the loop's end.
+const LOOK: Duration = Duration::from_millis(1);
+
 /// What the runner, its guards and its loop thread share.
 pub(super) struct Core {
     pub(super) name: String,
+    settings: Settings,
     /// Users wait for its start, closers for its end.
-    phase: Monitor<Phase>,
-    /// The loop's thread, until it is joined.
-    thread: Mutex<Option<JoinHandle<()>>>,
+    state: Monitor<State>,
     live: OnceLock<Live>,
-    /// The runtime's own threads didn't all end in time.
-    left_behind: AtomicBool,
+    /// The process that the loop was last started in; 0 before that.
+    process: AtomicU32,
     /// What is entered and not exited.
     pub(super) contexts: Registry,
+}
+
+struct State {
+    phase: Phase,
+    /// How many starts were begun.
+    attempts: u64,
+    /// Why the last one that failed did.
+    failure: Option<StartError>,
+    /// The loop's thread, until somebody joins it.
+    thread: Option<JoinHandle<()>>,
+    /// Somebody is about to join it.
+    joining: bool,
+    /// The runtime's own threads didn't all end in time.
+    left_behind: bool,
 }
 
 /// A loop that runs, or ran.
@@ -53,19 +66,21 @@ pub(super) struct Live {
     pub(super) bridge: Bridge,
     /// Where contexts live: outside the users' limit, drain and books.
     pub(super) house: Bridge,
-    /// Cancelled when the loop turns no more.
-    pub(super) gone: CancellationToken,
 }
 
 /// What makes the loop thread leave its loop, with the deadline for what is left in it.
 pub(super) type Stop = Promise<Deadline>;
 
 enum Phase {
-    Idle(Settings),
-    Starting { settings: Option<Settings>, thread: ThreadId },
+    Idle,
+    Starting {
+        thread: ThreadId,
+    },
     Running(Stop),
-    Failed(StartError),
+    /// The loop ended without a close.
+    Gone,
     Closing,
+    /// The loop's thread has been joined, or there never was one.
     Closed,
 }
 
@@ -75,18 +90,26 @@ pub(super) enum Found {
     Nothing,
     /// A loop that is this closer's to end.
     Running(Stop),
-    /// A loop that somebody else ends, or that didn't come up in time.
+    /// A loop that ends, or never comes up, without this closer.
     Ending,
 }
 
 impl Core {
     pub(super) fn new(name: String, settings: Settings) -> Arc<Self> {
+        let state = State {
+            phase: Phase::Idle,
+            attempts: 0,
+            failure: None,
+            thread: None,
+            joining: false,
+            left_behind: false,
+        };
         Arc::new(Core {
             name,
-            phase: Monitor::new(Phase::Idle(settings)),
-            thread: Mutex::new(None),
+            settings,
+            state: Monitor::new(state),
             live: OnceLock::new(),
-            left_behind: AtomicBool::new(false),
+            process: AtomicU32::new(0),
             contexts: Registry::new(),
         })
     }
@@ -96,15 +119,20 @@ impl Core {
         if let Some(live) = self.live.get() {
             return Ok(live);
         }
-        self.start();
-        let this_thread = thread::current().id();
-        let mut started = pin!(self.phase.until(|phase| match phase {
-            Phase::Starting { thread, .. } if *thread == this_thread => {
+        if self.is_forked() {
+            return Err(ResultError::Forked);
+        }
+        let attempt = self.start();
+        let mut started = pin!(self.state.until(|state| match &state.phase {
+            Phase::Starting { thread } if *thread == thread::current().id() => {
                 Some(Err(ResultError::WouldDeadlock))
             }
-            Phase::Idle(_) | Phase::Starting { .. } => None,
-            Phase::Failed(error) => Some(Err(error.clone().into())),
-            Phase::Running(_) | Phase::Closing | Phase::Closed => Some(Ok(())),
+            Phase::Starting { .. } if state.attempts == attempt => None,
+            Phase::Idle | Phase::Starting { .. } => {
+                let failure = state.failure.clone();
+                Some(Err(failure.map_or(ResultError::LoopClosed, ResultError::from)))
+            }
+            Phase::Running(_) | Phase::Gone | Phase::Closing | Phase::Closed => Some(Ok(())),
         }));
         // Not refused on a loop's thread: it is short, and depends on no loop.
         match park_until(deadline, |cx| started.as_mut().poll(cx)) {
@@ -114,132 +142,162 @@ impl Core {
         }
     }
 
+    /// As [`ready`](Self::ready), for who waits for what only the loop can bring: not in a child
+    /// process, where it isn't.
+    pub(super) fn ready_here(self: &Arc<Self>) -> Result<&Live, ResultError> {
+        if self.is_forked() { Err(ResultError::Forked) } else { self.ready(Deadline::Never) }
+    }
+
     /// The loop, if it was ever started.
     pub(super) fn live(&self) -> Option<&Live> {
         self.live.get()
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.phase.with(|phase| matches!(phase, Phase::Closing | Phase::Closed))
+        let closed = |phase: &Phase| matches!(phase, Phase::Gone | Phase::Closing | Phase::Closed);
+        self.state.with(|state| closed(&state.phase))
     }
 
-    /// Starts the loop if nobody has.
-    fn start(self: &Arc<Self>) {
-        let unused = self.phase.update(|phase| {
-            let settings = match std::mem::replace(phase, Phase::Closed) {
-                Phase::Idle(settings) => settings,
-                other => {
-                    *phase = other;
-                    return (None, false);
-                }
-            };
+    /// Whether the loop stayed in the process that this one was forked off from.
+    pub(super) fn is_forked(&self) -> bool {
+        let process = self.process.load(Ordering::Relaxed);
+        process != 0 && process != std::process::id()
+    }
+
+    /// Starts the loop if nobody has; the number of the attempt to wait for.
+    fn start(self: &Arc<Self>) -> u64 {
+        let (attempt, _former) = self.state.with(|state| {
+            if !matches!(state.phase, Phase::Idle) {
+                return (state.attempts, (None, None));
+            }
+            state.attempts += 1;
             let mut builder = thread::Builder::new().name(self.name.clone());
-            if let Some(bytes) = settings.stack_size {
+            if let Some(bytes) = self.settings.stack_size {
                 builder = builder.stack_size(bytes);
             }
             let core = Arc::clone(self);
-            match builder.spawn(move || core.drive()) {
+            let former = match builder.spawn(move || core.drive()) {
                 Ok(handle) => {
-                    let thread = handle.thread().id();
-                    *lock(&self.thread) = Some(handle);
-                    *phase = Phase::Starting { settings: Some(settings), thread };
-                    (None, false)
+                    self.process.store(std::process::id(), Ordering::Relaxed);
+                    state.phase = Phase::Starting { thread: handle.thread().id() };
+                    (state.thread.replace(handle), None)
                 }
-                Err(error) => {
-                    *phase = Phase::Failed(StartError::new(error));
-                    (Some(settings), true)
-                }
-            }
+                Err(error) => (None, state.failure.replace(StartError::new(error))),
+            };
+            (state.attempts, former)
         });
-        drop(unused);
+        attempt
     }
 
     /// The loop thread, from its first to its last instruction.
     fn drive(self: Arc<Self>) {
-        let settings = self.phase.with(|phase| match phase {
-            Phase::Starting { settings, .. } => settings.take(),
-            _ => None,
-        });
-        let Some(settings) = settings else { return self.settle(Phase::Closed) };
-        let limit = settings.max_in_flight;
-        match settings.into_runtime(&self.name) {
-            Ok(runtime) => self.run(runtime, limit),
-            Err(error) => self.settle(Phase::Failed(error)),
+        match self.settings.make_runtime(&self.name) {
+            Ok(runtime) => self.run(runtime),
+            Err(error) => {
+                let _former = self.state.change(|state| {
+                    if let Phase::Starting { .. } = state.phase {
+                        state.phase = Phase::Idle;
+                        self.process.store(0, Ordering::Relaxed);
+                    }
+                    state.failure.replace(error)
+                });
+            }
         }
     }
 
-    fn run(&self, runtime: Runtime, limit: usize) {
-        let handle = runtime.handle();
-        let live = self.live.get_or_init(|| Live {
-            bridge: Bridge::builder(handle.clone()).max_in_flight(limit).name(&*self.name).build(),
-            house: Bridge::builder(handle.clone()).unbounded().name(&*self.name).build(),
-            gone: CancellationToken::new(),
-        });
-        let (stop, stopped) = lone_promise();
-        self.settle(Phase::Running(stop));
-        // A stop that was dropped, and a runtime that panics, end the loop at once.
-        let asked = catch_unwind(AssertUnwindSafe(|| runtime.block_on(stopped)));
-        let deadline = match asked {
-            Ok(Ok(deadline)) => deadline,
-            _ => Deadline::after(Some(Duration::ZERO)),
+    fn run(&self, runtime: Runtime) {
+        let bridge = |limit| {
+            let builder = Bridge::builder(runtime.handle().clone()).name(&*self.name);
+            builder.max_in_flight(limit).build()
         };
-        live.gone.cancel();
+        let live = Live { bridge: bridge(self.settings.max_in_flight), house: bridge(usize::MAX) };
+        let (stop, stopped) = lone_promise();
+        // A close that came first lets go of the stop, which ends the loop at once.
+        let unwanted = self.state.change(|state| match state.phase {
+            Phase::Starting { .. } => {
+                state.phase = Phase::Running(stop);
+                self.live.set(live).err().map(|live| (live, None))
+            }
+            _ => Some((live, Some(stop))),
+        });
+        drop(unwanted);
+        // A stop that was dropped, and a runtime that panics, end the loop at once, too.
+        let asked = contain("an event loop", || runtime.block_on(stopped));
+        let deadline = asked.and_then(Result::ok).unwrap_or(Deadline::Now);
         let patience = deadline.remaining().unwrap_or(LONGEST_SHUTDOWN);
         let patience = patience.clamp(GRACE, LONGEST_SHUTDOWN);
         let started = Instant::now();
         // A destructor of a task can panic; the end has to be told all the same.
-        let _ = catch_unwind(AssertUnwindSafe(|| runtime.shutdown_timeout(patience)));
-        // tokio doesn't say whether it gave up, but it comes back early only if it didn't.
-        self.left_behind.store(started.elapsed() >= patience, Ordering::Release);
-        self.settle(Phase::Closed);
-    }
-
-    /// The loop thread says how far it is; what a closer said in the meantime stands.
-    fn settle(&self, next: Phase) {
-        let last = self.phase.change(|phase| match (&*phase, next) {
-            (Phase::Closing, Phase::Failed(_)) => std::mem::replace(phase, Phase::Closed),
-            // Nobody waited for this start: dropping the stop ends the loop.
-            (Phase::Closing, next @ Phase::Running(_)) => next,
-            (_, next) => std::mem::replace(phase, next),
+        contain("the end of an event loop", || runtime.shutdown_timeout(patience));
+        let _stop = self.state.change(|state| {
+            // tokio doesn't say whether it gave up, but it comes back early only if it didn't.
+            state.left_behind = started.elapsed() >= patience;
+            match state.phase {
+                Phase::Running(_) => Some(std::mem::replace(&mut state.phase, Phase::Gone)),
+                _ => None,
+            }
         });
-        drop(last);
     }
 
-    /// Claims the end of the loop; waits for a start under way until `deadline`.
-    pub(super) fn claim(&self, deadline: Deadline) -> Found {
-        let starting = |phase: &mut Phase| matches!(phase, Phase::Starting { .. });
-        let _settled = self.phase.wait(deadline, |phase| (!starting(phase)).then_some(()));
-        let before = self.phase.change(|phase| {
-            let next = match phase {
-                Phase::Idle(_) | Phase::Failed(_) | Phase::Closed => Phase::Closed,
-                Phase::Starting { .. } | Phase::Running(_) | Phase::Closing => Phase::Closing,
+    /// Claims the end of the loop; whoever waits for its start is released.
+    pub(super) fn claim(&self) -> Found {
+        self.state.change(|state| {
+            let next = match (&state.phase, &state.thread) {
+                (Phase::Closed, _) | (Phase::Idle, None) => Phase::Closed,
+                _ => Phase::Closing,
             };
-            std::mem::replace(phase, next)
-        });
-        match before {
-            Phase::Running(stop) => Found::Running(stop),
-            Phase::Starting { .. } | Phase::Closing => Found::Ending,
-            // Settings and a start error are dropped here, without the lock.
-            Phase::Idle(_) | Phase::Failed(_) | Phase::Closed => Found::Nothing,
-        }
+            match std::mem::replace(&mut state.phase, next) {
+                Phase::Running(stop) => Found::Running(stop),
+                Phase::Starting { .. } | Phase::Closing => Found::Ending,
+                Phase::Idle | Phase::Gone | Phase::Closed => Found::Nothing,
+            }
+        })
     }
 
-    /// Whether a close has nothing to wait for.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.phase.with(|phase| matches!(phase, Phase::Idle(_) | Phase::Failed(_) | Phase::Closed))
+    /// Whether a close has nothing left to wait for.
+    pub(super) fn is_over(&self) -> bool {
+        self.state.with(|state| matches!(state.phase, Phase::Closed))
     }
 
-    /// Waits for the loop thread's end until `deadline` and joins it; whether all threads ended.
-    pub(super) fn join(&self, deadline: Deadline) -> bool {
-        let ended = |phase: &mut Phase| !matches!(phase, Phase::Closing);
-        let ended = self.phase.wait(deadline, |phase| ended(phase).then_some(())).is_ok();
-        if ended {
-            let thread = lock(&self.thread).take();
-            if let Some(thread) = thread {
-                // It has said its last word: this takes microseconds.
-                let _ = thread.join();
+    /// Waits for the loop thread's end until `deadline`; whether all threads ended.
+    ///
+    /// The end of a thread includes the destructors of its thread-locals, which may block: a thread
+    /// waits for them whose only work that is.
+    pub(super) fn join(self: &Arc<Self>, deadline: Deadline) -> bool {
+        let begins = |state: &mut State| {
+            state.thread.is_some() && !std::mem::replace(&mut state.joining, true)
+        };
+        if self.state.with(begins) {
+            let core = Arc::clone(self);
+            let joiner = thread::Builder::new().name(format!("{}-join", self.name));
+            // std before 1.87 panics where the calling thread's own thread-locals are gone.
+            let joiner = contain("a start of a thread", || joiner.spawn(move || core.join_here()));
+            if !matches!(joiner, Some(Ok(_))) {
+                self.join_when_finished(deadline);
             }
         }
-        ended && !self.left_behind.load(Ordering::Acquire)
+        let closed = |state: &mut State| matches!(state.phase, Phase::Closed);
+        let ended = self.state.wait(deadline, |state| closed(state).then_some(state.left_behind));
+        ended == Ok(false)
+    }
+
+    fn join_here(&self) {
+        if let Some(thread) = self.state.with(|state| state.thread.take()) {
+            let _ = thread.join();
+        }
+        self.state.change(|state| state.phase = Phase::Closed);
+    }
+
+    /// For a process that has no thread left: what a thread-local's destructor does isn't awaited.
+    fn join_when_finished(&self, deadline: Deadline) {
+        let finished =
+            |state: &mut State| state.thread.as_ref().is_none_or(JoinHandle::is_finished);
+        while !self.state.with(finished) {
+            if deadline.passed() {
+                return self.state.with(|state| state.joining = false);
+            }
+            thread::sleep(LOOK);
+        }
+        self.join_here();
     }
 }

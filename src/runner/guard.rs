@@ -1,8 +1,9 @@
 use super::context::{ExitError, Outcome};
 use super::core::Core;
+use crate::future::ResultError;
 use std::fmt;
 use std::ops::Deref;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,11 +47,18 @@ pub struct Guard<T> {
     value: Option<Arc<T>>,
     core: Arc<Core>,
     id: u64,
+    /// Where it was entered.
+    location: &'static Location<'static>,
 }
 
 impl<T> Guard<T> {
-    pub(super) fn new(value: Arc<T>, core: Arc<Core>, id: u64) -> Self {
-        Guard { value: Some(value), core, id }
+    pub(super) fn new(
+        value: Arc<T>,
+        core: Arc<Core>,
+        id: u64,
+        location: &'static Location<'static>,
+    ) -> Self {
+        Guard { value: Some(value), core, id, location }
     }
 
     /// Exits the context with `outcome` and waits until it has ended.
@@ -152,13 +160,10 @@ impl<T> Guard<T> {
         keep: bool,
     ) -> Result<(), ExitError> {
         drop(self.value.take());
-        match self.core.contexts.take(self.id) {
-            Some(mut entry) => {
-                entry.signal(outcome);
-                self.core.contexts.finish(entry, timeout, keep)
-            }
-            None => Ok(()),
+        if self.core.is_forked() {
+            return Err(ExitError::new(self.location, ResultError::Forked.into()));
         }
+        self.core.contexts.exit(self.id, outcome, timeout, keep)
     }
 }
 

@@ -1,6 +1,7 @@
+use super::ThreadRunner;
 use super::core::Core;
-use crate::channel::{self, FrameStream, RecvBlockingError, Sender};
-use crate::future::{BlockingFuture, FutureState, ResultError};
+use crate::channel::{self, FrameStream, RecvBlockingError, Sender, WeakSender};
+use crate::future::{BlockingFuture, Cancel, Canceller, FutureState, ResultError};
 use crate::sync::Deadline;
 use futures_core::Stream;
 use std::any::Any;
@@ -10,6 +11,7 @@ use std::iter::FusedIterator;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::task::coop::consume_budget;
@@ -26,8 +28,9 @@ const MAX_BATCH: usize = 512;
 /// loop, ahead of the consumer, and its items come over in batches: one hand-over serves as many
 /// items as are there, and an item that is alone comes at once. Several iterators can take turns.
 ///
-/// Items are `Ok`; an error says why there are no more and comes once, last: the stream panicked,
-/// or the loop went away under it. A stream that ends well ends the iterator without one.
+/// Items are `Ok`; an error says why there are no more and comes once, last: the stream panicked, the
+/// loop went away under it, or a [`canceller`](Self::canceller) ended it. A stream that ends well ends
+/// the iterator without one.
 ///
 /// Dropping it early drops the stream on the loop, and waits for that at most 1 s; on a thread that
 /// drives an event loop it doesn't wait.
@@ -37,31 +40,103 @@ const MAX_BATCH: usize = 512;
 /// See [`ThreadRunner::wrap_iter`](crate::ThreadRunner::wrap_iter).
 #[must_use = "iterators do nothing unless they are read; dropping this one drops the stream"]
 pub struct WrapIter<T> {
+    core: Arc<Core>,
     /// What is left of the batch that came last.
     batch: std::vec::IntoIter<T>,
-    batches: FrameStream<Vec<T>>,
+    batches: FrameStream<Batch<T>>,
     /// The task that reads the stream.
     reader: BlockingFuture<()>,
+    control: Arc<Control<T>>,
     over: bool,
 }
 
+/// Items that come over together.
+struct Batch<T> {
+    items: Vec<T>,
+    weight: usize,
+}
+
+/// What a canceller holds of an iterator.
+struct Control<T> {
+    /// Looked at by the iterator; a hint to it to stop, which orders nothing.
+    cancelled: AtomicBool,
+    reader: Canceller,
+    batches: WeakSender<Batch<T>>,
+}
+
+impl<T: Send> Cancel for Control<T> {
+    fn cancel(&self) -> bool {
+        let first = !self.cancelled.swap(true, Ordering::Relaxed);
+        self.reader.cancel();
+        // Releases an iterator that waits, whatever the stream is doing.
+        if let Some(batches) = self.batches.upgrade() {
+            batches.close();
+        }
+        first
+    }
+}
+
 impl<T: Send + 'static> WrapIter<T> {
-    /// An iterator that is at most `prefetch` items behind the stream.
+    /// An iterator that is at most `budget` behind the stream, by the weight of its items.
     #[track_caller]
-    pub(super) fn new<S>(core: &Arc<Core>, stream: S, prefetch: usize) -> Self
+    fn new<S>(
+        core: &Arc<Core>,
+        stream: S,
+        budget: usize,
+        weigh: impl FnMut(&T) -> usize + Send + 'static,
+    ) -> Self
     where
         S: Stream<Item = T> + Send + 'static,
     {
         // A third each for the batch being made, the batches on their way, the one being read.
-        let share = (prefetch / 3).max(1);
+        let share = (budget / 3).max(1);
         let (sender, batches) = channel::builder()
             .capacity(share)
-            .weigh(|batch: &Vec<T>| batch.len(), share)
+            .weigh(move |batch: &Batch<T>| batch.weight.min(share), share)
             .build()
             .expect("a share of at least 1 is a capacity");
-        let reading = read(stream, sender, share.min(MAX_BATCH));
-        let reader = super::submit(core, reading);
-        WrapIter { batch: Vec::new().into_iter(), batches, reader, over: false }
+        let weak = sender.downgrade();
+        let reader = super::submit(core, read(stream, sender, share, weigh));
+        let control = Control {
+            cancelled: AtomicBool::new(false),
+            reader: reader.canceller(),
+            batches: weak,
+        };
+        WrapIter {
+            core: Arc::clone(core),
+            batch: Vec::new().into_iter(),
+            batches,
+            reader,
+            control: Arc::new(control),
+            over: false,
+        }
+    }
+
+    /// A handle that ends the iterator from another thread, such as that of a signal's handler.
+    ///
+    /// The iterator's next answer is [`Cancelled`](ResultError::Cancelled), at once: one that waits for
+    /// an item is released, what was read ahead is dropped, and so is the stream, on the loop. A handle
+    /// that is never dropped keeps nothing of that alive.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::ResultError;
+    ///
+    /// let runner = callbridge::ThreadRunner::new();
+    /// let (_sender, frames) = callbridge::channel::<u8>(4);
+    /// let mut items = runner.wrap_iter(frames);
+    /// let canceller = items.canceller();
+    /// std::thread::spawn(move || canceller.cancel());
+    /// assert!(matches!(items.next(), Some(Err(ResultError::Cancelled))));
+    /// assert!(items.next().is_none());
+    /// ```
+    pub fn canceller(&self) -> Canceller {
+        Canceller::new(Arc::clone(&self.control) as Arc<dyn Cancel>)
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.control.cancelled.load(Ordering::Relaxed)
     }
 
     /// The next item, waited for at most `timeout`; `Ok(None)` is the end.
@@ -96,10 +171,15 @@ impl<T: Send + 'static> WrapIter<T> {
         &mut self,
         timeout: impl Into<Option<Duration>>,
     ) -> Result<Option<T>, ResultError> {
-        if let Some(item) = self.batch.next() {
-            return Ok(Some(item));
+        match self.next_at_hand() {
+            Some(item) => Ok(Some(item)),
+            None => self.next_batch(timeout.into()),
         }
-        self.next_batch(timeout.into())
+    }
+
+    #[inline]
+    fn next_at_hand(&mut self) -> Option<T> {
+        if self.is_cancelled() { None } else { self.batch.next() }
     }
 
     #[cold]
@@ -107,10 +187,21 @@ impl<T: Send + 'static> WrapIter<T> {
         if self.over {
             return Ok(None);
         }
+        if self.core.is_forked() {
+            self.over = true;
+            return Err(ResultError::Forked);
+        }
         let deadline = Deadline::after(timeout);
-        match self.batches.recv_blocking(timeout) {
+        let patience = if self.is_cancelled() { Some(Duration::ZERO) } else { timeout };
+        let received = self.batches.recv_blocking(patience);
+        if self.is_cancelled() {
+            self.over = true;
+            self.batch = Vec::new().into_iter();
+            return Err(ResultError::Cancelled);
+        }
+        match received {
             Ok(batch) => {
-                self.batch = batch.into_iter();
+                self.batch = batch.items.into_iter();
                 return Ok(self.batch.next());
             }
             Err(RecvBlockingError::TimedOut) => {
@@ -138,7 +229,7 @@ impl<T: Send + 'static> Iterator for WrapIter<T> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        match self.batch.next() {
+        match self.next_at_hand() {
             Some(item) => Some(Ok(item)),
             None => self.next_batch(None).transpose(),
         }
@@ -149,8 +240,11 @@ impl<T: Send + 'static> FusedIterator for WrapIter<T> {}
 
 impl<T> Drop for WrapIter<T> {
     fn drop(&mut self) {
+        if self.core.is_forked() {
+            return;
+        }
         // The reader's result is a unit: a panic in it is reported by its future's own drop.
-        self.reader.canceller().cancel();
+        self.reader.cancel();
         let _ = self.reader.wait(DROP_WAIT);
     }
 }
@@ -168,14 +262,19 @@ enum Round {
     Panicked(Box<dyn Any + Send>),
 }
 
-async fn read<S: Stream>(stream: S, sender: Sender<Vec<S::Item>>, most: usize) {
+async fn read<S: Stream>(
+    stream: S,
+    sender: Sender<Batch<S::Item>>,
+    share: usize,
+    mut weigh: impl FnMut(&S::Item) -> usize,
+) {
     let mut stream = pin!(stream);
     let mut likely = 0;
     loop {
-        let mut batch = Vec::with_capacity(likely);
-        let round = poll_fn(|cx| fill(stream.as_mut(), cx, &mut batch, most)).await;
-        likely = batch.len();
-        if !batch.is_empty() && sender.send_async(batch).await.is_err() {
+        let mut batch = Batch { items: Vec::with_capacity(likely), weight: 0 };
+        let round = poll_fn(|cx| fill(stream.as_mut(), cx, &mut batch, share, &mut weigh)).await;
+        likely = batch.items.len();
+        if likely > 0 && sender.send_async(batch).await.is_err() {
             return;
         }
         match round {
@@ -190,23 +289,132 @@ async fn read<S: Stream>(stream: S, sender: Sender<Vec<S::Item>>, most: usize) {
 fn fill<S: Stream>(
     mut stream: Pin<&mut S>,
     cx: &mut Context<'_>,
-    batch: &mut Vec<S::Item>,
-    most: usize,
+    batch: &mut Batch<S::Item>,
+    share: usize,
+    mut weigh: impl FnMut(&S::Item) -> usize,
 ) -> Poll<Round> {
     let filled = catch_unwind(AssertUnwindSafe(|| {
         loop {
             match stream.as_mut().poll_next(cx) {
                 Poll::Ready(Some(item)) => {
-                    batch.push(item);
-                    if batch.len() == most {
+                    batch.weight = batch.weight.saturating_add(weigh(&item).max(1));
+                    batch.items.push(item);
+                    if batch.weight >= share || batch.items.len() == MAX_BATCH {
                         return Poll::Ready(Round::More);
                     }
                 }
                 Poll::Ready(None) => return Poll::Ready(Round::End),
-                Poll::Pending if batch.is_empty() => return Poll::Pending,
+                Poll::Pending if batch.items.is_empty() => return Poll::Pending,
                 Poll::Pending => return Poll::Ready(Round::More),
             }
         }
     }));
     filled.unwrap_or_else(|payload| Poll::Ready(Round::Panicked(payload)))
+}
+
+impl ThreadRunner {
+    /// How many items [`wrap_iter`](Self::wrap_iter) reads ahead at most: 1 024.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(callbridge::ThreadRunner::DEFAULT_PREFETCH, 1_024);
+    /// ```
+    pub const DEFAULT_PREFETCH: usize = 1_024;
+
+    /// Reads `stream` on the loop, and gives its items to the calling thread.
+    ///
+    /// The stream is read ahead, at most [`DEFAULT_PREFETCH`](Self::DEFAULT_PREFETCH) items, and
+    /// handed over in batches, so an item costs tens of nanoseconds and not a round trip. Items of a
+    /// hundred kilobytes would be a hundred megabytes then: [`wrap_iter_weighed`](Self::wrap_iter_weighed)
+    /// counts bytes. See [`WrapIter`] for how it ends. Python: `ThreadRunner.wrap_iter`.
+    ///
+    /// # Blocking
+    ///
+    /// The iterator blocks while there is no item. On a thread that drives an event loop it gives
+    /// [`WouldDeadlock`](ResultError::WouldDeadlock) instead, and ends.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let runner = callbridge::ThreadRunner::new();
+    /// let (sender, frames) = callbridge::channel(4);
+    /// let source = std::thread::spawn(move || (0..100).try_for_each(|n| sender.send(n).map(drop)));
+    /// let sum: i32 = runner.wrap_iter(frames).sum::<Result<_, _>>()?;
+    /// assert_eq!(sum, 4950);
+    /// # source.join().unwrap().unwrap();
+    /// # Ok::<(), callbridge::ResultError>(())
+    /// ```
+    #[track_caller]
+    pub fn wrap_iter<S>(&self, stream: S) -> WrapIter<S::Item>
+    where
+        S: Stream + Send + 'static,
+        S::Item: Send + 'static,
+    {
+        self.wrap_iter_prefetch(stream, Self::DEFAULT_PREFETCH)
+    }
+
+    /// As [`wrap_iter`](Self::wrap_iter), reading ahead at most `prefetch` items.
+    ///
+    /// Less than 3 counts as 3: one item read, one on its way, one in hand.
+    ///
+    /// # Blocking
+    ///
+    /// As [`wrap_iter`](Self::wrap_iter).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let runner = callbridge::ThreadRunner::new();
+    /// let (sender, frames) = callbridge::channel(4);
+    /// sender.send("a page of a megabyte")?;
+    /// drop(sender);
+    /// assert_eq!(runner.wrap_iter_prefetch(frames, 3).count(), 1);
+    /// # Ok::<(), callbridge::SendError<&str>>(())
+    /// ```
+    #[track_caller]
+    pub fn wrap_iter_prefetch<S>(&self, stream: S, prefetch: usize) -> WrapIter<S::Item>
+    where
+        S: Stream + Send + 'static,
+        S::Item: Send + 'static,
+    {
+        self.wrap_iter_weighed(stream, prefetch, |_| 1)
+    }
+
+    /// As [`wrap_iter`](Self::wrap_iter), reading ahead at most `budget` in all, by the weight of items.
+    ///
+    /// For items of many sizes: with their length as their weight, `budget` is in bytes. `weigh` runs on
+    /// the loop, once for each item; less than 1 counts as 1. A third of the budget each is for the items
+    /// being read, those on their way, and those in hand; what makes a third full belongs to it still,
+    /// however heavy it is, so that less than three items can come on top.
+    ///
+    /// # Blocking
+    ///
+    /// As [`wrap_iter`](Self::wrap_iter).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let runner = callbridge::ThreadRunner::new();
+    /// let (sender, frames) = callbridge::channel(4);
+    /// sender.send(vec![0; 100_000])?;
+    /// drop(sender);
+    /// let pieces = runner.wrap_iter_weighed(frames, 1 << 20, Vec::len);
+    /// let bytes: usize = pieces.map(|piece| piece.unwrap().len()).sum();
+    /// assert_eq!(bytes, 100_000);
+    /// # Ok::<(), callbridge::SendError<Vec<u8>>>(())
+    /// ```
+    #[track_caller]
+    pub fn wrap_iter_weighed<S>(
+        &self,
+        stream: S,
+        budget: usize,
+        weigh: impl FnMut(&S::Item) -> usize + Send + 'static,
+    ) -> WrapIter<S::Item>
+    where
+        S: Stream + Send + 'static,
+        S::Item: Send + 'static,
+    {
+        WrapIter::new(&self.core, stream, budget, weigh)
+    }
 }

@@ -5,20 +5,24 @@ mod close;
 mod context;
 mod core;
 mod guard;
+mod io;
 mod iter;
 mod registry;
 mod shared;
 mod start_error;
 mod start_task;
+mod weak;
 
 pub use builder::ThreadRunnerBuilder;
 pub use close::RunnerCloseReport;
 pub use context::{AsyncContext, EnterError, ExitError, Outcome};
 pub use guard::{Guard, ScopeError};
+pub use io::BlockingIo;
 pub use iter::WrapIter;
 pub use shared::Lease;
 pub use start_error::StartError;
 pub use start_task::{StartTaskError, Started};
+pub use weak::WeakRunner;
 
 use self::close::Patience;
 use self::core::Core;
@@ -26,8 +30,6 @@ use crate::bridge::Bridge;
 use crate::future::{BlockingFuture, ResultError, resolved};
 use crate::sync::Deadline;
 use crate::sync::context::drives_a_loop;
-use futures_core::Stream;
-use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -48,9 +50,15 @@ const DROP_WAIT: Duration = Duration::from_secs(1);
 /// by the background thread, with everything that this build of tokio has switched on;
 /// [`builder`](Self::builder) has the choices.
 ///
+/// A start that fails is an error of the calls that waited for it, and the next use tries again.
+///
 /// Dropping the runner closes it: contexts are exited, and calls in flight are cancelled without
 /// being waited for. That takes at most about 1.5 s; on a thread that drives an event loop the drop
 /// doesn't wait, and a thread of its own does the closing.
+///
+/// In a process that is forked off, a runner whose loop had been started answers
+/// [`Forked`](ResultError::Forked) wherever it would wait for that loop, its close and its drop do
+/// nothing, and [`shared`](Self::shared) gives a new runner.
 ///
 /// Python: `asyncio.Runner` on a thread, `anyio.from_thread.start_blocking_portal`, and
 /// `ThreadRunner` of asyncio-thread-runner.
@@ -75,15 +83,6 @@ pub struct ThreadRunner {
 }
 
 impl ThreadRunner {
-    /// How many items [`wrap_iter`](Self::wrap_iter) reads ahead at most: 1 024.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert_eq!(callbridge::ThreadRunner::DEFAULT_PREFETCH, 1_024);
-    /// ```
-    pub const DEFAULT_PREFETCH: usize = 1_024;
-
     /// A runner with the default settings, whose loop starts with the first use.
     ///
     /// # Examples
@@ -107,7 +106,7 @@ impl ThreadRunner {
     ///
     /// let runner = ThreadRunner::builder()
     ///     .worker_threads(2)
-    ///     .thread_name("weather")
+    ///     .name("weather")
     ///     .max_in_flight(100)
     ///     .eager()
     ///     .build()?;
@@ -294,162 +293,6 @@ impl ThreadRunner {
         start_task::start_task(&self.core, task)
     }
 
-    /// Reads `stream` on the loop, and gives its items to the calling thread.
-    ///
-    /// The stream is read ahead, at most [`DEFAULT_PREFETCH`](Self::DEFAULT_PREFETCH) items, and
-    /// handed over in batches, so an item costs tens of nanoseconds and not a round trip. See
-    /// [`WrapIter`] for how it ends. Python: `ThreadRunner.wrap_iter`.
-    ///
-    /// # Blocking
-    ///
-    /// The iterator blocks while there is no item. On a thread that drives an event loop it gives
-    /// [`WouldDeadlock`](ResultError::WouldDeadlock) instead, and ends.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let runner = callbridge::ThreadRunner::new();
-    /// let (sender, frames) = callbridge::channel(4);
-    /// let source = std::thread::spawn(move || (0..100).try_for_each(|n| sender.send(n).map(drop)));
-    /// let sum: i32 = runner.wrap_iter(frames).sum::<Result<_, _>>()?;
-    /// assert_eq!(sum, 4950);
-    /// # source.join().unwrap().unwrap();
-    /// # Ok::<(), callbridge::ResultError>(())
-    /// ```
-    #[track_caller]
-    pub fn wrap_iter<S>(&self, stream: S) -> WrapIter<S::Item>
-    where
-        S: Stream + Send + 'static,
-        S::Item: Send + 'static,
-    {
-        self.wrap_iter_prefetch(stream, Self::DEFAULT_PREFETCH)
-    }
-
-    /// As [`wrap_iter`](Self::wrap_iter), reading ahead at most `prefetch` items.
-    ///
-    /// Less than 3 counts as 3: one item read, one on its way, one in hand.
-    ///
-    /// # Blocking
-    ///
-    /// As [`wrap_iter`](Self::wrap_iter).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let runner = callbridge::ThreadRunner::new();
-    /// let (sender, frames) = callbridge::channel(4);
-    /// sender.send("a page of a megabyte")?;
-    /// drop(sender);
-    /// assert_eq!(runner.wrap_iter_prefetch(frames, 3).count(), 1);
-    /// # Ok::<(), callbridge::SendError<&str>>(())
-    /// ```
-    #[track_caller]
-    pub fn wrap_iter_prefetch<S>(&self, stream: S, prefetch: usize) -> WrapIter<S::Item>
-    where
-        S: Stream + Send + 'static,
-        S::Item: Send + 'static,
-    {
-        WrapIter::new(&self.core, stream, prefetch)
-    }
-
-    /// Enters an async context made of two functions, and returns the guard that exits it.
-    ///
-    /// `open` makes the value; `close` gets it back with how the body ended. Both run on the loop,
-    /// in one task. The guard exits the context when it is [told](Guard::exit) or dropped;
-    /// [`leave_open`](Guard::leave_open) leaves that to the runner's [`close`](Self::close). A
-    /// context isn't a call in flight.
-    ///
-    /// Python: `ThreadRunner.enter_context`, which always leaves the exit to the close.
-    ///
-    /// # Blocking
-    ///
-    /// Until `open` has ended.
-    ///
-    /// # Errors
-    ///
-    /// [`EnterError`]: `open` failed or panicked, or the loop could not run it.
-    ///
-    /// # Examples
-    ///
-    /// See [`Guard`].
-    #[track_caller]
-    pub fn enter_context<T, E, E2, Open, Close>(
-        &self,
-        open: impl FnOnce() -> Open + Send + 'static,
-        close: impl FnOnce(Arc<T>, Outcome) -> Close + Send + 'static,
-    ) -> Result<Guard<T>, EnterError<E>>
-    where
-        T: Send + Sync + 'static,
-        E: Send + 'static,
-        E2: Into<Box<dyn Error + Send + Sync>>,
-        Open: Future<Output = Result<T, E>> + Send,
-        Close: Future<Output = Result<(), E2>> + Send,
-    {
-        context::enter(&self.core, |stage| async move {
-            let opened = open().await;
-            match stage.body(opened).await {
-                Some((value, outcome)) => close(value, outcome).await.map_err(Into::into),
-                None => Ok(()),
-            }
-        })
-    }
-
-    /// Enters `context`, and returns the guard that exits it.
-    ///
-    /// As [`enter_context`](Self::enter_context), for contexts that are a type of their own.
-    /// Python: `ThreadRunner.wrap_context`, `portal.wrap_async_context_manager`.
-    ///
-    /// # Blocking
-    ///
-    /// Until the context is entered.
-    ///
-    /// # Errors
-    ///
-    /// As [`enter_context`](Self::enter_context).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use callbridge::{AsyncContext, Outcome, ThreadRunner};
-    ///
-    /// struct Login(Option<&'static str>);
-    ///
-    /// impl AsyncContext for Login {
-    ///     type Value = &'static str;
-    ///     type Error = &'static str;
-    ///
-    ///     async fn enter(&mut self) -> Result<&'static str, &'static str> {
-    ///         self.0.ok_or("no user name")
-    ///     }
-    ///
-    ///     async fn exit(self, outcome: Outcome) -> Result<(), &'static str> {
-    ///         if outcome.is_ok() { Ok(()) } else { Err("logged out in anger") }
-    ///     }
-    /// }
-    ///
-    /// let runner = ThreadRunner::new();
-    /// let length = runner
-    ///     .wrap_context(Login(Some("ada")))?
-    ///     .scope(|user| Ok::<_, String>(user.len()));
-    /// assert_eq!(length.unwrap(), 3);
-    /// assert!(runner.wrap_context(Login(None)).is_err());
-    /// # Ok::<(), callbridge::EnterError<&str>>(())
-    /// ```
-    #[track_caller]
-    pub fn wrap_context<C: AsyncContext>(
-        &self,
-        context: C,
-    ) -> Result<Guard<C::Value>, EnterError<C::Error>> {
-        context::enter(&self.core, |stage| async move {
-            let mut context = context;
-            let opened = context.enter().await;
-            match stage.body(opened).await {
-                Some((_value, outcome)) => context.exit(outcome).await.map_err(Into::into),
-                None => Ok(()),
-            }
-        })
-    }
-
     /// The bridge to the loop, started if need be: a clone to hand to callbacks and libraries.
     ///
     /// # Blocking
@@ -506,68 +349,6 @@ impl ThreadRunner {
     pub fn is_closed(&self) -> bool {
         self.core.is_closed()
     }
-
-    /// Ends the loop: exits the contexts, drains, cancels, and joins the background thread.
-    ///
-    /// New work is refused from the start, and tokens from
-    /// [`child_token`](Bridge::child_token) are cancelled. Then contexts are exited, the last one
-    /// entered first, each with [`Outcome::Ok`] and after the other; then calls in flight can end
-    /// by themselves until the deadline, and what is left is cancelled; then the runtime is shut
-    /// down, its tasks dropped, and blocking jobs of its own pool waited for until the deadline. A
-    /// poll, or a destructor, that blocks can hold up none of this beyond the deadline: the report
-    /// names it, and its thread is left behind. Closing twice is fine: the second caller waits as
-    /// well.
-    ///
-    /// Python: `Runner.close`, the end of `with start_blocking_portal()`.
-    ///
-    /// # Blocking
-    ///
-    /// At most `deadline` and half a second. On a thread that drives an event loop it doesn't wait:
-    /// a thread of its own does the closing, and the report says `would_deadlock`.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::time::Duration;
-    ///
-    /// let runner = callbridge::ThreadRunner::new();
-    /// let mut never = runner.spawn(std::future::pending::<()>());
-    /// let report = runner.close(Duration::from_millis(5));
-    /// assert_eq!(report.calls.as_ref().map(|calls| calls.cancelled), Some(1));
-    /// assert!(report.joined);
-    /// assert!(never.result(None).is_err());
-    /// ```
-    pub fn close(&self, deadline: Duration) -> RunnerCloseReport {
-        self.close_with(Outcome::Ok, deadline)
-    }
-
-    /// As [`close`](Self::close), with the outcome that the contexts are told.
-    ///
-    /// # Blocking
-    ///
-    /// As [`close`](Self::close).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use callbridge::{Outcome, ThreadRunner};
-    /// use std::time::Duration;
-    ///
-    /// let runner = ThreadRunner::new();
-    /// let _session = runner
-    ///     .enter_context(
-    ///         || async { Ok::<_, String>(()) },
-    ///         |_, outcome| async move { Err(format!("told: {outcome}")) },
-    ///     )?
-    ///     .leave_open();
-    /// let report = runner.close_with(Outcome::error("disk full"), Duration::from_secs(5));
-    /// assert!(report.exit_errors[0].to_string().ends_with("told: disk full"));
-    /// # Ok::<(), callbridge::EnterError<String>>(())
-    /// ```
-    pub fn close_with(&self, outcome: Outcome, deadline: Duration) -> RunnerCloseReport {
-        let whole = Deadline::after(Some(deadline));
-        self.core.close(outcome, Patience { drain: whole, whole })
-    }
 }
 
 impl Default for ThreadRunner {
@@ -578,10 +359,7 @@ impl Default for ThreadRunner {
 
 impl Drop for ThreadRunner {
     fn drop(&mut self) {
-        let patience = Patience {
-            drain: Deadline::after(Some(Duration::ZERO)),
-            whole: Deadline::after(Some(DROP_WAIT)),
-        };
+        let patience = Patience { drain: Deadline::Now, whole: Deadline::after(DROP_WAIT) };
         drop(self.core.close(Outcome::of_drop(), patience));
     }
 }

@@ -1,17 +1,16 @@
 //! The contexts that are entered and not exited.
 //!
 //! Invariants:
-//! 1. An entry has one owner: the registry, or the guard or closer that took it out. Only the owner
-//!    tells the context to exit and reads how that went.
-//! 2. An exit that its guard can't wait for is put back, so that its error is found at the latest by
-//!    the close.
-//! 3. Once `closed`, nothing is registered, and an entry put back is for the closer's second look.
-//! 4. Entries are signalled, waited for and dropped without the lock.
+//! 1. An entry stays in the books, in its place, until its exit is over. Whoever takes its `end` tells
+//!    the context to exit; whoever takes its `call` waits for that, and puts it back if it waits in
+//!    vain: a guard, or the closer.
+//! 2. Once `closed`, nothing is registered.
+//! 3. Contexts are told, waited for and dropped without the lock.
 
 use super::context::{ExitError, Outcome};
-use crate::future::{BlockingFuture, Promise, ResultError};
-use crate::sync::Deadline;
-use crate::sync::prim::{Mutex, lock};
+use crate::future::{BlockingFuture, FutureState, Promise, ResultError};
+use crate::sync::{Deadline, Monitor};
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::panic::Location;
 use std::time::Duration;
@@ -19,18 +18,22 @@ use std::time::Duration;
 /// The most errors of dropped guards that are kept; more are only counted.
 const MAX_KEPT: usize = 64;
 
+type Site = &'static Location<'static>;
+
 pub(super) type ExitCall = BlockingFuture<Result<(), Box<dyn Error + Send + Sync>>>;
 
 pub(super) struct Registry {
-    books: Mutex<Books>,
+    books: Monitor<Books>,
 }
 
 #[derive(Default)]
 struct Books {
     /// In order of entering.
-    open: Vec<Entry>,
+    entered: BTreeMap<u64, Entry>,
+    /// Those whose guards could not wait for the exit.
+    left: Vec<u64>,
     tally: Tally,
-    next: u64,
+    last: u64,
     closed: bool,
 }
 
@@ -51,29 +54,16 @@ impl Tally {
     }
 }
 
-enum Exited {
-    Well,
-    Badly(ExitError),
-    /// It wasn't waited for, or not long enough.
-    NotYet(ExitError),
-}
-
 /// One context.
 pub(super) struct Entry {
-    id: u64,
-    location: &'static Location<'static>,
-    /// Taken when the context is told to exit.
+    location: Site,
     end: Option<Promise<Outcome>>,
-    call: ExitCall,
+    call: Option<ExitCall>,
 }
 
 impl Entry {
-    pub(super) fn new(
-        location: &'static Location<'static>,
-        end: Promise<Outcome>,
-        call: ExitCall,
-    ) -> Self {
-        Entry { id: 0, location, end: Some(end), call }
+    pub(super) fn new(location: Site, end: Promise<Outcome>, call: ExitCall) -> Self {
+        Entry { location, end: Some(end), call: Some(call) }
     }
 
     /// Tells the context to exit, once.
@@ -84,114 +74,186 @@ impl Entry {
     }
 
     /// Why the context's task gave no value; for a task that ended before it was entered.
-    pub(super) fn into_failure(mut self) -> ResultError {
-        match self.call.result(None) {
-            Ok(_) => ResultError::LoopClosed,
-            Err(error) => error,
+    pub(super) fn into_failure(self) -> ResultError {
+        match self.call.map(|mut call| call.result(None)) {
+            Some(Err(error)) => error,
+            _ => ResultError::LoopClosed,
         }
     }
+}
 
-    fn exited(&mut self, timeout: Option<Duration>) -> Exited {
-        match self.call.result(timeout) {
-            Ok(Ok(())) => Exited::Well,
-            Ok(Err(error)) => Exited::Badly(ExitError::new(self.location, error)),
-            Err(error @ (ResultError::TimedOut { .. } | ResultError::WouldDeadlock)) => {
-                Exited::NotYet(ExitError::new(self.location, error.into()))
-            }
-            Err(error) => Exited::Badly(ExitError::new(self.location, error.into())),
+/// How an exit went, as far as it was waited for.
+enum Exited {
+    Over(Result<(), ExitError>),
+    NotYet(ExitError),
+}
+
+fn exited(location: Site, call: &mut ExitCall, timeout: Option<Duration>) -> Exited {
+    match call.result(timeout) {
+        Ok(Ok(())) => Exited::Over(Ok(())),
+        Ok(Err(error)) => Exited::Over(Err(ExitError::new(location, error))),
+        Err(error @ (ResultError::TimedOut { .. } | ResultError::WouldDeadlock)) => {
+            Exited::NotYet(ExitError::new(location, error.into()))
         }
-    }
-
-    fn has_exited(&self) -> bool {
-        self.end.is_none() && self.call.is_done()
+        Err(error) => Exited::Over(Err(ExitError::new(location, error.into()))),
     }
 }
 
 impl Registry {
     pub(super) fn new() -> Self {
-        Registry { books: Mutex::new(Books::default()) }
+        Registry { books: Monitor::new(Books::default()) }
     }
 
     /// Enters a context in the books; hands it back once the runner closes.
-    pub(super) fn register(&self, mut entry: Entry) -> Result<u64, Entry> {
-        let mut books = lock(&self.books);
-        if books.closed {
-            return Err(entry);
-        }
-        let (exited, open): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut books.open).into_iter().partition(Entry::has_exited);
-        books.open = open;
-        books.next += 1;
-        entry.id = books.next;
-        books.open.push(entry);
-        let id = books.next;
-        drop(books);
-        exited.into_iter().for_each(|entry| self.keep_last_word(entry));
-        Ok(id)
+    pub(super) fn register(&self, entry: Entry) -> Result<u64, Entry> {
+        let (entered, over) = self.books.with(|books| {
+            if books.closed {
+                return (Err(entry), Vec::new());
+            }
+            books.last += 1;
+            books.entered.insert(books.last, entry);
+            (Ok(books.last), books.take_over())
+        });
+        over.into_iter().for_each(|entry| self.keep_last_word(entry));
+        entered
     }
 
-    pub(super) fn take(&self, id: u64) -> Option<Entry> {
-        let mut books = lock(&self.books);
-        let position = books.open.iter().position(|entry| entry.id == id)?;
-        Some(books.open.remove(position))
+    /// Takes a context out that wasn't entered after all.
+    pub(super) fn remove(&self, id: u64) -> Option<Entry> {
+        self.books.change(|books| books.entered.remove(&id))
     }
 
-    /// Waits for an exit at most `timeout`; one that takes longer is put back. With `keep`, an
-    /// error is kept for the close report instead of returned.
-    pub(super) fn finish(
+    /// Tells a context to exit, and waits for that at most `timeout`; one that takes longer is left
+    /// to the close, and one that the close has told is its affair. With `keep`, an error is kept for
+    /// the close report instead of returned.
+    pub(super) fn exit(
         &self,
-        mut entry: Entry,
+        id: u64,
+        outcome: Outcome,
         timeout: Option<Duration>,
         keep: bool,
     ) -> Result<(), ExitError> {
-        match entry.exited(timeout) {
-            Exited::Well => Ok(()),
-            Exited::NotYet(error) => {
-                lock(&self.books).open.push(entry);
-                Err(error)
+        let Some((location, end, mut call)) = self.books.with(|books| {
+            let entry = books.entered.get_mut(&id)?;
+            let end = entry.end.take()?;
+            entry.call.take().map(|call| (entry.location, end, call))
+        }) else {
+            return Ok(());
+        };
+        end.resolve(Ok(outcome));
+        let exited = exited(location, &mut call, timeout);
+        let (entry, _call) = self.books.change(|books| match &exited {
+            Exited::Over(_) => (books.entered.remove(&id), Some(call)),
+            Exited::NotYet(_) => {
+                books.left.push(id);
+                (None, books.put_back(id, call))
             }
-            Exited::Badly(error) if keep => {
-                self.keep(error);
+        });
+        match exited {
+            Exited::Over(Err(error)) if keep => {
+                // The closer that has taken the entry out has told that it is late.
+                if entry.is_some() {
+                    self.keep(error);
+                }
                 Ok(())
             }
-            Exited::Badly(error) => Err(error),
+            Exited::Over(result) => result,
+            Exited::NotYet(error) => Err(error),
         }
     }
 
     fn keep(&self, error: ExitError) {
-        lock(&self.books).tally.add(error);
+        self.books.with(|books| books.tally.add(error));
     }
 
+    /// Keeps the error of an exit that nobody waits for any more; one that isn't over is one.
     fn keep_last_word(&self, mut entry: Entry) {
-        if let Exited::Badly(error) | Exited::NotYet(error) = entry.exited(Some(Duration::ZERO)) {
+        let word = match &mut entry.call {
+            Some(call) => exited(entry.location, call, Some(Duration::ZERO)),
+            None => {
+                let late = ResultError::TimedOut { state: FutureState::Running };
+                Exited::NotYet(ExitError::new(entry.location, late.into()))
+            }
+        };
+        if let Exited::Over(Err(error)) | Exited::NotYet(error) = word {
             self.keep(error);
         }
     }
 
     /// Exits every context, the last one entered first, each before the next is told; after
-    /// `deadline` all that are left are told at once. Returns how many were told, and those that
-    /// are still at it.
+    /// `deadline` all that are left are told at once. Returns how many were told, and takes out
+    /// those that are still at it.
     pub(super) fn exit_all(&self, outcome: &Outcome, deadline: Deadline) -> (usize, Vec<Entry>) {
-        lock(&self.books).closed = true;
-        let mut told = 0;
-        let mut late = Vec::new();
+        self.books.with(|books| books.closed = true);
+        let (mut told, mut below) = (0, u64::MAX);
         loop {
-            let last = lock(&self.books).open.pop();
-            let Some(mut entry) = last else { return (told, late) };
-            entry.signal(outcome.clone());
-            told += 1;
-            match entry.exited(deadline.remaining()) {
-                Exited::Well => {}
-                Exited::Badly(error) => self.keep(error),
-                Exited::NotYet(_) => late.push(entry),
+            let next = self.books.with(|books| {
+                let (id, entry) = books.entered.range_mut(..below).next_back()?;
+                Some((*id, entry.location, entry.end.take(), entry.call.take()))
+            });
+            let Some((id, location, end, call)) = next else { break };
+            below = id;
+            if let Some(end) = end {
+                end.resolve(Ok(outcome.clone()));
+                told += 1;
+            }
+            match call {
+                Some(call) => self.wait_for_exit(id, location, call, deadline),
+                // A guard is at it; an exit that it can't wait for comes back.
+                None => {
+                    let back = |books: &mut Books| match books.entered.get(&id) {
+                        Some(entry) => entry.call.is_some().then_some(id + 1),
+                        None => Some(id),
+                    };
+                    below = self.books.wait(deadline, back).unwrap_or(id);
+                }
             }
         }
+        let late = self.books.with(|books| std::mem::take(&mut books.entered));
+        (told, late.into_values().rev().collect())
+    }
+
+    fn wait_for_exit(&self, id: u64, location: Site, mut call: ExitCall, deadline: Deadline) {
+        let exited = exited(location, &mut call, deadline.remaining());
+        let _free_of_the_lock = self.books.with(|books| match exited {
+            Exited::Over(result) => {
+                result.err().into_iter().for_each(|error| books.tally.add(error));
+                (books.entered.remove(&id), Some(call))
+            }
+            Exited::NotYet(_) => (None, books.put_back(id, call)),
+        });
     }
 
     /// The errors so far, those of late exits included.
     pub(super) fn settle(&self, late: Vec<Entry>) -> Tally {
-        let put_back = std::mem::take(&mut lock(&self.books).open);
-        late.into_iter().chain(put_back).for_each(|entry| self.keep_last_word(entry));
-        std::mem::take(&mut lock(&self.books).tally)
+        late.into_iter().for_each(|entry| self.keep_last_word(entry));
+        self.books.with(|books| std::mem::take(&mut books.tally))
+    }
+}
+
+impl Books {
+    /// Gives an exit back to whoever waits for it next; gives it to the caller if nobody will.
+    fn put_back(&mut self, id: u64, call: ExitCall) -> Option<ExitCall> {
+        match self.entered.get_mut(&id) {
+            Some(entry) => entry.call.replace(call),
+            None => Some(call),
+        }
+    }
+
+    /// Takes out what has exited since its guard left it.
+    fn take_over(&mut self) -> Vec<Entry> {
+        let mut over = Vec::new();
+        self.left.retain(|id| {
+            let done = |entry: &Entry| entry.call.as_ref().is_some_and(BlockingFuture::is_done);
+            match self.entered.get(id).map(done) {
+                Some(false) => true,
+                Some(true) => {
+                    over.extend(self.entered.remove(id));
+                    false
+                }
+                None => false,
+            }
+        });
+        over
     }
 }

@@ -23,7 +23,7 @@ impl Lease {
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         let current = shared.upgrade();
         let (runner, replaced) = match current {
-            Some(runner) if !runner.is_closed() => (runner, None),
+            Some(runner) if !runner.is_closed() && !runner.core.is_forked() => (runner, None),
             closed => {
                 let runner = Arc::new(ThreadRunner::new());
                 *shared = Arc::downgrade(&runner);

@@ -89,6 +89,7 @@ where
     if drives_a_loop() {
         return Err(StartTaskError::Loop(ResultError::WouldDeadlock));
     }
+    core.ready_here().map_err(StartTaskError::Loop)?;
     let (promise, mut ready) = lone_promise();
     let mut call = super::submit(core, task(Started { promise }));
     match ready.result(None) {

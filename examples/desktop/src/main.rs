@@ -77,7 +77,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let click = if args.xdotool { Click::XServer } else { Click::Toolkit };
     let mut smoke = args.smoke.then(|| Smoke::new(click, args.screenshot.is_some()));
 
-    let runner = ThreadRunner::builder().thread_name("requests").build()?;
+    let runner = ThreadRunner::builder().name("requests").build()?;
     let options = NativeOptions {
         viewport: ViewportBuilder::default().with_inner_size(window::SIZE),
         ..NativeOptions::default()

@@ -1,42 +1,16 @@
-//! `ThreadRunner`: closing and leases.
-#![cfg(feature = "runner")]
+//! Closing: the report, the deadline, who is waited for.
 
-#[path = "common/child.rs"]
-mod child;
-mod common;
-
-use callbridge::{ResultError, ReturnWhen, RunnerCloseReport, StartTaskError, ThreadRunner, wait};
-use common::{Census, LONG, SHORT};
-use std::future::pending;
+use crate::common::{Census, LONG, Loop, SHORT, eventually};
+use crate::{assert_clean, both};
+use callbridge::{ResultError, ReturnWhen, StartTaskError, ThreadRunner, wait};
+use std::future::{pending, poll_fn};
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
-
-/// Waits for what another thread is about to make true.
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LONG;
-    while !holds() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        thread::yield_now();
-    }
-}
-
-/// Runners of either flavour.
-fn both() -> [ThreadRunner; 2] {
-    [1, 2].map(|workers| ThreadRunner::builder().worker_threads(workers).build().unwrap())
-}
-
-async fn here() -> thread::ThreadId {
-    thread::current().id()
-}
-
-fn assert_clean(report: &RunnerCloseReport) {
-    assert!(report.is_clean(), "{report}");
-}
-
-// Closing.
 
 /// C103, A23, A12: afterwards every entrance refuses, and the loop is gone.
 #[test]
@@ -344,7 +318,7 @@ fn no_thread_is_left_behind() {
     };
     for workers in [1, 2] {
         let name = format!("census-{workers}");
-        let runner = ThreadRunner::builder().worker_threads(workers).thread_name(&name);
+        let runner = ThreadRunner::builder().worker_threads(workers).name(&name);
         let runner = runner.build().unwrap();
         for _ in 0..5 {
             runner.run(async { tokio::task::spawn_blocking(|| {}).await.unwrap() }).unwrap();
@@ -355,61 +329,143 @@ fn no_thread_is_left_behind() {
     }
 }
 
-// Leases.
+/// Blocks whoever drops it, until the sender of the channel goes.
+struct Blocks(mpsc::Receiver<()>);
 
-/// A lock for tests that use the one shared runner.
-static LEASES: Mutex<()> = Mutex::new(());
-
-/// A53: leases that overlap share a loop.
-#[test]
-fn overlapping_leases_share_a_loop() {
-    let _one_at_a_time = LEASES.lock().unwrap_or_else(PoisonError::into_inner);
-    let lease = ThreadRunner::shared();
-    let expected = lease.spawn(here()).result(LONG).unwrap();
-    let other = || ThreadRunner::shared().spawn(here()).result(LONG).unwrap();
-    let others: Vec<_> = (0..4).map(|_| thread::spawn(other)).collect();
-    for other in others {
-        assert_eq!(other.join().unwrap(), expected);
+impl Drop for Blocks {
+    fn drop(&mut self) {
+        let _ = self.0.recv_timeout(LONG);
     }
-    assert_eq!(lease.clone().spawn(here()).result(LONG).unwrap(), expected);
 }
 
-/// A52, b112: a lease after the last one starts a loop of its own; none is left.
+/// Users' destructors run on the loop; the deadline is the closer's own.
 #[test]
-fn a_lease_after_the_last_starts_again() {
-    let _one_at_a_time = LEASES.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut bridges = Vec::new();
-    for _ in 0..3 {
-        let lease = ThreadRunner::shared();
-        lease.run(async {}).unwrap();
-        bridges.push(lease.bridge().unwrap());
+fn a_destructor_that_blocks_cannot_hang_close_or_drop() {
+    for forget in [false, true] {
+        for runner in both() {
+            let mut holds = Vec::new();
+            let mut blocks = || {
+                let (hold, blocked) = mpsc::channel();
+                holds.push(hold);
+                Blocks(blocked)
+            };
+            let (suspended, spawned, unpolled) = (blocks(), blocks(), blocks());
+            let _call = runner.spawn(async move {
+                let _held = suspended;
+                pending::<()>().await;
+            });
+            let task = tokio::spawn;
+            runner
+                .run(async move {
+                    task(async move {
+                        let _held = spawned;
+                        pending::<()>().await;
+                    });
+                })
+                .unwrap();
+            runner.spawn(tokio::task::yield_now()).result(LONG).unwrap();
+            let _late = runner.spawn(async move { drop(unpolled) });
+            let asked = Instant::now();
+            if forget {
+                drop(runner);
+            } else {
+                let report = runner.close(Duration::from_millis(50));
+                assert!(!report.joined, "{report}");
+            }
+            assert!(asked.elapsed() < LONG / 10, "{:?}", asked.elapsed());
+            drop(holds);
+        }
     }
-    assert!(bridges.iter().all(callbridge::Bridge::is_closed), "the last lease stops the loop");
 }
 
+/// The loop's thread isn't gone before its thread-locals are, and these may block.
 #[test]
-fn a_shared_runner_that_was_closed_is_replaced() {
-    let _one_at_a_time = LEASES.lock().unwrap_or_else(PoisonError::into_inner);
-    let closed = ThreadRunner::shared();
-    assert_clean(&closed.close(LONG));
-    let fresh = ThreadRunner::shared();
-    assert_eq!(fresh.run(async { 1 }).unwrap(), 1);
-    drop(closed);
-    assert_eq!(ThreadRunner::shared().run(async { 2 }).unwrap(), 2);
-}
-
-/// The thread's end drops the runner after tokio's own thread-local is gone.
-#[test]
-fn a_runner_in_a_thread_local_ends_with_its_thread() {
-    std::thread_local!(static RUNNER: ThreadRunner = ThreadRunner::new());
-    child::in_a_child("a_runner_in_a_thread_local_ends_with_its_thread", || {
-        let suspended = thread::spawn(|| {
-            RUNNER.with(|runner| {
-                runner.run(async {}).unwrap();
-                runner.spawn(pending::<()>())
-            })
+fn a_thread_local_of_the_loop_is_waited_for_until_the_deadline() {
+    std::thread_local!(static LEFT: std::cell::Cell<Option<Blocks>> = const { std::cell::Cell::new(None) });
+    for patience in [SHORT, LONG] {
+        let runner = ThreadRunner::new();
+        let (hold, blocked) = mpsc::channel();
+        runner.spawn(async move { LEFT.set(Some(Blocks(blocked))) }).result(LONG).unwrap();
+        thread::scope(|scope| {
+            let closer = scope.spawn(|| runner.close(patience));
+            if patience == LONG {
+                let token = runner.bridge().map(|bridge| bridge.child_token());
+                drop((hold, token));
+                assert_clean(&closer.join().unwrap());
+            } else {
+                let report = closer.join().unwrap();
+                assert!(!report.joined, "{report}");
+                drop(hold);
+                assert!(runner.close(LONG).joined, "it can be waited for again");
+            }
         });
-        let mut suspended = suspended.join().unwrap();
-        assert!(matches!(suspended.result(LONG), Err(ResultError::LoopClosed)));
+    }
+}
+
+#[test]
+fn a_close_on_its_own_loop_refuses_from_then_on() {
+    for runner in both() {
+        let runner = Arc::new(runner);
+        let inner = Arc::clone(&runner);
+        let mut call = runner.spawn(async move {
+            let _report = inner.close(LONG);
+            inner.is_closed()
+        });
+        assert!(call.result(LONG).unwrap());
+        assert!(runner.close(LONG).joined);
+    }
+}
+
+#[test]
+fn async_code_awaits_a_close() {
+    for outer in Loop::both() {
+        for runner in both() {
+            let census = Census::default();
+            let alive = census.guard();
+            let (go, going) = oneshot::channel::<()>();
+            let call = runner.spawn(async move {
+                let _alive = alive;
+                let _ = going.await;
+            });
+            let closing = outer.bridge().run_coroutine_threadsafe(async move {
+                let mut closing = pin!(runner.close_async(LONG));
+                let first = poll_fn(|cx| Poll::Ready(closing.as_mut().poll(cx).is_pending())).await;
+                assert!(first && runner.is_closed(), "it has begun, and waits for the call");
+                drop(go);
+                closing.await
+            });
+            let report = { closing }.result(LONG).unwrap();
+            assert_clean(&report);
+            assert!(call.is_done() && census.alive() == 0);
+        }
+    }
+}
+
+/// A close that nobody awaits any more goes on.
+#[test]
+fn an_abandoned_async_close_goes_on() {
+    let runner = ThreadRunner::new();
+    runner.run(async {}).unwrap();
+    let bridge = runner.bridge().unwrap();
+    let mut closing = Box::pin(runner.close_async(LONG));
+    let _pending = closing.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    drop(closing);
+    assert!(runner.is_closed());
+    assert!(runner.close(LONG).joined);
+    assert!(bridge.is_closed());
+}
+
+#[test]
+fn a_close_without_a_limit_waits_for_the_work() {
+    let runner = ThreadRunner::new();
+    let (go, going) = oneshot::channel::<()>();
+    let call = runner.spawn(going);
+    let token = runner.bridge().unwrap().child_token();
+    thread::scope(|scope| {
+        let closing = scope.spawn(|| runner.close(None));
+        eventually("the close has begun", || token.is_cancelled());
+        go.send(()).unwrap();
+        assert_clean(&closing.join().unwrap());
     });
+    assert!(call.is_done());
 }

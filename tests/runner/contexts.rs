@@ -1,10 +1,8 @@
 //! `enter_context`, `wrap_context`, guards, and what a close does to contexts.
-#![cfg(feature = "runner")]
 
-mod common;
-
+use crate::both;
+use crate::common::{LONG, SHORT, eventually};
 use callbridge::{AsyncContext, EnterError, Guard, Outcome, ResultError, ScopeError, ThreadRunner};
-use common::{LONG, SHORT};
 use std::future::{pending, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, mpsc};
@@ -42,10 +40,6 @@ fn enter(runner: &ThreadRunner, diary: &Diary, name: &'static str) -> Guard<&'st
             },
         )
         .unwrap()
-}
-
-fn both() -> [ThreadRunner; 2] {
-    [1, 2].map(|workers| ThreadRunner::builder().worker_threads(workers).build().unwrap())
 }
 
 /// What polls the current task is woken by: the same for all of a task, and for no other.
@@ -160,7 +154,7 @@ fn a_childs_failure_surfaces_at_the_exit() {
             .unwrap();
         let error = guard.exit(Outcome::Ok).unwrap_err();
         assert!(error.to_string().contains("panicked"), "{error}");
-        assert!(error.location().file().ends_with("runner_contexts.rs"));
+        assert!(error.location().file().ends_with("contexts.rs"));
     }
 }
 
@@ -363,4 +357,97 @@ fn a_guard_dropped_on_the_loop_exits_without_waiting() {
     runner.run_timeout(async move { drop(guard) }, LONG).unwrap();
     let report = runner.close(LONG);
     assert!(report.exit_errors[0].to_string().ends_with(": late"), "{report}");
+}
+
+/// A context whose exit waits for a word; `begun` says that it has begun.
+fn slow_to_exit(
+    runner: &ThreadRunner,
+    diary: &Diary,
+) -> (Guard<()>, mpsc::Receiver<()>, oneshot::Sender<()>) {
+    let closed = diary.clone();
+    let ((began, begun), (go, going)) = (mpsc::channel(), oneshot::channel());
+    let guard = runner.enter_context(
+        || async { Ok::<_, String>(()) },
+        move |_, _| async move {
+            began.send(()).unwrap();
+            let _ = going.await;
+            closed.note("-slow");
+            Ok::<_, String>(())
+        },
+    );
+    (guard.unwrap(), begun, go)
+}
+
+/// A context that its guard is just exiting is still the last that was entered.
+#[test]
+fn close_waits_for_an_exit_that_a_guard_has_begun() {
+    for runner in both() {
+        let diary = Diary::default();
+        let _db = enter(&runner, &diary, "db").leave_open();
+        let (session, begun, go) = slow_to_exit(&runner, &diary);
+        let _later = enter(&runner, &diary, "later").leave_open();
+        thread::scope(|scope| {
+            let exiting = scope.spawn(|| session.exit(Outcome::Ok));
+            begun.recv_timeout(LONG).unwrap();
+            let closing = scope.spawn(|| runner.close(LONG));
+            eventually("the last one is told", || diary.lines().len() == 3);
+            for _ in 0..20 {
+                assert!(runner.run_timeout(async {}, SHORT).is_err());
+                assert_eq!(diary.lines(), ["+db", "+later", "-later: ok"]);
+                thread::sleep(SHORT / 10);
+            }
+            go.send(()).unwrap();
+            exiting.join().unwrap().unwrap();
+            let report = closing.join().unwrap();
+            assert!(report.is_clean(), "{report}");
+            assert_eq!(report.contexts, 2, "the guard told the third");
+        });
+        assert_eq!(diary.lines(), ["+db", "+later", "-later: ok", "-slow", "-db: ok"]);
+    }
+}
+
+/// Of an exit that a guard has begun and that is late, the report tells; so does the guard.
+#[test]
+fn an_exit_that_a_guard_has_begun_and_that_is_late_is_reported() {
+    for drops in [false, true] {
+        let runner = ThreadRunner::new();
+        let diary = Diary::default();
+        let _db = enter(&runner, &diary, "db").leave_open();
+        let (session, begun, _go) = slow_to_exit(&runner, &diary);
+        thread::scope(|scope| {
+            let exiting = scope.spawn(|| {
+                if drops {
+                    drop(session);
+                    return Ok(());
+                }
+                session.exit(Outcome::Ok)
+            });
+            begun.recv_timeout(LONG).unwrap();
+            let report = runner.close(SHORT);
+            assert_eq!(report.exit_errors.len(), 1, "{report}");
+            assert!(!report.is_clean() && report.joined, "{report}");
+            assert_eq!(exiting.join().unwrap().is_ok(), drops);
+        });
+        assert_eq!(diary.lines(), ["+db", "-db: ok"]);
+    }
+}
+
+/// Put back by guards that couldn't wait, they keep their places in the order.
+#[test]
+fn an_exit_that_a_guard_left_keeps_its_place() {
+    let runner = ThreadRunner::new();
+    let diary = Diary::default();
+    let _db = enter(&runner, &diary, "db").leave_open();
+    let (session, begun, go) = slow_to_exit(&runner, &diary);
+    let _later = enter(&runner, &diary, "later").leave_open();
+    runner.run_timeout(async move { drop(session) }, LONG).unwrap();
+    begun.recv_timeout(LONG).unwrap();
+    thread::scope(|scope| {
+        let closing = scope.spawn(|| runner.close(LONG));
+        eventually("the last one is told", || diary.lines().len() == 3);
+        go.send(()).unwrap();
+        let report = closing.join().unwrap();
+        assert!(report.is_clean(), "{report}");
+    });
+    assert_eq!(diary.lines(), ["+db", "+later", "-later: ok", "-slow", "-db: ok"]);
 }
