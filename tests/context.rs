@@ -279,6 +279,45 @@ const METHODS: &[(&str, Method)] = &[
         });
         said(runner.close(SHORT).would_deadlock)
     }),
+    #[cfg(feature = "runner")]
+    ("Guard::exit", |place| {
+        let (end, ended) = oneshot::channel::<()>();
+        let guard = aside(|| {
+            let open = async || Ok::<_, String>(());
+            let close = async move |_: std::sync::Arc<()>, _| {
+                let _ = ended.await;
+                Ok::<_, String>(())
+            };
+            RUNNER.enter_context(open, close).unwrap()
+        });
+        let exit = || guard.exit(callbridge::Outcome::Ok);
+        let exited = place.until_released(|| _ = end.send(()), exit);
+        let cause = exited.as_ref().err().and_then(std::error::Error::source);
+        said(matches!(cause.and_then(|it| it.downcast_ref()), Some(ResultError::WouldDeadlock)))
+    }),
+    #[cfg(feature = "runner")]
+    ("BlockingIo::read", |place| {
+        let (here, there) = tokio::io::duplex(1);
+        let mut there = RUNNER.wrap_io(there).unwrap();
+        let read = || std::io::Read::read(&mut there, &mut [0]);
+        by_kind(&place.until_released(|| drop(here), read))
+    }),
+    #[cfg(feature = "runner")]
+    ("BlockingIo::write", |place| {
+        let (here, there) = tokio::io::duplex(1);
+        let mut here = RUNNER.wrap_io(here).unwrap();
+        let write = || std::io::Write::write_all(&mut here, b"two");
+        by_kind(&place.until_released(|| drop(there), write))
+    }),
+    #[cfg(feature = "runner")]
+    ("WeakRunner::close", |_| {
+        let runner = aside(|| {
+            let runner = callbridge::ThreadRunner::new();
+            drop(runner.spawn(pending::<()>()));
+            runner
+        });
+        said(runner.downgrade().close(SHORT).unwrap().would_deadlock)
+    }),
     #[cfg(feature = "ffi")]
     ("UserData::unregister", |_| ffi::unregister()),
 ];
@@ -398,6 +437,11 @@ static SINK: LazyLock<Sink<u8>> = LazyLock::new(|| {
     std::mem::forget(Listener::from_fn(body).spawn().unwrap());
     handed.recv_timeout(LONG).unwrap()
 });
+
+#[cfg(feature = "runner")]
+fn by_kind<T>(result: &std::io::Result<T>) -> Verdict {
+    said(result.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::Deadlock))
+}
 
 #[cfg(feature = "runner")]
 static RUNNER: LazyLock<callbridge::ThreadRunner> = LazyLock::new(|| {

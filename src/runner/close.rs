@@ -6,6 +6,7 @@ use crate::bridge::CloseReport;
 use crate::future::{BlockingFuture, lone_promise};
 use crate::sync::context::drives_a_loop;
 use crate::sync::{Deadline, contain};
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::thread;
@@ -67,6 +68,7 @@ impl fmt::Display for RunnerCloseReport {
         write!(f, "runner closed in {:?}: {} contexts exited", self.elapsed, self.contexts)?;
         for error in &self.exit_errors {
             write!(f, ", {error}")?;
+            error.source().map_or(Ok(()), |reason| write!(f, ": {reason}"))?;
         }
         if self.more_exit_errors > 0 {
             write!(f, ", {} more errors", self.more_exit_errors)?;
@@ -148,6 +150,7 @@ impl ThreadRunner {
     ///
     /// ```
     /// use callbridge::{Outcome, ThreadRunner};
+    /// use std::error::Error;
     /// use std::time::Duration;
     ///
     /// let runner = ThreadRunner::new();
@@ -158,7 +161,8 @@ impl ThreadRunner {
     ///     )?
     ///     .leave_open();
     /// let report = runner.close_with(Outcome::error("disk full"), Duration::from_secs(5));
-    /// assert!(report.exit_errors[0].to_string().ends_with("told: disk full"));
+    /// let reason = report.exit_errors[0].source().unwrap();
+    /// assert_eq!(reason.to_string(), "told: disk full");
     /// # Ok::<(), callbridge::EnterError<String>>(())
     /// ```
     pub fn close_with(

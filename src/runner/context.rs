@@ -115,7 +115,7 @@ pub enum EnterError<E> {
     #[error("the context could not be entered: {0}")]
     Open(E),
     /// The beginning panicked, or the loop could not run it.
-    #[error("the context could not be entered: {0}")]
+    #[error("the loop could not enter the context: see the reason")]
     Loop(#[source] ResultError),
 }
 
@@ -137,6 +137,7 @@ impl<E> fmt::Debug for EnterError<E> {
 ///
 /// ```
 /// use callbridge::{Outcome, ThreadRunner};
+/// use std::error::Error;
 ///
 /// let runner = ThreadRunner::new();
 /// let session = runner.enter_context(
@@ -144,7 +145,8 @@ impl<E> fmt::Debug for EnterError<E> {
 ///     |_session, _outcome| async { Err("the peer hung up") },
 /// )?;
 /// let error = session.exit(Outcome::Ok).unwrap_err();
-/// assert!(error.to_string().ends_with("did not exit well: the peer hung up"));
+/// assert!(error.to_string().ends_with("did not exit well"));
+/// assert_eq!(error.source().unwrap().to_string(), "the peer hung up");
 /// # Ok::<(), callbridge::EnterError<String>>(())
 /// ```
 pub struct ExitError {
@@ -185,7 +187,7 @@ impl fmt::Debug for ExitError {
 
 impl fmt::Display for ExitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the context entered at {} did not exit well: {}", self.location, self.reason)
+        write!(f, "the context entered at {} did not exit well", self.location)
     }
 }
 

@@ -201,12 +201,13 @@ pub enum ScopeError<R, E> {
     #[error("{0}")]
     Body(E),
     /// The body ended well, the exit didn't.
-    #[error("{error}")]
+    #[error("the body ended well, and the exit after it didn't: see the reason")]
     #[non_exhaustive]
     Exit {
         /// What the body gave.
         value: R,
         /// What the exit says.
+        #[source]
         error: ExitError,
     },
 }

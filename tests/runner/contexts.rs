@@ -1,7 +1,7 @@
 //! `enter_context`, `wrap_context`, guards, and what a close does to contexts.
 
 use crate::both;
-use crate::common::{LONG, SHORT, eventually};
+use crate::common::{LONG, SHORT, eventually, whole};
 use callbridge::{AsyncContext, EnterError, Guard, Outcome, ResultError, ScopeError, ThreadRunner};
 use std::future::{pending, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -153,7 +153,7 @@ fn a_childs_failure_surfaces_at_the_exit() {
             )
             .unwrap();
         let error = guard.exit(Outcome::Ok).unwrap_err();
-        assert!(error.to_string().contains("panicked"), "{error}");
+        assert!(whole(&error).contains("panicked"), "{error}");
         assert!(error.location().file().ends_with("contexts.rs"));
     }
 }
@@ -251,9 +251,9 @@ fn errors_of_exits_are_collected() {
         let _second = failing("panics").leave_open();
         drop(failing("dropped"));
         let told = failing("told").exit(Outcome::Ok).unwrap_err();
-        assert!(told.to_string().ends_with(": told"), "{told}");
+        assert!(whole(&told).ends_with(": told"), "{told}");
         let report = runner.close(LONG);
-        let errors: Vec<_> = report.exit_errors.iter().map(ToString::to_string).collect();
+        let errors: Vec<_> = report.exit_errors.iter().map(|error| whole(error)).collect();
         let ends = ["dropped", "the work panicked: panics", "first"];
         assert_eq!(errors.len(), ends.len(), "{errors:?}");
         for (error, end) in errors.iter().zip(ends) {
@@ -356,7 +356,7 @@ fn a_guard_dropped_on_the_loop_exits_without_waiting() {
         .unwrap();
     runner.run_timeout(async move { drop(guard) }, LONG).unwrap();
     let report = runner.close(LONG);
-    assert!(report.exit_errors[0].to_string().ends_with(": late"), "{report}");
+    assert!(whole(&report.exit_errors[0]).ends_with(": late"), "{report}");
 }
 
 /// A context whose exit waits for a word; `begun` says that it has begun.

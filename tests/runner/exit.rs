@@ -1,7 +1,7 @@
 //! Runners that end with their thread, or with the process.
 
 use crate::child::in_a_child;
-use crate::common::LONG;
+use crate::common::{LONG, SHORT};
 use callbridge::{ResultError, ThreadRunner};
 use std::future::pending;
 use std::sync::LazyLock;
@@ -57,7 +57,7 @@ fn a_static_runner_is_closed_at_the_end_of_the_process() {
     static RUNNER: LazyLock<ThreadRunner> = LazyLock::new(ThreadRunner::new);
     extern "C" fn close() {
         let suspended = RUNNER.spawn(pending::<()>());
-        let report = RUNNER.close(LONG / 10);
+        let report = RUNNER.close(SHORT);
         assert!(report.joined && suspended.is_done(), "{report}");
     }
     in_a_child("exit::a_static_runner_is_closed_at_the_end_of_the_process", || {
