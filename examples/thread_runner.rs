@@ -120,10 +120,12 @@ fn main() -> Result<(), BoxError> {
     });
     println!("  after: {}", work.expect_err("the body failed"));
 
-    println!("wrap_iter: a response body, piece by piece, in a for loop");
+    println!("wrap_iter_weighed: a response body, piece by piece, in a for loop");
     let response = runner.run(session.clone().get("/pieces".to_owned()))??;
     let (mut pieces, mut bytes) = (0, 0);
-    for piece in runner.wrap_iter(BodyDataStream::new(response.into_body())) {
+    let body = BodyDataStream::new(response.into_body());
+    let weigh = |piece: &Result<Bytes, _>| piece.as_ref().map_or(1, Bytes::len);
+    for piece in runner.wrap_iter_weighed(body, 1 << 16, weigh) {
         bytes += piece??.len();
         pieces += 1;
     }

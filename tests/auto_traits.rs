@@ -102,3 +102,27 @@ fn handles_of_values_that_are_only_send() {
         SubmitError<Sent>: &["Sync", "Unpin", "UnwindSafe", "RefUnwindSafe"],
     }
 }
+
+#[cfg(feature = "runner")]
+#[test]
+fn a_runners_handles() {
+    use callbridge::{
+        BlockingIo, ExitError, Guard, Lease, RunnerCloseReport, StartError, Started, ThreadRunner,
+        ThreadRunnerBuilder, WeakRunner, WrapIter,
+    };
+    // There may be any error inside, and any stream.
+    let any = ["UnwindSafe", "RefUnwindSafe"];
+    table! {
+        ThreadRunner: &[],
+        WeakRunner: &[],
+        Lease: &[],
+        Guard<u8>: &[],
+        WrapIter<u8>: &any,
+        Started<u8>: &[],
+        BlockingIo<u8>: &[],
+        ThreadRunnerBuilder: &[],
+        RunnerCloseReport: &any,
+        ExitError: &any,
+        StartError: &any,
+    }
+}

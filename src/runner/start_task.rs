@@ -3,6 +3,7 @@ use crate::future::{BlockingFuture, Promise, ResultError, lone_promise};
 use crate::sync::context::drives_a_loop;
 use std::fmt;
 use std::future::Future;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
 /// What a task says once it is ready; see [`ThreadRunner::start_task`](crate::ThreadRunner::start_task).
@@ -25,6 +26,9 @@ impl<V> Started<V> {
         self.promise.resolve(Ok(value));
     }
 }
+
+impl<V> UnwindSafe for Started<V> {}
+impl<V> RefUnwindSafe for Started<V> {}
 
 impl<V> fmt::Debug for Started<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -147,7 +147,8 @@ fn without_threads<R>(body: impl FnOnce() -> R) -> R {
 fn a_thread_that_cant_be_started_is_an_error_and_the_next_one_starts() {
     in_a_child("limits::a_thread_that_cant_be_started_is_an_error_and_the_next_one_starts", || {
         let pool = ThreadPool::builder().max_workers(1).build();
-        let runner = ThreadRunner::new();
+        let (runner, lease) = (ThreadRunner::new(), ThreadRunner::shared());
+        let started = ThreadRunner::builder().eager().build().unwrap();
         without_threads(|| {
             let source = UdpSource::bind("127.0.0.1:0").unwrap();
             let error = Listener::builder(source).spawn().unwrap_err();
@@ -156,15 +157,23 @@ fn a_thread_that_cant_be_started_is_an_error_and_the_next_one_starts() {
             let error = pool.submit(|| ()).result(LONG).unwrap_err();
             assert!(matches!(error, ResultError::Refused(_)), "{error}");
 
-            let error = runner.run(async {}).unwrap_err();
-            assert!(matches!(error, ResultError::Refused(_)), "{error}");
+            for runner in [&runner, &*lease] {
+                let error = runner.run(async {}).unwrap_err();
+                assert!(matches!(error, ResultError::Refused(_)), "{error}");
+            }
             ThreadRunner::builder().eager().build().unwrap_err();
 
             let error = DedicatedThread::spawn(|| Ok::<_, String>(1)).result(LONG).unwrap_err();
             assert!(matches!(error, ResultError::Refused(_)), "{error}");
+
+            // A close needs no thread to wait by.
+            let report = started.close(LONG);
+            assert!(report.is_clean(), "{report}");
         });
         assert_eq!(pool.submit(|| 1).result(LONG).unwrap(), 1);
-        assert_eq!(ThreadRunner::new().run(async { 2 }).unwrap(), 2);
+        assert_eq!(runner.run(async { 2 }).unwrap(), 2);
+        assert_eq!(lease.run(async { 2 }).unwrap(), 2);
+        assert_eq!(ThreadRunner::shared().run(async { 2 }).unwrap(), 2);
         let _ = DedicatedThread::spawn(|| Ok::<_, String>(3)).result(LONG).unwrap();
     });
 }
