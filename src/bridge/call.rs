@@ -1,12 +1,13 @@
 //! Calls that are polled on the thread that waits for them.
 
 use super::core::Core;
-use crate::future::{BlockingFuture, FutureState, Origin, Panic, ResultError, SubmitError};
+use super::task::caught;
+use crate::future::{BlockingFuture, FutureState, Origin, ResultError, SubmitError};
 use crate::sync::context::LoopMark;
 use crate::sync::event_loop::enter;
-use crate::sync::{Deadline, Running, Site, Work, contain, discard, park_until, report};
+use crate::sync::{Deadline, Running, Site, Work, contain, park_until, report_panic};
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::panic::Location;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -37,17 +38,12 @@ impl Core {
             if token.is_some_and(|token| token.poll(cx).is_ready()) {
                 return Poll::Ready(Err(ResultError::Cancelled));
             }
-            let Some(future) = future.as_mut().as_pin_mut() else { return Poll::Pending };
-            let polled = {
-                // What it does here it would do on the loop: it may not block.
-                let _mark = LoopMark::new();
-                catch_unwind(AssertUnwindSafe(|| future.poll(cx)))
-            };
+            let polled =
+                poll_here(|| future.as_mut().as_pin_mut().map_or(Poll::Pending, |it| it.poll(cx)));
             match polled {
-                Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
-                Ok(Poll::Pending) if place.is_some() => Poll::Pending,
-                Ok(Poll::Pending) if self.is_forked() => Poll::Ready(Err(ResultError::Forked)),
-                Ok(Poll::Pending) => {
+                Poll::Pending if place.is_some() => Poll::Pending,
+                Poll::Pending if self.is_forked() => Poll::Ready(Err(ResultError::Forked)),
+                Poll::Pending => {
                     place = self.suspend(cx.waker().clone());
                     match place {
                         None => Poll::Ready(Err(ResultError::LoopClosed)),
@@ -55,29 +51,41 @@ impl Core {
                     }
                 }
                 // tokio's timers panic when their loop goes away.
-                Err(payload) if self.is_ending() => {
-                    report("a future polled while its loop went away", payload.as_ref());
-                    discard(payload);
+                Poll::Ready(Err(ResultError::Panicked(panic))) if self.is_ending() => {
+                    report_panic("a future polled while its loop went away", panic.message());
                     Poll::Ready(Err(ResultError::LoopClosed))
                 }
-                Err(payload) => Poll::Ready(Err(ResultError::Panicked(Panic::new(payload)))),
+                ended => ended,
             }
         });
-        {
-            let _mark = LoopMark::new();
-            contain("the drop of a called future", || future.set(None));
-        }
         let failure = match &outcome {
             Some(outcome) => outcome.as_ref().err(),
             None => Some(&ResultError::Cancelled),
         };
+        self.end_here(future, place, failure);
+        outcome.unwrap_or(Err(ResultError::TimedOut { state: FutureState::Running }))
+    }
+
+    /// Drops what was polled here, then frees its room.
+    fn end_here<F>(
+        &self,
+        mut future: Pin<&mut Option<F>>,
+        place: Option<u32>,
+        failure: Option<&ResultError>,
+    ) {
+        {
+            let _mark = LoopMark::new();
+            contain("the drop of a called future", || future.set(None));
+        }
         self.end(place, failure);
         self.settled();
-        match outcome {
-            Some(outcome) => outcome,
-            None => Err(ResultError::TimedOut { state: FutureState::Running }),
-        }
     }
+}
+
+/// Polls on the calling thread as the loop would: what may not block there may not block here.
+fn poll_here<T>(poll: impl FnOnce() -> Poll<T>) -> Poll<Result<T, ResultError>> {
+    let _mark = LoopMark::new();
+    caught(poll)
 }
 
 /// How a first poll on the calling thread went.
@@ -97,36 +105,31 @@ impl Core {
         slot: &mut Pin<Box<Option<F>>>,
     ) -> Result<Polled<F::Output>, SubmitError<()>>
     where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
+        F: Future<Output: Send + 'static> + Send + 'static,
     {
         self.admit_inline(Deadline::Now)?;
         let polled = {
             let _context = enter(&self.handle);
             let work = Work { owner: self.id(), id: 0, site: Location::caller() };
-            let (_mark, _running) = (LoopMark::new(), Running::note(work));
-            let mut context = Context::from_waker(Waker::noop());
-            let polled = catch_unwind(AssertUnwindSafe(|| {
+            let _running = Running::note(work);
+            let polled = poll_here(|| {
                 slot.set(Some(make()));
+                let mut context = Context::from_waker(Waker::noop());
                 slot.as_mut().as_pin_mut().map_or(Poll::Pending, |made| made.poll(&mut context))
-            }));
-            if !matches!(polled, Ok(Poll::Pending)) {
-                contain("the drop of a called future", || slot.set(None));
+            });
+            if let Poll::Ready(outcome) = &polled {
+                self.end_here(slot.as_mut(), None, outcome.as_ref().err());
             }
             polled
         };
-        let outcome = match polled {
-            Ok(Poll::Ready(value)) => Ok(value),
+        Ok(match polled {
+            Poll::Ready(outcome) => Polled::Ready(outcome),
             // The task polls it again, with a waker.
-            Ok(Poll::Pending) => {
+            Poll::Pending => {
                 let made = std::mem::replace(slot, Box::pin(None));
-                return Ok(Polled::Started(self.start(Made(made))));
+                Polled::Started(self.start(Made(made)))
             }
-            Err(payload) => Err(ResultError::Panicked(Panic::new(payload))),
-        };
-        self.end(None, outcome.as_ref().err());
-        self.settled();
-        Ok(Polled::Ready(outcome))
+        })
     }
 }
 

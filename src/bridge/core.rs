@@ -209,8 +209,7 @@ impl Core {
     #[track_caller]
     pub(super) fn start<F>(self: &Arc<Self>, future: F) -> BlockingFuture<F::Output>
     where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
+        F: Future<Output: Send + 'static> + Send + 'static,
     {
         let (promise, blocking_future) = promise_of(Arc::clone(self) as Arc<dyn Origin>);
         // On a loop that is gone, tokio drops the work here and now, which ends the call.

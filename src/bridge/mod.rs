@@ -22,6 +22,7 @@ pub use stats::BridgeStats;
 use self::core::Core;
 use crate::future::{BlockingFuture, ResultError, SubmitError, resolved};
 use crate::sync::Deadline;
+use std::convert::identity;
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
@@ -220,17 +221,6 @@ impl Bridge {
         self.owner.core.call(future, Deadline::after(timeout), None, Location::caller())
     }
 
-    /// As [`call`](Self::call), with a deadline that began earlier.
-    #[cfg(feature = "runner")]
-    #[track_caller]
-    pub(crate) fn call_until<F: Future>(
-        &self,
-        future: F,
-        deadline: Deadline,
-    ) -> Result<F::Output, ResultError> {
-        self.owner.core.call(future, deadline, None, Location::caller())
-    }
-
     /// Makes a future and polls it once on the calling thread; what isn't ready goes on as a call.
     #[track_caller]
     pub(crate) fn call_or_start<F>(
@@ -239,8 +229,7 @@ impl Bridge {
         slot: &mut Pin<Box<Option<F>>>,
     ) -> Result<Polled<F::Output>, SubmitError<()>>
     where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
+        F: Future<Output: Send + 'static> + Send + 'static,
     {
         self.owner.core.call_or_start(make, slot)
     }
@@ -307,10 +296,10 @@ impl Bridge {
     #[track_caller]
     pub fn run_coroutine_threadsafe<F>(&self, future: F) -> BlockingFuture<F::Output>
     where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
+        F: Future<Output: Send + 'static> + Send + 'static,
     {
-        self.submit(future, Deadline::Never).unwrap_or_else(|refused| resolved(refused.into()))
+        self.submit(future, identity, Deadline::Never)
+            .unwrap_or_else(|refused| resolved(refused.into()))
     }
 
     /// As [`run_coroutine_threadsafe`](Self::run_coroutine_threadsafe), but never waits.
@@ -336,10 +325,9 @@ impl Bridge {
         future: F,
     ) -> Result<BlockingFuture<F::Output>, SubmitError<F>>
     where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
+        F: Future<Output: Send + 'static> + Send + 'static,
     {
-        self.submit(future, Deadline::Now)
+        self.submit(future, identity, Deadline::Now)
     }
 
     /// As [`run_coroutine_threadsafe`](Self::run_coroutine_threadsafe), but waits for room at most
@@ -373,29 +361,28 @@ impl Bridge {
         timeout: impl Into<Option<Duration>>,
     ) -> Result<BlockingFuture<F::Output>, SubmitError<F>>
     where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
+        F: Future<Output: Send + 'static> + Send + 'static,
     {
-        match self.submit(future, Deadline::after(timeout)) {
+        match self.submit(future, identity, Deadline::after(timeout)) {
             Err(SubmitError::Full(future)) => Err(SubmitError::TimedOut(future)),
             submitted => submitted,
         }
     }
 
+    /// Submits `work`, which `future` makes a future of; hands it back if it is refused.
     #[track_caller]
-    fn submit<F>(
+    fn submit<W, F>(
         &self,
-        future: F,
+        work: W,
+        future: impl FnOnce(W) -> F,
         deadline: Deadline,
-    ) -> Result<BlockingFuture<F::Output>, SubmitError<F>>
+    ) -> Result<BlockingFuture<F::Output>, SubmitError<W>>
     where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
+        F: Future<Output: Send + 'static> + Send + 'static,
     {
-        let core = &self.owner.core;
-        match core.admit(deadline) {
-            Ok(()) => Ok(core.start(future)),
-            Err(refused) => Err(refused.map(|()| future)),
+        match self.owner.core.admit(deadline) {
+            Ok(()) => Ok(self.owner.core.start(future(work))),
+            Err(refused) => Err(refused.map(|()| work)),
         }
     }
 
@@ -438,7 +425,7 @@ impl Bridge {
     where
         C: FnOnce() + Send + 'static,
     {
-        self.call_soon(callback, Deadline::Never)
+        self.submit(callback, |callback| async move { callback() }, Deadline::Never).map(drop)
     }
 
     /// As [`call_soon_threadsafe`](Self::call_soon_threadsafe), but never waits.
@@ -451,22 +438,7 @@ impl Bridge {
     where
         C: FnOnce() + Send + 'static,
     {
-        self.call_soon(callback, Deadline::Now)
-    }
-
-    #[track_caller]
-    fn call_soon<C>(&self, callback: C, deadline: Deadline) -> Result<(), SubmitError<C>>
-    where
-        C: FnOnce() + Send + 'static,
-    {
-        let core = &self.owner.core;
-        match core.admit(deadline) {
-            Ok(()) => {
-                drop(core.start(async move { callback() }));
-                Ok(())
-            }
-            Err(refused) => Err(refused.map(|()| callback)),
-        }
+        self.submit(callback, |callback| async move { callback() }, Deadline::Now).map(drop)
     }
 
     /// Refuses new work, lets the work in flight drain for `timeout`, then cancels the rest.
@@ -669,8 +641,7 @@ impl fmt::Debug for Bridge {
 #[track_caller]
 pub fn run_coroutine_threadsafe<F>(future: F, handle: &Handle) -> BlockingFuture<F::Output>
 where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
+    F: Future<Output: Send + 'static> + Send + 'static,
 {
     let core = Core::new(Bridge::builder(handle.clone()));
     match core.admit(Deadline::Now) {

@@ -86,13 +86,11 @@ impl<F: Future> Future for Task<F> {
             promise.start();
             origin.begin();
         }
-        let polled = this.span.in_scope(|| catch_unwind(AssertUnwindSafe(|| future.poll(cx))));
-        let outcome = match polled {
-            Ok(Poll::Ready(value)) => Ok(value),
-            Err(payload) => Err(ResultError::Panicked(Panic::new(payload))),
+        let outcome = match this.span.in_scope(|| caught(|| future.poll(cx))) {
+            Poll::Ready(outcome) => outcome,
             // A task's waker stays the same: it is noted once.
-            Ok(Poll::Pending) if this.place.is_some() => return Poll::Pending,
-            Ok(Poll::Pending) => {
+            Poll::Pending if this.place.is_some() => return Poll::Pending,
+            Poll::Pending => {
                 *this.place = origin.suspend(cx.waker().clone());
                 match this.place {
                     None => Err(ResultError::LoopClosed),
@@ -103,5 +101,13 @@ impl<F: Future> Future for Task<F> {
         };
         self.end(outcome);
         Poll::Ready(())
+    }
+}
+
+/// Polls what may panic.
+pub(super) fn caught<T>(poll: impl FnOnce() -> Poll<T>) -> Poll<Result<T, ResultError>> {
+    match catch_unwind(AssertUnwindSafe(poll)) {
+        Ok(polled) => polled.map(Ok),
+        Err(payload) => Poll::Ready(Err(ResultError::Panicked(Panic::new(payload)))),
     }
 }

@@ -1,4 +1,4 @@
-use super::call::{Callback, Cancel, Origin, Outcome, Shared};
+use super::call::{Callback, Cancel, Outcome, Shared};
 use super::error::{FutureState, ResultError};
 use crate::sync::prim::atomic::Ordering;
 use crate::sync::prim::lock;
@@ -41,29 +41,8 @@ pub struct BlockingFuture<T> {
     /// Keeps the task's memory until the result is taken, so that it goes back to the allocator on the
     /// thread that took it from there: a free from afar contends for that thread's heap.
     task: Option<JoinHandle<()>>,
-    /// A task that awaits the result wants to know when it waits in vain.
-    in_vain: Option<Box<InVain>>,
-}
-
-/// A waker in the list of those who want to know that they wait in vain.
-struct InVain {
-    origin: Arc<dyn Origin>,
-    ticket: Option<u64>,
-}
-
-impl InVain {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(given_up) = self.origin.given_up() else { return Poll::Pending };
-        given_up.poll(&mut self.ticket, cx, |given_up| given_up.then_some(()))
-    }
-}
-
-impl Drop for InVain {
-    fn drop(&mut self) {
-        if let (Some(ticket), Some(given_up)) = (self.ticket, self.origin.given_up()) {
-            given_up.forget(ticket);
-        }
-    }
+    /// Its place among those who want to know that they wait in vain.
+    in_vain: Option<u64>,
 }
 
 impl<T> BlockingFuture<T> {
@@ -140,31 +119,28 @@ impl<T> BlockingFuture<T> {
         }
         let waited = may_wait(deadline).and_then(|()| {
             self.spin(deadline);
-            let mut in_vain = self.in_vain();
-            let ended = park_until(deadline, |cx| {
-                if self.register(cx.waker()) {
-                    return Poll::Ready(true);
-                }
-                let in_vain = in_vain.as_mut().map_or(Poll::Pending, |it| it.poll(cx));
-                // What a thread is inside of may still end well.
-                if in_vain.is_ready() && !self.shared.is_inside() {
-                    return Poll::Ready(self.is_done());
-                }
-                Poll::Pending
-            });
-            ended.ok_or(WaitError::TimedOut)
+            let over = park_until(deadline, |cx| self.poll_over(cx));
+            self.leave();
+            over.ok_or(WaitError::TimedOut)
         });
         match waited {
-            Ok(false) => Err(ResultError::LoopClosed),
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.in_vain()),
             Err(WaitError::TimedOut) => Err(ResultError::TimedOut { state: self.state() }),
             Err(WaitError::WouldDeadlock) => Err(ResultError::WouldDeadlock),
-            Ok(true) => Ok(()),
         }
     }
 
-    fn in_vain(&self) -> Option<InVain> {
-        let origin = Arc::clone(self.shared.origin.as_ref()?);
-        Some(InVain { origin, ticket: None })
+    /// Why nobody brings the result any more.
+    fn in_vain(&self) -> ResultError {
+        if self.shared.is_forked() { ResultError::Forked } else { ResultError::LoopClosed }
+    }
+
+    /// Leaves those who want to know that they wait in vain.
+    fn leave(&mut self) {
+        if let (Some(ticket), Some(given_up)) = (self.in_vain.take(), self.shared.given_up()) {
+            given_up.forget(ticket);
+        }
     }
 
     /// Waits until the work has ended, at most `timeout`, and takes nothing.
@@ -221,7 +197,8 @@ impl<T> BlockingFuture<T> {
         let state = self.shared.state_of(&inner.outcome);
         let outcome = std::mem::replace(&mut inner.outcome, Outcome::Taken(state));
         drop(inner);
-        (self.task, self.in_vain) = (None, None);
+        self.task = None;
+        self.leave();
         self.shared.taken.store(true, Ordering::Relaxed);
         Some(match outcome {
             Outcome::Ready(result) => result,
@@ -263,10 +240,8 @@ impl<T> BlockingFuture<T> {
         if self.shared.is_forked() {
             return Poll::Ready(false);
         }
-        if self.in_vain.is_none() {
-            self.in_vain = self.in_vain().map(Box::new);
-        }
-        let in_vain = self.in_vain.as_mut().map_or(Poll::Pending, |it| it.poll(cx));
+        let Some(given_up) = self.shared.given_up() else { return Poll::Pending };
+        let in_vain = given_up.poll(&mut self.in_vain, cx, |given_up| given_up.then_some(()));
         // What a thread is inside of may still end well.
         match in_vain.is_ready() && !self.shared.is_inside() {
             true => Poll::Ready(self.is_done()),
@@ -276,10 +251,8 @@ impl<T> BlockingFuture<T> {
 
     /// Whether [`result`](Self::result) answers at once: the work has ended, or nobody works on it.
     pub(super) fn is_over(&self) -> bool {
-        let given_up = || self.shared.origin.as_ref()?.given_up().map(|it| it.with(|it| *it));
-        self.is_done()
-            || self.shared.is_forked()
-            || (given_up() == Some(true) && !self.shared.is_inside())
+        let given_up = || self.shared.given_up().is_some_and(|given_up| given_up.with(|it| *it));
+        self.is_done() || self.shared.is_forked() || (given_up() && !self.shared.is_inside())
     }
 
     /// How far the work has come.
@@ -519,14 +492,14 @@ impl<T> Future for BlockingFuture<T> {
         budget.made_progress();
         Poll::Ready(match there {
             true => self.try_result().expect("the end has come"),
-            false if self.shared.is_forked() => Err(ResultError::Forked),
-            false => Err(ResultError::LoopClosed),
+            false => Err(self.in_vain()),
         })
     }
 }
 
 impl<T> Drop for BlockingFuture<T> {
     fn drop(&mut self) {
+        self.leave();
         self.shared.detach();
     }
 }

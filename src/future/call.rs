@@ -172,6 +172,10 @@ impl<T> Shared<T> {
         running_for(owner).iter().any(|(work, _)| work.id == id)
     }
 
+    pub(super) fn given_up(&self) -> Option<&Monitor<bool>> {
+        self.origin.as_ref()?.given_up()
+    }
+
     pub(super) fn is_forked(&self) -> bool {
         self.origin.as_ref().is_some_and(|origin| origin.is_forked())
     }

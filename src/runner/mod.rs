@@ -214,7 +214,7 @@ impl ThreadRunner {
         }
         let deadline = Deadline::after(timeout);
         let live = self.core.ready(deadline)?;
-        live.bridge.call_until(future, deadline)
+        live.bridge.call(future, deadline.remaining())
     }
 
     /// Runs `future` on the loop and returns what to wait on for its value.

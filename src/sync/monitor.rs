@@ -5,7 +5,7 @@
 //!    takes the wakers out in its own: no change falls between a look and the sleep after it.
 //! 2. Wakers are woken, cloned and dropped after the lock is released.
 
-use super::prim::{Mutex, MutexGuard, lock};
+use super::prim::{Mutex, lock};
 use super::wait::{WaitError, wait};
 use super::{Deadline, WaitList, wake};
 use std::future::Future;
@@ -31,25 +31,14 @@ impl<S> Monitor<S> {
         body(&mut lock(&self.inner).state)
     }
 
-    /// Changes the state, and wakes whoever waits if `change` says so.
-    pub(crate) fn update<R>(&self, change: impl FnOnce(&mut S) -> (R, bool)) -> R {
-        let mut inner = lock(&self.inner);
-        let (result, tell) = change(&mut inner.state);
-        if tell {
-            Self::tell(inner);
-        }
-        result
-    }
-
     /// Changes the state and wakes whoever waits.
     pub(crate) fn change<R>(&self, change: impl FnOnce(&mut S) -> R) -> R {
-        self.update(|state| (change(state), true))
-    }
-
-    fn tell(mut inner: MutexGuard<'_, Inner<S>>) {
+        let mut inner = lock(&self.inner);
+        let result = change(&mut inner.state);
         let wakers = inner.waiters.take_wakers();
         drop(inner);
         wakers.into_iter().for_each(wake);
+        result
     }
 
     /// What `look` finds; while that is nothing, the context's waker stands in line under `ticket`.
