@@ -4,14 +4,17 @@
 
 mod common;
 
-use callbridge::{BlockingFuture, FutureState, ResultError};
+use callbridge::{BlockingFuture, FutureState, ResultError, channel, promise, to_thread};
 use common::{Census, LONG, Loop, eventually};
 use std::future::{pending, poll_fn};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
+use std::thread;
+use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 /// A waker that counts.
 #[derive(Default)]
@@ -208,4 +211,24 @@ fn a_task_that_awaits_finished_calls_lets_others_run() {
         seen
     });
     assert!(seen >= 20_000 / 256, "another task had {seen} turns");
+}
+
+/// tokio moves a paused clock on while only foreign threads are at work; a job of its own holds it.
+#[tokio::test(start_paused = true)]
+async fn a_paused_clock_can_be_held_while_threads_work() {
+    let pause = || thread::sleep(Duration::from_millis(20));
+    let (hold, held) = mpsc::channel::<()>();
+    tokio::task::spawn_blocking(move || held.recv());
+    let (completer, answer) = promise();
+    let (sender, mut frames) = channel(1);
+    thread::spawn(move || {
+        pause();
+        completer.complete(1);
+        sender.send(2).unwrap();
+    });
+    let limit = Duration::from_secs(100);
+    timeout(limit, to_thread(pause)).await.expect("the time hasn't passed").unwrap();
+    assert_eq!(timeout(limit, answer).await.expect("the time hasn't passed").unwrap(), 1);
+    assert_eq!(timeout(limit, frames.recv()).await.expect("the time hasn't passed"), Some(2));
+    drop(hold);
 }

@@ -66,6 +66,9 @@ impl<T> FrameStream<T> {
 
     /// The next frame; `None` when the channel has ended and everything was read.
     ///
+    /// A test that pauses tokio's clock must hold it meanwhile, as
+    /// [`BlockingFuture`](crate::BlockingFuture#paused-clocks) shows.
+    ///
     /// Python: `await queue.get()`.
     ///
     /// # Cancel safety

@@ -54,6 +54,9 @@ use std::panic::Location;
 /// The call is queued at once, so it runs while the task does something else; it may be made
 /// anywhere, also without an event loop. Inside, the caller's event loop is current.
 ///
+/// A test that pauses tokio's clock must hold it meanwhile, as
+/// [`BlockingFuture`](crate::BlockingFuture#paused-clocks) shows.
+///
 /// Python: `asyncio.to_thread`.
 ///
 /// # Cancel safety

@@ -23,6 +23,29 @@ use tokio::task::coop::poll_proceed;
 ///
 /// Python: `concurrent.futures.Future`.
 ///
+/// # Paused clocks
+///
+/// A test that pauses tokio's clock and awaits this future, a [`to_thread`](crate::to_thread()) or a
+/// [`recv`](crate::FrameStream::recv) must hold the clock. tokio moves it on to the next timer as soon
+/// as its tasks only wait, and doesn't know that a thread of ours is at work: a `timeout` around the
+/// wait elapses at once. The clock stands still while a blocking job of tokio's own runs:
+///
+/// ```
+/// use callbridge::to_thread;
+/// use std::time::Duration;
+/// use tokio::time::timeout;
+///
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
+/// # runtime.block_on(async {
+/// let (hold, held) = std::sync::mpsc::channel::<()>();
+/// tokio::task::spawn_blocking(move || held.recv());
+/// let work = to_thread(|| std::thread::sleep(Duration::from_millis(5)));
+/// timeout(Duration::from_secs(1), work).await.expect("the second hasn't passed").unwrap();
+/// drop(hold); // the clock moves again
+/// # });
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
 /// # Examples
 ///
 /// ```
