@@ -1,5 +1,6 @@
 //! Calls that are polled on the thread that waits for them.
 
+use super::Bridge;
 use super::core::Core;
 use super::task::caught;
 use crate::future::{BlockingFuture, FutureState, Origin, ResultError, SubmitError};
@@ -9,9 +10,151 @@ use crate::sync::{Deadline, Running, Site, Work, contain, park_until, report_pan
 use std::future::Future;
 use std::panic::Location;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+
+impl Bridge {
+    /// Runs `future` and waits for its value, at most `timeout`; `None` waits for ever.
+    ///
+    /// The future is polled on the calling thread, in the context of the loop: `tokio::spawn`, timers
+    /// and sockets work inside. It may borrow, and needn't be `Send`. A future that is ready at once
+    /// costs about what tokio's `Handle::block_on` costs, allocates nothing and wakes nobody. What comes
+    /// on top: the timeout, which covers the wait for room as well and needs no timer of the runtime;
+    /// the loop's or the bridge's end, which ends the call; panics as values; and the counters.
+    ///
+    /// When the time is up the future is dropped. To go on waiting for it later, submit it by
+    /// [`run_coroutine_threadsafe`](Self::run_coroutine_threadsafe), or call a `&mut` to it.
+    ///
+    /// Python: `anyio.from_thread.run`.
+    ///
+    /// # Blocking
+    ///
+    /// At most for `timeout`. `Duration::ZERO` polls once. The future's code runs on the calling thread
+    /// for as long as its polls take, whatever the timeout; inside it, as in any async code, this
+    /// crate's blocking methods answer [`WouldDeadlock`](ResultError::WouldDeadlock).
+    ///
+    /// # Errors
+    ///
+    /// On a thread that drives an event loop [`WouldDeadlock`](ResultError::WouldDeadlock), and the future
+    /// is never polled. [`TimedOut`](ResultError::TimedOut), with
+    /// [`NoRoom`](crate::FutureState::NoRoom) if it never began. See [`ResultError`] for the others.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::Bridge;
+    /// use std::time::Duration;
+    ///
+    /// let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build()?;
+    /// let bridge = Bridge::new(runtime.handle().clone());
+    /// let mut log = Vec::new();
+    /// let answer = bridge.call(
+    ///     async {
+    ///         log.push("asked"); // it borrows
+    ///         tokio::time::sleep(Duration::from_millis(1)).await;
+    ///         42
+    ///     },
+    ///     Duration::from_secs(5),
+    /// );
+    /// assert_eq!((answer.unwrap(), log), (42, vec!["asked"]));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn call<F: Future>(
+        &self,
+        future: F,
+        timeout: impl Into<Option<Duration>>,
+    ) -> Result<F::Output, ResultError> {
+        self.owner.core.call(future, Deadline::after(timeout), None, Location::caller())
+    }
+
+    /// As [`call`](Self::call), and gives up when another thread cancels `token`.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call), and [`Cancelled`](ResultError::Cancelled).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::ResultError;
+    /// use tokio_util::sync::CancellationToken;
+    ///
+    /// # let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
+    /// # let bridge = callbridge::Bridge::new(runtime.handle().clone());
+    /// let token = CancellationToken::new();
+    /// let other = token.clone();
+    /// std::thread::spawn(move || other.cancel());
+    /// let never = bridge.call_until_cancelled(&token, std::future::pending::<()>(), None);
+    /// assert!(matches!(never, Err(ResultError::Cancelled)));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn call_until_cancelled<F: Future>(
+        &self,
+        token: &CancellationToken,
+        future: F,
+        timeout: impl Into<Option<Duration>>,
+    ) -> Result<F::Output, ResultError> {
+        self.owner.core.call(future, Deadline::after(timeout), Some(token), Location::caller())
+    }
+
+    /// Makes a future in `slot` and polls it once on the calling thread; what isn't ready goes on as a
+    /// task of the loop, in the slot, and leaves an empty one behind.
+    #[track_caller]
+    pub(crate) fn call_or_start<F>(
+        &self,
+        make: impl FnOnce() -> F,
+        slot: &mut Pin<Box<Option<F>>>,
+    ) -> Result<Polled<F::Output>, SubmitError<()>>
+    where
+        F: Future<Output: Send + 'static> + Send + 'static,
+    {
+        let core = &self.owner.core;
+        core.admit_inline(Deadline::Now)?;
+        let polled = {
+            let _context = enter(&core.handle);
+            let work = Work { owner: core.id(), id: 0, site: Location::caller() };
+            let _running = Running::note(work);
+            let polled = poll_here(|| {
+                slot.set(Some(make()));
+                let mut context = Context::from_waker(Waker::noop());
+                slot.as_mut().as_pin_mut().map_or(Poll::Pending, |made| made.poll(&mut context))
+            });
+            if let Poll::Ready(outcome) = &polled {
+                core.end_here(slot.as_mut(), None, outcome.as_ref().err());
+            }
+            polled
+        };
+        Ok(match polled {
+            Poll::Ready(outcome) => Polled::Ready(outcome),
+            // The task polls it again, with a waker.
+            Poll::Pending => {
+                let made = std::mem::replace(slot, Box::pin(None));
+                Polled::Started(core.start(Made(made)))
+            }
+        })
+    }
+}
+
+/// How a first poll on the calling thread went.
+pub(crate) enum Polled<T> {
+    Ready(Result<T, ResultError>),
+    /// It wasn't ready, and goes on as a task of the loop.
+    Started(BlockingFuture<T>),
+}
+
+/// A future that was made in a slot.
+struct Made<F>(Pin<Box<Option<F>>>);
+
+impl<F: Future> Future for Made<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.0.as_mut().as_pin_mut().map_or(Poll::Pending, |made| made.poll(cx))
+    }
+}
 
 impl Core {
     /// Polls `future` on the calling thread until it is ready or is to end.
@@ -86,60 +229,4 @@ impl Core {
 fn poll_here<T>(poll: impl FnOnce() -> Poll<T>) -> Poll<Result<T, ResultError>> {
     let _mark = LoopMark::new();
     caught(poll)
-}
-
-/// How a first poll on the calling thread went.
-pub(crate) enum Polled<T> {
-    Ready(Result<T, ResultError>),
-    /// It wasn't ready, and goes on as a task of the loop.
-    Started(BlockingFuture<T>),
-}
-
-impl Core {
-    /// Makes a future in `slot` and polls it once on the calling thread; what isn't ready goes on as a
-    /// task of the loop, in the slot, and leaves an empty one behind.
-    #[track_caller]
-    pub(super) fn call_or_start<F>(
-        self: &Arc<Self>,
-        make: impl FnOnce() -> F,
-        slot: &mut Pin<Box<Option<F>>>,
-    ) -> Result<Polled<F::Output>, SubmitError<()>>
-    where
-        F: Future<Output: Send + 'static> + Send + 'static,
-    {
-        self.admit_inline(Deadline::Now)?;
-        let polled = {
-            let _context = enter(&self.handle);
-            let work = Work { owner: self.id(), id: 0, site: Location::caller() };
-            let _running = Running::note(work);
-            let polled = poll_here(|| {
-                slot.set(Some(make()));
-                let mut context = Context::from_waker(Waker::noop());
-                slot.as_mut().as_pin_mut().map_or(Poll::Pending, |made| made.poll(&mut context))
-            });
-            if let Poll::Ready(outcome) = &polled {
-                self.end_here(slot.as_mut(), None, outcome.as_ref().err());
-            }
-            polled
-        };
-        Ok(match polled {
-            Poll::Ready(outcome) => Polled::Ready(outcome),
-            // The task polls it again, with a waker.
-            Poll::Pending => {
-                let made = std::mem::replace(slot, Box::pin(None));
-                Polled::Started(self.start(Made(made)))
-            }
-        })
-    }
-}
-
-/// A future that was made in a slot.
-struct Made<F>(Pin<Box<Option<F>>>);
-
-impl<F: Future> Future for Made<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        self.0.as_mut().as_pin_mut().map_or(Poll::Pending, |made| made.poll(cx))
-    }
 }

@@ -1,3 +1,4 @@
+use super::Bridge;
 use super::core::Core;
 use super::stats::BridgeStats;
 use crate::future::Origin;
@@ -173,23 +174,82 @@ impl Drop for AbortOnDrop<'_> {
     }
 }
 
-pub(super) fn close_blocking(core: &Core, timeout: Option<Duration>) -> CloseReport {
-    let closing = Closing::begin(core, timeout);
-    if !core.is_idle() && drives_a_loop() {
-        return closing.report(closing.before, true);
+impl Bridge {
+    /// Refuses new work, lets the work in flight drain for `timeout`, then cancels the rest.
+    ///
+    /// Tokens from [`child_token`](Self::child_token) are cancelled at the start, so that work
+    /// which runs until told otherwise can end by itself. What has drained is resolved and its callbacks
+    /// have run. Work that is cancelled gives [`LoopClosed`](crate::ResultError::LoopClosed); its future
+    /// is dropped on the loop (or by the thread that [`call`](Self::call)s). What doesn't come out of a
+    /// poll, or out of a destructor, is given 100 ms more and then named in the report. Closing twice is
+    /// fine; the second caller waits as well.
+    ///
+    /// It needs no timer of the runtime: the waiting is timed by a short-lived thread. Don't await it
+    /// inside work that runs on the same bridge: such work would wait for itself until the timeout.
+    ///
+    /// # Cancel safety
+    ///
+    /// New work is refused from the first poll on. Dropping the returned future after that cancels what
+    /// is in flight at once.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let bridge = callbridge::Bridge::current();
+    /// let call = bridge.run_coroutine_threadsafe(async { "in time" });
+    /// let report = bridge.close(Duration::from_secs(5)).await;
+    /// assert!(report.is_clean());
+    /// assert_eq!(call.await.unwrap(), "in time");
+    /// # }
+    /// ```
+    pub async fn close(&self, timeout: impl Into<Option<Duration>>) -> CloseReport {
+        let core = &self.owner.core;
+        let closing = Closing::begin(core, timeout.into());
+        let _end = AbortOnDrop(core);
+        let name = format!("{}-close", core.name);
+        sync::timeout(closing.deadline, &name, core.until_idle()).await;
+        let (in_time, rest) = closing.abort();
+        sync::timeout(rest, &name, core.until_idle()).await;
+        closing.end(in_time)
     }
-    let _idle = core.wait_idle(closing.deadline);
-    let (in_time, rest) = closing.abort();
-    let _idle = core.wait_idle(rest);
-    closing.end(in_time)
-}
 
-pub(super) async fn close(core: &Core, timeout: Option<Duration>) -> CloseReport {
-    let closing = Closing::begin(core, timeout);
-    let _end = AbortOnDrop(core);
-    let name = format!("{}-close", core.name);
-    sync::timeout(closing.deadline, &name, core.until_idle()).await;
-    let (in_time, rest) = closing.abort();
-    sync::timeout(rest, &name, core.until_idle()).await;
-    closing.end(in_time)
+    /// As [`close`](Self::close), for a thread that may block.
+    ///
+    /// # Blocking
+    ///
+    /// Blocks at most `timeout` and 100 ms; a pool's worker lends its place. On a thread that drives an event loop it doesn't wait
+    /// at all: new work is refused from then on, and the report says `would_deadlock` and how much
+    /// is in flight.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
+    /// # let bridge = callbridge::Bridge::new(runtime.handle().clone());
+    /// let mut never = bridge.run_coroutine_threadsafe(std::future::pending::<()>());
+    /// let report = bridge.close_blocking(Duration::from_millis(5));
+    /// assert_eq!((report.cancelled, report.stuck.len()), (1, 0));
+    /// assert!(never.result(None).is_err());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn close_blocking(&self, timeout: impl Into<Option<Duration>>) -> CloseReport {
+        let core = &self.owner.core;
+        let closing = Closing::begin(core, timeout.into());
+        if !core.is_idle() && drives_a_loop() {
+            return closing.report(closing.before, true);
+        }
+        let _idle = core.wait_idle(closing.deadline);
+        let (in_time, rest) = closing.abort();
+        let _idle = core.wait_idle(rest);
+        closing.end(in_time)
+    }
+
+    /// Refuses new work and cancels the child tokens, as closing begins; waits for nothing.
+    #[cfg(feature = "runner")]
+    pub(crate) fn begin_close(&self) {
+        self.owner.core.begin_close();
+    }
 }

@@ -5,15 +5,18 @@
 
 use super::task::Task;
 use super::*;
-use crate::future::{Origin, promise_of};
-use crate::sync::{Monitor, park_until};
+use crate::future::{BlockingFuture, Origin, ResultError, SubmitError, promise_of};
+use crate::sync::{Deadline, Monitor, park_until};
 use loom::thread::{self, JoinHandle};
-use std::future::pending;
+use std::future::{Future, pending};
+use std::panic::Location;
 use std::pin::pin;
 use std::sync::LazyLock;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
+use tokio_util::sync::CancellationToken;
 
 /// A core whose loop is loom's threads; the runtime only gives it a handle.
 fn core(limit: usize) -> Arc<Core> {
