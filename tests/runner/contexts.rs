@@ -451,3 +451,57 @@ fn an_exit_that_a_guard_left_keeps_its_place() {
     });
     assert_eq!(diary.lines(), ["+db", "+later", "-later: ok", "-slow", "-db: ok"]);
 }
+
+/// Guards that exit, drop and leave while the runner closes: each context exits once.
+#[test]
+fn every_context_exits_once_whoever_is_faster() {
+    for round in 0..100 {
+        let runner = ThreadRunner::builder().worker_threads(1 + round % 2).build().unwrap();
+        let entered = Mutex::new(Vec::new());
+        let exited = Arc::new(Mutex::new(Vec::new()));
+        let user = |first: usize| {
+            for number in first.. {
+                let told = Arc::clone(&exited);
+                let guard = runner.enter_context(
+                    || async { Ok::<_, String>(()) },
+                    move |_, _| async move {
+                        tokio::task::yield_now().await;
+                        told.lock().unwrap().push(number);
+                        Ok::<_, String>(())
+                    },
+                );
+                let Ok(guard) = guard else { return };
+                entered.lock().unwrap().push(number);
+                match number % 4 {
+                    0 => guard.exit(Outcome::Ok).unwrap(),
+                    1 => drop(guard),
+                    2 => drop(guard.leave_open()),
+                    // A thread of the loop can't wait for it.
+                    _ => drop(runner.spawn(async move { drop(guard) })),
+                }
+            }
+        };
+        let report = thread::scope(|scope| {
+            let user = &user;
+            (0..4).for_each(|thread| drop(scope.spawn(move || user(thread * 1_000_000))));
+            let closer = || {
+                thread::sleep(SHORT / 10);
+                runner.close(LONG)
+            };
+            let closers = [scope.spawn(closer), scope.spawn(closer)];
+            closers.map(|closer| closer.join().unwrap())
+        });
+        for report in report {
+            assert!(report.exit_errors.is_empty() && report.joined, "{report}");
+        }
+        let mut entered = entered.into_inner().unwrap();
+        let mut exited = std::mem::take(&mut *exited.lock().unwrap());
+        entered.sort_unstable();
+        exited.sort_unstable();
+        // One whose opening the close overtook is told to exit, too, though nobody got its guard.
+        let known = exited.iter().filter(|number| entered.binary_search(number).is_ok()).count();
+        assert_eq!(known, entered.len(), "round {round}");
+        exited.dedup();
+        assert!(exited.len() - known <= 4, "round {round}");
+    }
+}
