@@ -299,6 +299,7 @@ impl Core {
         let grace = if late.is_empty() { Duration::ZERO } else { GRACE };
         let _named_by_their_entries = live.house.close_blocking(grace);
         self.settle(told, late, report);
+        self.give_up();
         stop.resolve(Ok(patience.whole));
     }
 

@@ -5,7 +5,9 @@ use super::core::Core;
 use super::guard::Guard;
 use super::registry::Entry;
 use crate::future::{BlockingFuture, Promise, ResultError, lone_promise};
+use crate::sync::Deadline;
 use crate::sync::context::drives_a_loop;
+use std::convert::identity;
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
@@ -235,7 +237,7 @@ where
         return Err(EnterError::Loop(ResultError::WouldDeadlock));
     }
     let live = core.ready_here().map_err(EnterError::Loop)?;
-    let (opened, mut opening) = lone_promise();
+    let (opened, opening) = lone_promise();
     let (end, ended) = lone_promise();
     let call = live.house.run_coroutine_threadsafe(task(Stage { opened, ended }));
     let location = Location::caller();
@@ -247,7 +249,7 @@ where
             return Err(EnterError::Loop(ResultError::LoopClosed));
         }
     };
-    match opening.result(None) {
+    match core.wait(Deadline::Never, opening).and_then(identity) {
         Ok(Ok(value)) => Ok(Guard::new(value, Arc::clone(core), id, location)),
         Ok(Err(error)) => {
             drop(core.contexts.remove(id));

@@ -16,10 +16,11 @@ use super::start_error::StartError;
 use crate::bridge::Bridge;
 use crate::future::{FutureState, Promise, ResultError, lone_promise};
 use crate::sync::prim::atomic::{AtomicU32, Ordering};
-use crate::sync::{Deadline, Monitor, contain, park_until};
+use crate::sync::{Deadline, Monitor, WaitError, contain, park_until, wait};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
@@ -58,6 +59,8 @@ struct State {
     joining: bool,
     /// The runtime's own threads didn't all end in time.
     left_behind: bool,
+    /// A close is over but for the loop's end: whoever still waits for the loop waits in vain.
+    given_up: bool,
 }
 
 /// A loop that runs, or ran.
@@ -103,6 +106,7 @@ impl Core {
             thread: None,
             joining: false,
             left_behind: false,
+            given_up: false,
         };
         Arc::new(Core {
             name,
@@ -146,6 +150,31 @@ impl Core {
     /// process, where it isn't.
     pub(super) fn ready_here(self: &Arc<Self>) -> Result<&Live, ResultError> {
         if self.is_forked() { Err(ResultError::Forked) } else { self.ready(Deadline::Never) }
+    }
+
+    /// Waits for what only the loop can bring; a close that is over ends the wait.
+    pub(super) fn wait<F: Future>(
+        &self,
+        deadline: Deadline,
+        future: F,
+    ) -> Result<F::Output, ResultError> {
+        let mut future = pin!(future);
+        let mut given_up = pin!(self.state.until(|state| state.given_up.then_some(())));
+        let waited = wait(deadline, |cx| match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending => given_up.as_mut().poll(cx).map(|()| Err(ResultError::LoopClosed)),
+        });
+        waited.unwrap_or_else(|error| {
+            Err(match error {
+                WaitError::WouldDeadlock => ResultError::WouldDeadlock,
+                WaitError::TimedOut => ResultError::TimedOut { state: FutureState::Running },
+            })
+        })
+    }
+
+    /// Releases whoever waits for the loop: what it could bring is there.
+    pub(super) fn give_up(&self) {
+        self.state.change(|state| state.given_up = true);
     }
 
     /// The loop, if it was ever started.

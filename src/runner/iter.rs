@@ -1,7 +1,7 @@
 use super::ThreadRunner;
 use super::core::Core;
-use crate::channel::{self, FrameStream, RecvBlockingError, Sender, WeakSender};
-use crate::future::{BlockingFuture, Cancel, Canceller, FutureState, ResultError};
+use crate::channel::{self, FrameStream, Sender, TryRecvError, WeakSender};
+use crate::future::{BlockingFuture, Cancel, Canceller, ResultError};
 use crate::sync::Deadline;
 use futures_core::Stream;
 use std::any::Any;
@@ -192,26 +192,28 @@ impl<T: Send + 'static> WrapIter<T> {
             return Err(ResultError::Forked);
         }
         let deadline = Deadline::after(timeout);
-        let patience = if self.is_cancelled() { Some(Duration::ZERO) } else { timeout };
-        let received = self.batches.recv_blocking(patience);
+        let received = match self.batches.try_recv() {
+            Err(TryRecvError::Empty) if !self.is_cancelled() => {
+                self.core.wait(deadline, self.batches.recv())
+            }
+            received => Ok(received.ok()),
+        };
         if self.is_cancelled() {
             self.over = true;
             self.batch = Vec::new().into_iter();
             return Err(ResultError::Cancelled);
         }
         match received {
-            Ok(batch) => {
+            Ok(Some(batch)) => {
                 self.batch = batch.items.into_iter();
                 return Ok(self.batch.next());
             }
-            Err(RecvBlockingError::TimedOut) => {
-                return Err(ResultError::TimedOut { state: FutureState::Running });
-            }
-            Err(RecvBlockingError::WouldDeadlock) => {
+            Ok(None) => {}
+            Err(late @ ResultError::TimedOut { .. }) => return Err(late),
+            Err(error) => {
                 self.over = true;
-                return Err(ResultError::WouldDeadlock);
+                return Err(error);
             }
-            Err(_ended) => {}
         }
         // The reader drops its end of the channel just before it says how it went.
         match self.reader.result(deadline.remaining()) {

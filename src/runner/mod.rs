@@ -122,7 +122,8 @@ impl ThreadRunner {
     /// The first lease makes the runner, its first use starts the loop, and the drop of the last
     /// lease closes it as a runner's drop does. A lease taken later makes a new one, which may
     /// start while the old one is still ending; so does a lease taken after somebody has closed the
-    /// shared runner.
+    /// shared runner, or in a process that was forked off. What an async library keeps on the loop, such
+    /// as a session, ends with the last lease: whoever keeps it in a static keeps a lease beside it.
     ///
     /// Python: `anyio.from_thread.BlockingPortalProvider`.
     ///
@@ -147,6 +148,9 @@ impl ThreadRunner {
     /// [`Bridge::call`] does: `tokio::spawn`, timers and sockets work inside, it may borrow, and needn't
     /// be `Send`. It can be a `&mut` to one that is `Unpin`, to go on with it later. A task that is to
     /// run on the loop itself is [`spawn`](Self::spawn)ed.
+    ///
+    /// A value whose destructor needs a loop (it spawns a task, say) is dropped inside:
+    /// `runner.run(async move { drop(value) })`.
     ///
     /// Python: `Runner.run`, `portal.call`.
     ///

@@ -1,6 +1,8 @@
 use super::core::Core;
 use crate::future::{BlockingFuture, Promise, ResultError, lone_promise};
+use crate::sync::Deadline;
 use crate::sync::context::drives_a_loop;
+use std::convert::identity;
 use std::fmt;
 use std::future::Future;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -94,9 +96,9 @@ where
         return Err(StartTaskError::Loop(ResultError::WouldDeadlock));
     }
     core.ready_here().map_err(StartTaskError::Loop)?;
-    let (promise, mut ready) = lone_promise();
+    let (promise, ready) = lone_promise();
     let mut call = super::submit(core, task(Started { promise }));
-    match ready.result(None) {
+    match core.wait(Deadline::Never, ready).and_then(identity) {
         Ok(value) => Ok((value, call)),
         Err(_) => {
             // Most often it is about to end; a task that isn't would never be ready.

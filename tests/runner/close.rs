@@ -2,7 +2,9 @@
 
 use crate::common::{Census, LONG, Loop, SHORT, eventually};
 use crate::{assert_clean, both};
-use callbridge::{ResultError, ReturnWhen, StartTaskError, ThreadRunner, wait};
+use callbridge::{
+    EnterError, ResultError, ReturnWhen, StartTaskError, Started, ThreadRunner, wait,
+};
 use std::future::{pending, poll_fn};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -468,4 +470,41 @@ fn a_close_without_a_limit_waits_for_the_work() {
         assert_clean(&closing.join().unwrap());
     });
     assert!(call.is_done());
+}
+
+/// Whoever waits for what a blocked loop doesn't bring is released by the close, not by the loop.
+#[test]
+fn a_close_releases_whoever_waits_for_a_loop_that_is_blocked() {
+    let (began, begun) = mpsc::channel();
+    let (release, blocked) = mpsc::channel::<()>();
+    let runner = ThreadRunner::new();
+    let _stuck = runner.spawn(async move {
+        began.send(()).unwrap();
+        let _ = blocked.recv_timeout(LONG);
+    });
+    begun.recv_timeout(LONG).unwrap();
+    let (_sender, frames) = callbridge::channel::<u8>(1);
+    let mut items = runner.wrap_iter(frames);
+    let bridge = runner.bridge().unwrap();
+    thread::scope(|scope| {
+        let entering = scope.spawn(|| {
+            let close = |_: Arc<()>, _| async { Ok::<_, String>(()) };
+            runner.enter_context(|| async { Ok::<_, String>(()) }, close).map(drop)
+        });
+        let starting = scope.spawn(|| runner.start_task(|_: Started<()>| async {}).map(drop));
+        let reading = scope.spawn(move || (items.next(), items));
+        eventually("the task and the reader are submitted", || bridge.in_flight() == 3);
+        let asked = Instant::now();
+        let report = runner.close(SHORT);
+        assert!(!report.joined, "{report}");
+        let entered = entering.join().unwrap();
+        assert!(matches!(entered, Err(EnterError::Loop(ResultError::LoopClosed))), "{entered:?}");
+        let started = starting.join().unwrap();
+        assert!(matches!(started, Err(StartTaskError::Loop(ResultError::LoopClosed))));
+        let (last, items) = reading.join().unwrap();
+        assert!(matches!(last, Some(Err(ResultError::LoopClosed))), "{last:?}");
+        assert!(asked.elapsed() < LONG / 2, "{:?}", asked.elapsed());
+        drop(release);
+        drop(items);
+    });
 }

@@ -253,3 +253,40 @@ fn a_close_releases_who_waits_for_a_start_that_hangs() {
         assert!(runner.close(LONG).joined);
     }
 }
+
+/// Users, a close and starts that may fail, all at once: everybody gets an answer, and none is lost.
+#[test]
+fn racing_starts_and_closes_answer_everybody() {
+    for round in 0..200_usize {
+        let mut attempts = round;
+        let factory = move || {
+            attempts += 1;
+            if attempts % 3 == 0 {
+                return Err(io::Error::other("not now"));
+            }
+            Builder::new_current_thread().build()
+        };
+        let runner = ThreadRunner::builder().loop_factory(factory).build().unwrap();
+        let line = Barrier::new(4);
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    line.wait();
+                    for _ in 0..3 {
+                        match runner.spawn(async { 1 }).result(LONG) {
+                            Ok(1) | Err(ResultError::LoopClosed | ResultError::Refused(_)) => {}
+                            other => panic!("{other:?}"),
+                        }
+                    }
+                });
+            }
+            scope.spawn(|| {
+                line.wait();
+                (0..round % 64).for_each(|_| thread::yield_now());
+                assert!(runner.close(LONG).joined);
+            });
+        });
+        assert!(matches!(runner.run(async {}), Err(ResultError::LoopClosed)));
+        assert!(runner.close(LONG).joined);
+    }
+}
