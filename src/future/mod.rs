@@ -19,4 +19,6 @@ pub use error::{FutureState, Panic, ResultError};
 pub use submit_error::SubmitError;
 pub use wait::{ReturnWhen, wait};
 
-pub(crate) use call::{Cancel, Origin, Promise, lone_promise, promise as promise_of, resolved};
+#[cfg(feature = "runner")]
+pub(crate) use call::Cancel;
+pub(crate) use call::{Origin, Promise, lone_promise, promise as promise_of, resolved};

@@ -1,26 +1,18 @@
 use super::ThreadRunner;
 use super::core::Core;
-use crate::channel::{self, FrameStream, Sender, TryRecvError, WeakSender};
+use super::reader::{Batch, read};
+use crate::channel::{self, FrameStream, TryRecvError, WeakSender};
 use crate::future::{BlockingFuture, Cancel, Canceller, ResultError};
 use crate::sync::Deadline;
 use futures_core::Stream;
-use std::any::Any;
 use std::fmt;
-use std::future::poll_fn;
 use std::iter::FusedIterator;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::task::coop::consume_budget;
 
 /// How long the drop of an iterator waits for the stream to be dropped on the loop.
 const DROP_WAIT: Duration = Duration::from_secs(1);
-
-/// The most items taken in one turn, so that a stream that never waits lets others have theirs.
-const MAX_BATCH: usize = 512;
 
 /// A stream on the loop, as a blocking iterator.
 ///
@@ -48,12 +40,6 @@ pub struct WrapIter<T> {
     reader: BlockingFuture<()>,
     control: Arc<Control<T>>,
     over: bool,
-}
-
-/// Items that come over together.
-struct Batch<T> {
-    items: Vec<T>,
-    weight: usize,
 }
 
 /// What a canceller holds of an iterator.
@@ -255,63 +241,6 @@ impl<T> fmt::Debug for WrapIter<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WrapIter").field("reader", &self.reader).finish_non_exhaustive()
     }
-}
-
-/// How a round of reading ended.
-enum Round {
-    More,
-    End,
-    Panicked(Box<dyn Any + Send>),
-}
-
-async fn read<S: Stream>(
-    stream: S,
-    sender: Sender<Batch<S::Item>>,
-    share: usize,
-    mut weigh: impl FnMut(&S::Item) -> usize,
-) {
-    let mut stream = pin!(stream);
-    let mut likely = 0;
-    loop {
-        let mut batch = Batch { items: Vec::with_capacity(likely), weight: 0 };
-        let round = poll_fn(|cx| fill(stream.as_mut(), cx, &mut batch, share, &mut weigh)).await;
-        likely = batch.items.len();
-        if likely > 0 && sender.send_async(batch).await.is_err() {
-            return;
-        }
-        match round {
-            Round::More => consume_budget().await,
-            Round::End => return,
-            Round::Panicked(payload) => resume_unwind(payload),
-        }
-    }
-}
-
-/// Takes what the stream has now; waits only while it has nothing.
-fn fill<S: Stream>(
-    mut stream: Pin<&mut S>,
-    cx: &mut Context<'_>,
-    batch: &mut Batch<S::Item>,
-    share: usize,
-    mut weigh: impl FnMut(&S::Item) -> usize,
-) -> Poll<Round> {
-    let filled = catch_unwind(AssertUnwindSafe(|| {
-        loop {
-            match stream.as_mut().poll_next(cx) {
-                Poll::Ready(Some(item)) => {
-                    batch.weight = batch.weight.saturating_add(weigh(&item).max(1));
-                    batch.items.push(item);
-                    if batch.weight >= share || batch.items.len() == MAX_BATCH {
-                        return Poll::Ready(Round::More);
-                    }
-                }
-                Poll::Ready(None) => return Poll::Ready(Round::End),
-                Poll::Pending if batch.items.is_empty() => return Poll::Pending,
-                Poll::Pending => return Poll::Ready(Round::More),
-            }
-        }
-    }));
-    filled.unwrap_or_else(|payload| Poll::Ready(Round::Panicked(payload)))
 }
 
 impl ThreadRunner {

@@ -7,6 +7,7 @@ mod core;
 mod guard;
 mod io;
 mod iter;
+mod reader;
 mod registry;
 mod shared;
 mod start_error;

@@ -1,8 +1,8 @@
 //! `wrap_iter`: a stream on the loop, read by a thread.
 
 use crate::both;
-use crate::common::{Alive, Census, LONG, SHORT};
-use callbridge::{ResultError, ThreadRunner, WrapIter, channel};
+use crate::common::{Census, LONG, SHORT};
+use callbridge::{ResultError, ThreadRunner, channel};
 use futures_core::Stream;
 use std::future::pending;
 use std::io;
@@ -14,7 +14,7 @@ use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 /// A stream made of a function.
-struct FromFn<F>(F);
+pub(crate) struct FromFn<F>(pub(crate) F);
 
 impl<T, F: FnMut(&mut Context<'_>) -> Poll<Option<T>> + Unpin> Stream for FromFn<F> {
     type Item = T;
@@ -25,7 +25,7 @@ impl<T, F: FnMut(&mut Context<'_>) -> Poll<Option<T>> + Unpin> Stream for FromFn
 }
 
 /// The numbers from 0, for ever.
-fn numbers() -> impl Stream<Item = u64> + Send {
+pub(crate) fn numbers() -> impl Stream<Item = u64> + Send {
     let mut next = 0;
     FromFn(move |_: &mut Context<'_>| {
         next += 1;
@@ -33,7 +33,7 @@ fn numbers() -> impl Stream<Item = u64> + Send {
     })
 }
 
-fn up_to(end: u64) -> impl Stream<Item = u64> + Send {
+pub(crate) fn up_to(end: u64) -> impl Stream<Item = u64> + Send {
     let mut next = 0;
     FromFn(move |_: &mut Context<'_>| {
         next += 1;
@@ -265,143 +265,4 @@ fn an_always_ready_stream_does_not_starve_the_loop() {
     assert_eq!(runner.run_timeout(async { 1 }, LONG).unwrap(), 1);
     drop(items);
     drop(runner.spawn(pending::<()>()));
-}
-
-/// Yields what was asked for, or waits for ever.
-fn pieces(size: usize, census: &Census) -> impl Stream<Item = (Vec<u8>, Alive)> + Send + use<> {
-    let census = census.clone();
-    FromFn(move |_: &mut Context<'_>| Poll::Ready(Some((vec![0; size], census.guard()))))
-}
-
-/// A loop over a large body holds some of it, not all.
-#[test]
-fn the_stream_is_read_ahead_no_heavier_than_told() {
-    for runner in both() {
-        for (size, budget) in [(100_000, 1 << 20), (1, 4096), (5_000_000, 1 << 20), (7, 0)] {
-            let census = Census::default();
-            let most = budget / size + 3;
-            let weigh = |(piece, _): &(Vec<u8>, Alive)| piece.len();
-            let mut items = runner.wrap_iter_weighed(pieces(size, &census), budget, weigh);
-            for _ in 0..100 {
-                let item = items.next().unwrap().unwrap();
-                // Let the reader go as far as it will: it only yields while it has room.
-                for _ in 0..20 {
-                    runner.spawn(tokio::task::yield_now()).result(LONG).unwrap();
-                }
-                drop(item);
-                let ahead = census.alive();
-                assert!(ahead <= most, "{ahead} pieces of {size} B ahead with {budget} B");
-            }
-            drop(items);
-            assert_eq!(census.alive(), 0);
-        }
-    }
-}
-
-#[test]
-fn items_without_weight_are_read_ahead_in_bounds_too() {
-    let runner = ThreadRunner::new();
-    let census = Census::default();
-    let mut items = runner.wrap_iter_weighed(pieces(1, &census), 30, |_| 0);
-    items.next().unwrap().unwrap();
-    for _ in 0..100 {
-        runner.spawn(tokio::task::yield_now()).result(LONG).unwrap();
-    }
-    assert!(census.alive() <= 30, "{} items ahead", census.alive());
-}
-
-#[test]
-fn a_weight_that_panics_ends_the_iterator_after_the_items_before_it() {
-    let runner = ThreadRunner::new();
-    let weigh = |n: &u64| if *n < 3 { 1 } else { panic!("no scales") };
-    let mut items = runner.wrap_iter_weighed(numbers(), 100, weigh);
-    for expected in 0..3 {
-        assert_eq!(items.next().unwrap().unwrap(), expected);
-    }
-    assert!(matches!(items.next(), Some(Err(ResultError::Panicked(_)))));
-    assert!(items.next().is_none());
-}
-
-fn assert_cancelled<T: Send + 'static>(mut items: WrapIter<T>) {
-    assert!(matches!(items.next(), Some(Err(ResultError::Cancelled))));
-    assert!(items.next().is_none(), "the error comes once, last");
-    assert!(items.next_timeout(LONG).unwrap().is_none());
-}
-
-#[test]
-fn a_canceller_releases_an_iterator_that_waits() {
-    for runner in both() {
-        let census = Census::default();
-        let alive = census.guard();
-        let stream = FromFn(move |_: &mut Context<'_>| -> Poll<Option<()>> {
-            let _alive = &alive;
-            Poll::Pending
-        });
-        let mut items = runner.wrap_iter(stream);
-        let canceller = items.canceller();
-        thread::scope(|scope| {
-            let reading = scope.spawn(move || (items.next(), items));
-            thread::sleep(SHORT);
-            assert!(canceller.cancel());
-            assert!(!canceller.cancel(), "asked before");
-            let (last, mut items) = reading.join().unwrap();
-            assert!(matches!(last, Some(Err(ResultError::Cancelled))));
-            assert!(items.next().is_none());
-        });
-        assert_eq!(census.alive(), 0);
-    }
-}
-
-/// Items that were read ahead, all of the stream even, don't hold a cancel up.
-#[test]
-fn a_cancel_comes_before_what_was_read_ahead() {
-    for runner in both() {
-        let endless = runner.wrap_iter(numbers());
-        let mut whole = runner.wrap_iter(up_to(100));
-        assert_eq!(whole.next().unwrap().unwrap(), 0);
-        while runner.bridge().unwrap().in_flight() > 1 {
-            thread::yield_now();
-        }
-        for items in [endless, whole] {
-            items.canceller().cancel();
-            assert_cancelled(items);
-        }
-    }
-}
-
-#[test]
-fn a_canceller_releases_an_iterator_whose_stream_blocks() {
-    for runner in both() {
-        let (began, begun) = mpsc::channel();
-        let (release, blocked) = mpsc::channel::<()>();
-        let mut items = runner.wrap_iter(FromFn(move |_: &mut Context<'_>| -> Poll<Option<()>> {
-            began.send(()).unwrap();
-            let _ = blocked.recv_timeout(LONG);
-            Poll::Ready(None)
-        }));
-        begun.recv_timeout(LONG).unwrap();
-        let canceller = items.canceller();
-        thread::scope(|scope| {
-            let reading = scope.spawn(move || (items.next(), items));
-            thread::sleep(SHORT);
-            canceller.cancel();
-            let (last, items) = reading.join().unwrap();
-            assert!(matches!(last, Some(Err(ResultError::Cancelled))));
-            drop(release);
-            drop(items);
-        });
-    }
-}
-
-/// A handler that is never dropped keeps neither the stream nor its items.
-#[test]
-fn a_canceller_that_stays_keeps_nothing_alive() {
-    let runner = ThreadRunner::new();
-    let census = Census::default();
-    let mut items = runner.wrap_iter(pieces(1, &census));
-    items.next().unwrap().unwrap();
-    let canceller = items.canceller();
-    drop(items);
-    assert_eq!(census.alive(), 0);
-    canceller.cancel();
 }

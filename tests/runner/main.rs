@@ -8,9 +8,12 @@ mod child;
 #[path = "../common/mod.rs"]
 mod common;
 
+mod cancel;
 mod close;
 mod contexts;
+mod deadline;
 mod exit;
+mod exits;
 #[cfg(unix)]
 mod fork;
 mod io;
@@ -21,6 +24,7 @@ mod run;
 mod settings;
 mod start;
 mod weak;
+mod weights;
 
 use callbridge::{RunnerCloseReport, ThreadRunner};
 use std::sync::mpsc;
