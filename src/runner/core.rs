@@ -296,17 +296,22 @@ impl Core {
         let begins = |state: &mut State| {
             state.thread.is_some() && !std::mem::replace(&mut state.joining, true)
         };
-        if self.state.with(begins) {
+        let joiner = self.state.with(begins).then(|| {
             let core = Arc::clone(self);
             let joiner = thread::Builder::new().name(format!("{}-join", self.name));
-            // std before 1.87 panics where the calling thread's own thread-locals are gone.
+            // std may panic where the calling thread's own thread-locals are gone.
             let joiner = contain("a start of a thread", || joiner.spawn(move || core.join_here()));
-            if !matches!(joiner, Some(Ok(_))) {
-                self.join_when_finished(deadline);
-            }
+            joiner.and_then(Result::ok)
+        });
+        if let Some(None) = joiner {
+            self.join_when_finished(deadline);
         }
         let closed = |state: &mut State| matches!(state.phase, Phase::Closed);
         let ended = self.state.wait(deadline, |state| closed(state).then_some(state.left_behind));
+        if let (Ok(_), Some(Some(joiner))) = (&ended, joiner) {
+            // It has done its work: this takes microseconds.
+            let _ = joiner.join();
+        }
         ended == Ok(false)
     }
 
