@@ -187,6 +187,7 @@ impl<T: Send + 'static> WrapIter<T> {
         if self.is_cancelled() {
             self.over = true;
             self.batch = Vec::new().into_iter();
+            while self.batches.try_recv().is_ok() {}
             return Err(ResultError::Cancelled);
         }
         match received {

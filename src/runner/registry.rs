@@ -45,12 +45,14 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, error: ExitError) {
+    /// Keeps an error, or counts it and gives it back.
+    fn add(&mut self, error: ExitError) -> Option<ExitError> {
         if self.errors.len() < MAX_KEPT {
             self.errors.push(error);
-        } else {
-            self.more_errors += 1;
+            return None;
         }
+        self.more_errors += 1;
+        Some(error)
     }
 }
 
@@ -163,7 +165,7 @@ impl Registry {
     }
 
     fn keep(&self, error: ExitError) {
-        self.books.with(|books| books.tally.add(error));
+        let _surplus = self.books.with(|books| books.tally.add(error));
     }
 
     /// Keeps the error of an exit that nobody waits for any more; one that isn't over is one.
@@ -214,14 +216,13 @@ impl Registry {
     }
 
     fn wait_for_exit(&self, id: u64, location: Site, mut call: ExitCall, deadline: Deadline) {
-        let exited = exited(location, &mut call, deadline.remaining());
-        let _free_of_the_lock = self.books.with(|books| match exited {
+        match exited(location, &mut call, deadline.remaining()) {
             Exited::Over(result) => {
-                result.err().into_iter().for_each(|error| books.tally.add(error));
-                (books.entered.remove(&id), Some(call))
+                drop(self.remove(id));
+                result.err().into_iter().for_each(|error| self.keep(error));
             }
-            Exited::NotYet(_) => (None, books.put_back(id, call)),
-        });
+            Exited::NotYet(_) => drop(self.books.with(|books| books.put_back(id, call))),
+        }
     }
 
     /// The errors so far, those of late exits included.

@@ -1,7 +1,7 @@
 //! `WrapIter::canceller`.
 
 use crate::both;
-use crate::common::{Census, LONG, SHORT};
+use crate::common::{Census, LONG, SHORT, eventually};
 use crate::iter::{FromFn, numbers, up_to};
 use crate::weights::pieces;
 use callbridge::{ResultError, ThreadRunner, WrapIter};
@@ -91,4 +91,18 @@ fn a_canceller_that_stays_keeps_nothing_alive() {
     drop(items);
     assert_eq!(census.alive(), 0);
     canceller.cancel();
+}
+
+/// What was read ahead goes with the cancel, not with the iterator.
+#[test]
+fn a_cancelled_iterator_holds_no_items() {
+    for runner in both() {
+        let census = Census::default();
+        let mut items = runner.wrap_iter(pieces(1, &census));
+        items.next().unwrap().unwrap();
+        items.canceller().cancel();
+        assert!(matches!(items.next(), Some(Err(ResultError::Cancelled))));
+        eventually("the reader has gone", || census.alive() == 0);
+        assert!(items.next().is_none());
+    }
 }
