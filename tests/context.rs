@@ -1,7 +1,7 @@
 //! Where blocking is refused, and where it is allowed: every row of the context matrix, for
 //! every method of the crate that blocks.
 
-use callbridge::channel::FlushError;
+use callbridge::channel::{FlushError, ReserveError};
 use callbridge::executor::CancelToken;
 use callbridge::listener::Sink;
 use callbridge::{
@@ -140,6 +140,15 @@ const METHODS: &[(&str, Method)] = &[
     ("Sender::closed", |_| {
         let (sender, _frames) = callbridge::channel::<u8>(1);
         by_wait(sender.closed(SHORT))
+    }),
+    ("Sender::reserve", |_| {
+        let (sender, _frames) = callbridge::channel(1);
+        sender.try_send(1).unwrap();
+        match sender.reserve(SHORT).unwrap_err() {
+            ReserveError::WouldDeadlock => Refused,
+            ReserveError::TimedOut => Allowed,
+            other => panic!("{other:?}"),
+        }
     }),
     ("Sender::flush", |_| {
         let (sender, _frames) = callbridge::channel(1);

@@ -385,6 +385,42 @@ fn a_flush_races_a_parked_sender_and_an_eviction() {
 }
 
 #[test]
+fn a_reservation_is_served_by_the_freed_slot_or_gives_it_back() {
+    model(|| {
+        let (sender, mut frames) = channel(1);
+        sender.send(1).unwrap();
+        let source = send_on_thread(&sender, 2);
+        let reserving = thread::spawn(move || {
+            let mut reserve = pin!(sender.reserve_async());
+            let mut cx = Context::from_waker(Waker::noop());
+            // In line, served, or with the slot in hand: given up in each case.
+            let _ = reserve.as_mut().poll(&mut cx);
+        });
+        let read = read_all(&mut frames);
+        assert_eq!(read, [1, 2]);
+        assert!(source.join().unwrap());
+        reserving.join().unwrap();
+        assert_balanced(&frames.stats());
+    });
+}
+
+#[test]
+fn two_permits_for_one_slot_come_one_after_the_other() {
+    model(|| {
+        let (sender, mut frames) = channel(1);
+        let sources = [1, 2].map(|frame| {
+            let sender = sender.clone();
+            thread::spawn(move || sender.reserve(None).unwrap().send(frame).is_ok())
+        });
+        drop(sender);
+        assert_eq!(read_all(&mut frames).iter().sum::<u64>(), 3);
+        assert!(sources.into_iter().all(|source| source.join().unwrap()));
+        assert_balanced(&frames.stats());
+        assert!(frames.stats().high_water <= 1);
+    });
+}
+
+#[test]
 fn a_flush_and_a_sender_wait_for_the_same_consumer() {
     model(|| {
         let (sender, mut frames) = channel(1);

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | a source that waits for its consumer | [`channel()`] and [`Sender::send`] |
 //! | a telemetry source that must not wait | [`Overflow::DropOldest`], [`Overflow::Latest`] |
+//! | room before there is a frame | [`Sender::reserve`] |
 //! | a bound in bytes | [`Builder::weigh`] |
 //! | to pause a source that can pause | [`Builder::watermarks`] |
 //! | news that no policy drops (opened, closed) | [`Sender::send_control`] |
@@ -69,6 +70,7 @@ mod flush;
 mod gaps;
 mod hook;
 mod overflow;
+mod permit;
 mod produce;
 mod queue;
 mod receipt;
@@ -89,6 +91,7 @@ pub use error::{
 pub use flush::{Flush, FlushError};
 pub use gaps::{FrameOrGap, GapStream};
 pub use overflow::{Ending, Fallback, Loss, LossReason, Overflow, Pressure, Sent};
+pub use permit::{Permit, Reserve, ReserveError};
 pub use receipt::{NotDone, Receipt, Tracked};
 pub use send_future::{Closed, SendFuture};
 pub use sender::{Sender, WeakSender};

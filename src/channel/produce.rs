@@ -201,8 +201,22 @@ impl<T> Shared<T> {
         Ok(())
     }
 
+    #[inline]
     pub(super) fn offer(&self, frame: T, weight: Option<usize>, on_full: OnFull) -> Offered<T> {
-        let mut state = lock(&self.state);
+        let state = lock(&self.state);
+        let may_enter = state.parked.is_empty();
+        self.offer_under(state, frame, weight, on_full, may_enter)
+    }
+
+    /// As [`offer`](Self::offer), under the lock; a frame that `may_enter` takes room if there is any.
+    pub(super) fn offer_under(
+        &self,
+        mut state: MutexGuard<'_, State<T>>,
+        frame: T,
+        weight: Option<usize>,
+        on_full: OnFull,
+        may_enter: bool,
+    ) -> Offered<T> {
         if state.end.is_some() {
             state.books.refuse();
             return refused(Refusal::Closed, frame);
@@ -211,9 +225,14 @@ impl<T> Shared<T> {
             self.lose_newest(state, &frame, LossReason::TooHeavy);
             return refused(Refusal::TooHeavy, frame);
         }
-        if state.parked.is_empty() && self.has_room(&mut state, weight) {
+        if may_enter && self.has_room(&mut state, weight) {
             return Offered::Settled(Ok(self.accept_now(state, frame, weight)));
         }
+        let on_full = match on_full {
+            // Every slot is reserved: there is nothing to evict.
+            OnFull::Evict if state.queue.limit == 0 => OnFull::Drop,
+            on_full => on_full,
+        };
         match on_full {
             OnFull::Ask => refused(Refusal::Full, frame),
             OnFull::Refuse => {
@@ -232,7 +251,8 @@ impl<T> Shared<T> {
                     self.retract_if_idle(&state);
                     return Offered::Settled(Ok(self.accept_now(state, frame, weight)));
                 }
-                Offered::Parked(state.parked.push(Parked { frame, weight, since }, waker))
+                let parked = Parked { frame: Some(frame), weight, since };
+                Offered::Parked(state.parked.push(parked, waker))
             }
         }
     }
@@ -250,11 +270,16 @@ impl<T> Shared<T> {
         state.books.waited(parked.since.elapsed());
         drop(state);
         drop(waker);
-        Some(Err(Refused { why: Refusal::Closed, frame: parked.frame }))
+        parked.frame.map(|frame| Err(Refused { why: Refusal::Closed, frame }))
     }
 
     /// Takes a parked frame out of the line; `None` if it has been served. The books don't know it.
     pub(super) fn withdraw(&self, ticket: u64) -> Option<T> {
+        self.leave_line(ticket)?.frame
+    }
+
+    /// Takes out of the line who stands there under this ticket; `None` if it has been served.
+    pub(super) fn leave_line(&self, ticket: u64) -> Option<Parked<T>> {
         let mut state = lock(&self.state);
         let (parked, waker) = state.parked.remove(ticket)?;
         state.books.waited(parked.since.elapsed());
@@ -263,7 +288,7 @@ impl<T> Shared<T> {
         drop(waker);
         // The next in line may weigh less and fit where this one didn't.
         self.serve_waiting();
-        Some(parked.frame)
+        Some(parked)
     }
 
     /// Moves parked frames into the queue as long as the first one fits, waking each sender, and
@@ -284,7 +309,13 @@ impl<T> Shared<T> {
             let Some((parked, sender)) = state.parked.pop_front() else { return };
             self.retract_if_idle(&state);
             state.books.waited(parked.since.elapsed());
-            let consumer = self.accept(&mut state, parked.frame, weight);
+            let consumer = match parked.frame {
+                Some(frame) => self.accept(&mut state, frame, weight),
+                None => {
+                    state.queue.limit -= 1;
+                    None
+                }
+            };
             let tell = self.mark_pressure(&mut state);
             drop(state);
             [sender, consumer].into_iter().flatten().for_each(wake);
@@ -316,12 +347,12 @@ impl<T> Shared<T> {
     }
 
     #[inline]
-    fn has_room(&self, state: &mut State<T>, weight: Option<usize>) -> bool {
+    pub(super) fn has_room(&self, state: &mut State<T>, weight: Option<usize>) -> bool {
         let queue = &mut state.queue;
-        if queue.len() >= self.rules.capacity {
+        if queue.len() >= queue.limit {
             queue.refresh(&self.handed);
         }
-        queue.len() < self.rules.capacity
+        queue.len() < queue.limit
             && queue.weight().saturating_add(weight.unwrap_or(0)) <= self.rules.budget()
     }
 
@@ -329,7 +360,7 @@ impl<T> Shared<T> {
     fn remaining(&self, state: &State<T>) -> usize {
         let slots = match self.rules.capacity {
             usize::MAX => usize::MAX,
-            capacity => capacity.saturating_sub(state.queue.len()),
+            _ => state.queue.limit.saturating_sub(state.queue.len()),
         };
         // Channels that batch weigh nothing: the quick way asks no more.
         if !self.rules.batched && self.rules.weighs() {

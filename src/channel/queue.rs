@@ -85,13 +85,16 @@ pub(super) struct Queue<T> {
     controls: usize,
     /// How many control frames the consumer has been handed.
     controls_out: u64,
+    /// How many slots frames may take: the capacity without what is reserved.
+    pub(super) limit: usize,
     /// Whether the consumer wants to know where frames are missing.
     pub(super) notes_gaps: bool,
 }
 
 impl<T> Queue<T> {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(capacity: usize) -> Self {
         Queue {
+            limit: capacity,
             frames: Buffer::new(),
             weights: VecDeque::new(),
             weight: 0,

@@ -3,6 +3,7 @@
 use super::error::{SendError, SendTimeoutError, SourceError, TrySendError};
 use super::flush::{Flush, FlushError};
 use super::overflow::{Ending, LossReason, Sent};
+use super::permit::{Permit, Reserve, ReserveError};
 use super::produce::{OnFull, Refusal, Refused};
 use super::send_future::{Closed, SendFuture};
 use super::sink::SenderSink;
@@ -139,6 +140,67 @@ impl<T> Sender<T> {
         self.shared
             .send_waiting(frame, timeout.into(), OnFull::Refuse)
             .map_err(SendTimeoutError::from_refused)
+    }
+
+    /// Waits for room without a frame, and keeps it: for a source that had better not read what it
+    /// can't pass on.
+    ///
+    /// Whatever the policy, it waits for the consumer, in one line with the senders that wait. The
+    /// [`Permit`] keeps the slot until it sends a frame or is dropped. `None` waits for ever, zero answers
+    /// at once.
+    ///
+    /// # Blocking
+    ///
+    /// As [`send_timeout`](Self::send_timeout).
+    ///
+    /// # Errors
+    ///
+    /// A [`ReserveError`]: the time is up, the channel has ended, or this thread drives an event loop.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let (sender, mut frames) = callbridge::channel(1);
+    /// let permit = sender.reserve(Duration::from_secs(1))?;
+    /// assert!(sender.try_send("another").is_err());
+    /// permit.send("frame")?;
+    /// assert_eq!(frames.try_recv(), Ok("frame"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn reserve(
+        &self,
+        timeout: impl Into<Option<Duration>>,
+    ) -> Result<Permit<'_, T>, ReserveError> {
+        Reserve::new(&self.shared).wait(timeout)
+    }
+
+    /// As [`reserve`](Self::reserve), for async code.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: dropped, it leaves the line, and gives back a slot that it has got meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`ReserveError::Closed`], no other.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (sender, mut frames) = callbridge::channel(1);
+    /// sender.send(1)?;
+    /// let (permit, first) = tokio::join!(sender.reserve_async(), frames.recv());
+    /// permit?.send(2)?;
+    /// assert_eq!((first, frames.recv().await), (Some(1), Some(2)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn reserve_async(&self) -> Reserve<'_, T> {
+        Reserve::new(&self.shared)
     }
 
     /// Sends a frame that must not be lost to a policy: the beginning or the end of a connection, a

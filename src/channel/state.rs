@@ -63,7 +63,8 @@ pub(super) struct State<T> {
 }
 
 pub(super) struct Parked<T> {
-    pub(super) frame: T,
+    /// `None` for who waits for a slot alone.
+    pub(super) frame: Option<T>,
     pub(super) weight: Option<usize>,
     pub(super) since: Instant,
 }
@@ -97,7 +98,7 @@ impl<T> Shared<T> {
     pub(super) fn new(rules: Rules<T>) -> Self {
         Shared {
             state: Mutex::new(State {
-                queue: Queue::new(),
+                queue: Queue::new(rules.capacity),
                 parked: WaitList::new(),
                 flushes: WaitList::new(),
                 consumer: None,

@@ -19,7 +19,7 @@ fn builder() -> Builder<Counted> {
 
 /// Sends in one of all ways.
 fn send(sender: &Sender<Counted>, frame: Counted) {
-    let refused = match any(7) {
+    let refused = match any(8) {
         0 => sender.send(frame).err().and_then(given_back),
         1 => sender.try_send(frame).err().and_then(|error| match error {
             crate::TrySendError::TooHeavy(_) => None,
@@ -39,6 +39,26 @@ fn send(sender: &Sender<Counted>, frame: Counted) {
                 std::task::Poll::Pending if maybe() => sending.cancel(),
                 std::task::Poll::Pending => None,
             }
+        }
+        6 => {
+            let permit = if maybe() {
+                sender.reserve(SOON).ok()
+            } else {
+                // Given up at any time.
+                let mut reserve = pin!(sender.reserve_async());
+                match reserve.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                    std::task::Poll::Ready(reserved) => reserved.ok(),
+                    std::task::Poll::Pending => None,
+                }
+            };
+            let sent = match permit {
+                Some(permit) => permit.send(frame),
+                None => sender.try_send(frame),
+            };
+            sent.err().and_then(|error| match error {
+                crate::TrySendError::TooHeavy(_) => None,
+                error => Some(error.into_inner()),
+            })
         }
         5 => sender.send_control(frame).err().and_then(given_back),
         _ => {

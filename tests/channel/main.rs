@@ -14,6 +14,7 @@ mod overflow;
 mod pressure;
 mod ready;
 mod receipts;
+mod reserve;
 mod send_async;
 mod sender;
 mod sink;

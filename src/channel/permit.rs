@@ -1,0 +1,207 @@
+//! Room for a frame that isn't there yet.
+
+use super::coop::within_budget;
+use super::error::TrySendError;
+use super::overflow::Sent;
+use super::produce::{Offered, OnFull, Outcome};
+use super::state::{Parked, Shared};
+use crate::sync::prim::lock;
+use crate::sync::{Deadline, WaitError, wait};
+use std::fmt;
+use std::future::Future;
+use std::mem::ManuallyDrop;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+/// A slot of a channel, kept for one frame; made by [`Sender::reserve`](crate::Sender::reserve).
+///
+/// Dropped unused, it gives the slot back. Until then nobody else gets it: a policy that evicts finds
+/// one slot less, and drops the newest frame instead if all are reserved.
+///
+/// # Examples
+///
+/// See [`Sender::reserve`](crate::Sender::reserve).
+#[must_use = "dropping it gives the slot back"]
+pub struct Permit<'a, T> {
+    shared: &'a Shared<T>,
+}
+
+impl<T> Permit<'_, T> {
+    /// Sends a frame into the slot. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// A [`TrySendError`] with the frame inside: the channel has ended. Where frames are weighed, also
+    /// that the budget has no room for it now (`Full`), or never will (`TooHeavy`): a slot is
+    /// reserved, not weight.
+    ///
+    /// # Examples
+    ///
+    /// See [`Sender::reserve`](crate::Sender::reserve).
+    pub fn send(self, frame: T) -> Result<Sent<T>, TrySendError<T>> {
+        let permit = ManuallyDrop::new(self);
+        permit.shared.send_reserved(frame).map_err(TrySendError::from_refused)
+    }
+}
+
+impl<T> Drop for Permit<'_, T> {
+    fn drop(&mut self) {
+        self.shared.give_slot_back();
+    }
+}
+
+impl<T> fmt::Debug for Permit<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").finish_non_exhaustive()
+    }
+}
+
+impl<T> Shared<T> {
+    fn send_reserved(&self, frame: T) -> Outcome<T> {
+        let weight = self.rules.weigh(&frame);
+        let mut state = lock(&self.state);
+        // Under this very lock the slot goes to the frame, ahead of those that wait for others.
+        state.queue.limit += 1;
+        let outcome = match self.offer_under(state, frame, weight, OnFull::Refuse, true) {
+            Offered::Settled(outcome) => outcome,
+            Offered::Parked(_) => unreachable!("a refusal parks nobody"),
+        };
+        if outcome.is_err() {
+            self.serve_waiting();
+        }
+        outcome
+    }
+
+    fn give_slot_back(&self) {
+        lock(&self.state).queue.limit += 1;
+        self.serve_waiting();
+    }
+}
+
+/// Waits for a slot; made by [`Sender::reserve_async`](crate::Sender::reserve_async).
+///
+/// # Examples
+///
+/// See [`Sender::reserve_async`](crate::Sender::reserve_async).
+#[must_use = "nothing is reserved unless it is awaited"]
+pub struct Reserve<'a, T> {
+    shared: &'a Shared<T>,
+    /// In line under this ticket, or served.
+    ticket: Option<u64>,
+}
+
+impl<'a, T> Reserve<'a, T> {
+    pub(super) fn new(shared: &'a Shared<T>) -> Self {
+        Reserve { shared, ticket: None }
+    }
+
+    /// As awaiting it, on a thread.
+    pub(super) fn wait(
+        mut self,
+        timeout: impl Into<Option<Duration>>,
+    ) -> Result<Permit<'a, T>, ReserveError> {
+        match self.look(None) {
+            Poll::Ready(reserved) => reserved,
+            Poll::Pending => wait(Deadline::after(timeout), |cx| self.look(Some(cx)))?,
+        }
+    }
+
+    /// Takes a slot if there is one; if not, gets in line if there is somebody to wake.
+    fn look(&mut self, cx: Option<&Context<'_>>) -> Poll<Result<Permit<'a, T>, ReserveError>> {
+        let shared = self.shared;
+        let waker = cx.map(|cx| cx.waker().clone());
+        let mut state = lock(&shared.state);
+        let outcome = match self.ticket {
+            Some(ticket) if !state.parked.contains(ticket) => {
+                self.ticket = None;
+                Some(Ok(Permit { shared }))
+            }
+            _ if state.end.is_some() => Some(Err(ReserveError::Closed)),
+            Some(_) => None,
+            None => {
+                // Only now, with the announcement out, is "full" final (see `queue`, invariant 3).
+                shared.handed.announce();
+                let has_room = state.parked.is_empty() && shared.has_room(&mut state, None);
+                has_room.then(|| {
+                    state.queue.limit -= 1;
+                    Ok(Permit { shared })
+                })
+            }
+        };
+        let stale = match (&outcome, self.ticket, waker) {
+            (None, Some(ticket), Some(waker)) => state.parked.replace_waker(ticket, waker),
+            (None, None, Some(waker)) => {
+                let parked = Parked { frame: None, weight: None, since: Instant::now() };
+                self.ticket = Some(state.parked.push(parked, waker));
+                None
+            }
+            (_, _, unused) => unused,
+        };
+        shared.retract_if_idle(&state);
+        drop(state);
+        drop(stale);
+        outcome.map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+impl<'a, T> Future for Reserve<'a, T> {
+    type Output = Result<Permit<'a, T>, ReserveError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        within_budget(cx, |cx| self.look(Some(cx)))
+    }
+}
+
+impl<T> Drop for Reserve<'_, T> {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket else { return };
+        if self.shared.leave_line(ticket).is_none() {
+            // It was served, and nobody will use the slot.
+            self.shared.give_slot_back();
+        }
+    }
+}
+
+impl<T> fmt::Debug for Reserve<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reserve").finish_non_exhaustive()
+    }
+}
+
+/// Why [`Sender::reserve`](crate::Sender::reserve) or [`reserve_async`](crate::Sender::reserve_async)
+/// got no slot.
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::channel::ReserveError;
+/// use std::time::Duration;
+///
+/// let (sender, _frames) = callbridge::channel(1);
+/// sender.send(1)?;
+/// assert_eq!(sender.reserve(Duration::ZERO).unwrap_err(), ReserveError::TimedOut);
+/// # Ok::<(), callbridge::SendError<i32>>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReserveError {
+    /// No room came up in time.
+    #[error("no room in the channel in time: let the consumer catch up, or wait longer")]
+    TimedOut,
+    /// Waiting here would block a thread that drives an event loop.
+    #[error("waiting for room would block an event loop: await reserve_async here")]
+    WouldDeadlock,
+    /// The channel has ended; [`Sender::ending`](crate::Sender::ending) says why.
+    #[error("the channel has ended: stop sending")]
+    Closed,
+}
+
+impl From<WaitError> for ReserveError {
+    fn from(error: WaitError) -> Self {
+        match error {
+            WaitError::TimedOut => ReserveError::TimedOut,
+            WaitError::WouldDeadlock => ReserveError::WouldDeadlock,
+        }
+    }
+}
