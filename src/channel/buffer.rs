@@ -26,6 +26,7 @@ impl<T> Piece<T> {
 /// A slot that was only read stays in both processors' caches, and the sender's next write has to
 /// be told to all of them; a slot that the receiver wrote is fetched from it alone. Where the two
 /// cores share no cache, that is the difference between 80 ns and 17 ns a frame.
+#[repr(C)]
 pub(super) struct Buffer<T> {
     slots: VecDeque<Option<T>>,
     /// What takes no slot, each at its place in the order of the slots. Empty as a rule.
@@ -110,16 +111,21 @@ impl<T> Buffer<T> {
     #[inline]
     pub(super) fn give_room_back(&mut self) {
         give_room_back(&mut self.slots);
-        give_room_back(&mut self.between);
     }
 
+    #[inline]
     pub(super) fn pop(&mut self) -> Option<Piece<T>> {
         match self.between.front() {
-            Some(next) if next.place <= self.place => {
-                self.between.pop_front().map(|next| next.piece)
-            }
+            Some(next) if next.place <= self.place => self.pop_between(),
             _ => self.pop_slot().map(Piece::Frame),
         }
+    }
+
+    #[cold]
+    fn pop_between(&mut self) -> Option<Piece<T>> {
+        let next = self.between.pop_front()?;
+        give_room_back(&mut self.between);
+        Some(next.piece)
     }
 
     /// The first slot's frame, whatever lies before it.

@@ -5,7 +5,7 @@
 use super::buffer::{Buffer, Piece};
 use super::gaps::FrameOrGap;
 use super::overflow::{Ending, LossReason};
-use super::state::{Shared, drop_contained};
+use super::state::{Shared, State, drop_contained};
 use crate::sync::prim::lock;
 use crate::sync::{event, wake};
 use std::task::Waker;
@@ -37,11 +37,15 @@ impl<T> Shared<T> {
             let used_up = state.queue.lend(batch, &self.handed);
             state.books.delivered += used_up as u64;
         } else {
-            while taken < max {
-                let Some(item) = state.queue.pop() else { break };
-                state.books.delivered += u64::from(matches!(item, FrameOrGap::Frame(_)));
-                sink(item);
+            let before = taken;
+            while taken < max && state.queue.is_plain() {
+                let Some(frame) = state.queue.pop_slot() else { break };
+                sink(FrameOrGap::Frame(frame));
                 taken += 1;
+            }
+            state.books.delivered += (taken - before) as u64;
+            if taken < max && !state.queue.is_empty() {
+                taken += Self::pop_pieces(&mut state, max - taken, sink);
             }
         }
         if taken > 0 || !batch.is_empty() {
@@ -68,9 +72,44 @@ impl<T> Shared<T> {
         Taken::Nothing
     }
 
+    /// Takes out of the queue, under the lock, where something lies between the slots.
+    #[cold]
+    fn pop_pieces(state: &mut State<T>, max: usize, sink: &mut impl FnMut(FrameOrGap<T>)) -> usize {
+        let mut taken = 0;
+        while taken < max {
+            let Some(item) = state.queue.pop() else { break };
+            state.books.delivered += u64::from(matches!(item, FrameOrGap::Frame(_)));
+            sink(item);
+            taken += 1;
+        }
+        taken
+    }
+
     /// Hands frames out of the batch, without the lock unless a sender waits for their slots or one
     /// of them took none.
+    #[inline]
     fn hand_out(
+        &self,
+        batch: &mut Buffer<T>,
+        max: usize,
+        sink: &mut impl FnMut(FrameOrGap<T>),
+    ) -> usize {
+        if !batch.is_plain() {
+            return if batch.is_empty() { 0 } else { self.hand_out_pieces(batch, max, sink) };
+        }
+        let slots = max.min(batch.len());
+        for frame in std::iter::from_fn(|| batch.pop_slot()).take(slots) {
+            sink(FrameOrGap::Frame(frame));
+        }
+        if self.handed.add(slots) {
+            self.serve_waiting();
+        }
+        slots
+    }
+
+    /// As [`hand_out`](Self::hand_out), where something lies between the slots.
+    #[cold]
+    fn hand_out_pieces(
         &self,
         batch: &mut Buffer<T>,
         max: usize,

@@ -461,15 +461,13 @@ fn a_flush_meets_the_consumer_that_leaves() {
 fn a_ready_hook_misses_neither_a_frame_nor_the_end() {
     model(|| {
         let (sender, mut frames) = channel(1);
-        let (park, parker) = {
-            let parker = Arc::new(loom::sync::Notify::new());
-            (Arc::clone(&parker), parker)
-        };
-        frames.on_ready(move || park.notify());
         let source = thread::spawn(move || sender.send(1).is_ok());
+        let bell = Arc::new(loom::sync::Notify::new());
+        let rung = Arc::clone(&bell);
+        frames.on_ready(move || rung.notify());
         let mut read = 0;
         while frames.ending().is_none() {
-            parker.wait();
+            bell.wait();
             while frames.try_recv().is_ok() {
                 read += 1;
             }

@@ -3,7 +3,7 @@
 use super::coop::within_budget;
 use super::error::TrySendError;
 use super::overflow::Sent;
-use super::produce::{Offered, OnFull, Outcome};
+use super::produce::{OnFull, Outcome};
 use super::state::{Parked, Shared};
 use crate::sync::prim::lock;
 use crate::sync::{Deadline, WaitError, wait};
@@ -60,13 +60,7 @@ impl<T> fmt::Debug for Permit<'_, T> {
 impl<T> Shared<T> {
     fn send_reserved(&self, frame: T) -> Outcome<T> {
         let weight = self.rules.weigh(&frame);
-        let mut state = lock(&self.state);
-        // Under this very lock the slot goes to the frame, ahead of those that wait for others.
-        state.queue.limit += 1;
-        let outcome = match self.offer_under(state, frame, weight, OnFull::Refuse, true) {
-            Offered::Settled(outcome) => outcome,
-            Offered::Parked(_) => unreachable!("a refusal parks nobody"),
-        };
+        let outcome = self.offer_now(frame, weight, OnFull::Reserved);
         if outcome.is_err() {
             self.serve_waiting();
         }

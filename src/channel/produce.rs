@@ -18,6 +18,8 @@ pub(super) enum OnFull {
     Ask,
     /// Hand it back for good.
     Refuse,
+    /// The same, for a frame whose slot is reserved: it gives the reservation up and takes the slot.
+    Reserved,
     Drop,
     Evict,
     /// Let it wait in line, where its sender has been waiting since then.
@@ -177,7 +179,7 @@ impl<T> Shared<T> {
         })
     }
 
-    fn offer_now(&self, frame: T, weight: Option<usize>, on_full: OnFull) -> Outcome<T> {
+    pub(super) fn offer_now(&self, frame: T, weight: Option<usize>, on_full: OnFull) -> Outcome<T> {
         match self.offer(frame, weight, on_full) {
             Offered::Settled(outcome) => outcome,
             Offered::Parked(_) => unreachable!("only `OnFull::Park` parks"),
@@ -201,22 +203,14 @@ impl<T> Shared<T> {
         Ok(())
     }
 
-    #[inline]
     pub(super) fn offer(&self, frame: T, weight: Option<usize>, on_full: OnFull) -> Offered<T> {
-        let state = lock(&self.state);
-        let may_enter = state.parked.is_empty();
-        self.offer_under(state, frame, weight, on_full, may_enter)
-    }
-
-    /// As [`offer`](Self::offer), under the lock; a frame that `may_enter` takes room if there is any.
-    pub(super) fn offer_under(
-        &self,
-        mut state: MutexGuard<'_, State<T>>,
-        frame: T,
-        weight: Option<usize>,
-        on_full: OnFull,
-        may_enter: bool,
-    ) -> Offered<T> {
+        let mut state = lock(&self.state);
+        let mut may_enter = state.parked.is_empty();
+        if let OnFull::Reserved = on_full {
+            // Under this very lock the slot goes to its frame, ahead of those that wait for others.
+            state.queue.limit += 1;
+            may_enter = true;
+        }
         if state.end.is_some() {
             state.books.refuse();
             return refused(Refusal::Closed, frame);
@@ -228,22 +222,20 @@ impl<T> Shared<T> {
         if may_enter && self.has_room(&mut state, weight) {
             return Offered::Settled(Ok(self.accept_now(state, frame, weight)));
         }
-        let on_full = match on_full {
-            // Every slot is reserved: there is nothing to evict.
-            OnFull::Evict if state.queue.limit == 0 => OnFull::Drop,
-            on_full => on_full,
-        };
         match on_full {
             OnFull::Ask => refused(Refusal::Full, frame),
-            OnFull::Refuse => {
+            OnFull::Refuse | OnFull::Reserved => {
                 state.books.refuse();
                 refused(Refusal::Full, frame)
             }
-            OnFull::Drop => {
+            OnFull::Evict if state.queue.limit > 0 => {
+                Offered::Settled(Ok(self.evict_for(state, frame, weight)))
+            }
+            // Where every slot is reserved there is nothing to evict.
+            OnFull::Drop | OnFull::Evict => {
                 self.lose_newest(state, &frame, LossReason::Overflow);
                 Offered::Settled(Ok(Sent::Dropped(frame)))
             }
-            OnFull::Evict => Offered::Settled(Ok(self.evict_for(state, frame, weight))),
             OnFull::Park(waker, since) => {
                 // Only now, with the announcement out, is "full" final (see `queue`, invariant 3).
                 self.handed.announce();

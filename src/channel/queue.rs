@@ -69,24 +69,27 @@ impl Position {
 }
 
 /// The frames that wait, oldest first.
+///
+/// What a send looks at comes first and lies together.
+#[repr(C)]
 pub(super) struct Queue<T> {
-    frames: Buffer<T>,
-    /// What each frame weighs, beside the frames; stays empty in an unweighed channel.
-    weights: VecDeque<usize>,
-    /// The sum of `weights`.
-    weight: usize,
+    /// How many slots frames may take: the capacity without what is reserved.
+    pub(super) limit: usize,
     /// The size of the consumer's current batch.
     lent: usize,
     /// How much of it was handed out, as far as is known here.
     seen: usize,
     /// Where the consumer was when it got it.
     start: Position,
+    frames: Buffer<T>,
+    /// What each frame weighs, beside the frames; stays empty in an unweighed channel.
+    weights: VecDeque<usize>,
+    /// The sum of `weights`.
+    weight: usize,
     /// The control frames that the consumer has not been handed, those that it was lent included.
     controls: usize,
     /// How many control frames the consumer has been handed.
     controls_out: u64,
-    /// How many slots frames may take: the capacity without what is reserved.
-    pub(super) limit: usize,
     /// Whether the consumer wants to know where frames are missing.
     pub(super) notes_gaps: bool,
 }
@@ -173,19 +176,29 @@ impl<T> Queue<T> {
             Piece::Control(_) => self.handed_controls(1),
             Piece::Gap(_) => {}
         }
-        self.frames.give_room_back();
         Some(piece.into_item())
     }
 
     /// Takes the oldest frame that a policy may drop.
+    #[inline]
     pub(super) fn evict(&mut self) -> Option<T> {
-        let victim = self.frames.pop_slot()?;
-        self.emptied_slot();
+        let victim = self.pop_slot()?;
         if self.notes_gaps {
             self.frames.gap_in_front();
         }
-        self.frames.give_room_back();
         Some(victim)
+    }
+
+    /// Whether there are slots to hand out, and nothing in between.
+    pub(super) fn is_plain(&self) -> bool {
+        self.frames.is_plain()
+    }
+
+    /// The first slot's frame, whatever lies before it.
+    pub(super) fn pop_slot(&mut self) -> Option<T> {
+        let frame = self.frames.pop_slot();
+        self.emptied_slot();
+        frame
     }
 
     fn emptied_slot(&mut self) {
@@ -193,6 +206,7 @@ impl<T> Queue<T> {
             self.weight -= weight;
             give_room_back(&mut self.weights);
         }
+        self.frames.give_room_back();
     }
 
     /// Gives the consumer, whose `batch` is used up, everything there is; returns how many frames

@@ -44,19 +44,20 @@ pub(super) struct Shared<T> {
     pub(super) backoff: Backoff,
 }
 
+#[repr(C)]
 pub(super) struct State<T> {
-    pub(super) queue: Queue<T>,
+    pub(super) end: Option<End>,
     /// The senders that wait for room, each with its frame.
     pub(super) parked: WaitList<Parked<T>>,
-    /// Who waits until the consumer has come so far.
-    pub(super) flushes: WaitList<Progress>,
     /// Who to wake when a frame or the end comes.
     pub(super) consumer: Option<Waker>,
-    pub(super) end: Option<End>,
+    pub(super) books: Books,
+    pub(super) queue: Queue<T>,
+    /// Who waits until the consumer has come so far.
+    pub(super) flushes: WaitList<Progress>,
     /// Who waits for the end, and what to call then.
     pub(super) end_waiters: WaitList,
     pub(super) terminations: Vec<Termination>,
-    pub(super) books: Books,
     /// An empty buffer for frames evicted together, kept so that evicting allocates nothing.
     pub(super) spare: Vec<T>,
     pub(super) pressure: Crossings,
@@ -160,6 +161,7 @@ impl<T> Shared<T> {
     }
 
     /// As [`lose`](Self::lose), under the lock.
+    #[cold]
     pub(super) fn lose_newest(
         &self,
         mut state: MutexGuard<'_, State<T>>,
