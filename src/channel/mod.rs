@@ -69,6 +69,7 @@ mod finish;
 mod flush;
 mod gaps;
 mod hook;
+mod iter;
 mod overflow;
 mod permit;
 mod produce;
@@ -80,6 +81,7 @@ mod sink;
 mod state;
 mod stats;
 mod stream;
+mod try_stream;
 
 #[cfg(all(test, callbridge_loom))]
 mod loom_tests;
@@ -90,6 +92,7 @@ pub use error::{
 };
 pub use flush::{Flush, FlushError};
 pub use gaps::{FrameOrGap, GapStream};
+pub use iter::IterBlocking;
 pub use overflow::{Ending, Fallback, Loss, LossReason, Overflow, Pressure, Sent};
 pub use permit::{Permit, Reserve, ReserveError};
 pub use receipt::{NotDone, Receipt, Tracked};
@@ -97,7 +100,8 @@ pub use send_future::{Closed, SendFuture};
 pub use sender::{Sender, WeakSender};
 pub use sink::SenderSink;
 pub use stats::{Blocked, Lost, Stats};
-pub use stream::{FrameStream, IterBlocking, TryFrameStream};
+pub use stream::FrameStream;
+pub use try_stream::TryFrameStream;
 
 use std::sync::Arc;
 

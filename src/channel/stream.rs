@@ -6,14 +6,15 @@ use super::consume::Taken;
 use super::coop::within_budget;
 use super::error::{RecvBlockingError, SourceError, TryRecvError};
 use super::gaps::{FrameOrGap, GapStream};
+use super::iter::IterBlocking;
 use super::overflow::Ending;
 use super::state::Shared;
 use super::stats::Stats;
+use super::try_stream::TryFrameStream;
 use crate::sync::{Deadline, wait, wake};
 use futures_core::stream::{FusedStream, Stream};
 use std::fmt;
 use std::future::poll_fn;
-use std::iter::FusedIterator;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -249,7 +250,7 @@ impl<T> FrameStream<T> {
     /// # Ok::<(), callbridge::RecvBlockingError>(())
     /// ```
     pub fn iter_blocking(&mut self) -> IterBlocking<'_, T> {
-        IterBlocking { frames: self }
+        IterBlocking::new(self)
     }
 
     pub(super) fn take_blocking(
@@ -481,7 +482,7 @@ impl<T> FrameStream<T> {
     /// assert_eq!(block_on(sum(frames)).unwrap_err().to_string(), "unplugged");
     /// ```
     pub fn into_try_stream(self) -> TryFrameStream<T> {
-        TryFrameStream { frames: self, told: false }
+        TryFrameStream::new(self)
     }
 
     /// Calls `hook` when there is something to read: a frame, a gap, or the end. For a loop that isn't
@@ -628,49 +629,6 @@ impl<T> FrameStream<T> {
     }
 }
 
-/// Frames for a thread; made by [`FrameStream::iter_blocking`].
-///
-/// # Examples
-///
-/// See [`FrameStream::iter_blocking`].
-#[must_use = "nothing is read unless it is iterated over"]
-pub struct IterBlocking<'a, T> {
-    frames: &'a mut FrameStream<T>,
-}
-
-impl<T> Iterator for IterBlocking<'_, T> {
-    type Item = Result<T, RecvBlockingError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        match self.frames.recv_blocking(None) {
-            Err(RecvBlockingError::Ended) => None,
-            next => Some(next),
-        }
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        // Where there is none, an error may come any number of times.
-        (Stream::size_hint(&*self.frames).0, None)
-    }
-}
-
-impl<T> FusedIterator for IterBlocking<'_, T> {}
-
-impl<T> fmt::Debug for IterBlocking<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IterBlocking").field("frames", &self.frames).finish()
-    }
-}
-
-impl<'a, T> IntoIterator for &'a mut FrameStream<T> {
-    type Item = Result<T, RecvBlockingError>;
-    type IntoIter = IterBlocking<'a, T>;
-
-    fn into_iter(self) -> IterBlocking<'a, T> {
-        self.iter_blocking()
-    }
-}
-
 /// A hook in the shape of a waker.
 struct Ready<F>(F);
 
@@ -713,72 +671,5 @@ impl<T> fmt::Debug for FrameStream<T> {
             .field("capacity", &self.capacity())
             .field("ending", &self.ended)
             .finish()
-    }
-}
-
-/// Frames as `Result` items: the source's error comes once, last.
-///
-/// Made by [`FrameStream::into_try_stream`]. Of the [`Ending`]s, `Finished`, `ConsumerDropped` and
-/// `Aborted` (an ordinary stop) end the stream without an error.
-///
-/// # Examples
-///
-/// ```
-/// use futures_core::Stream;
-/// use std::pin::Pin;
-/// use std::task::{Context, Poll, Wake, Waker};
-///
-/// let (sender, frames) = callbridge::channel::<u8>(2);
-/// sender.fail("unplugged");
-/// let mut frames = frames.into_try_stream();
-/// let mut cx = Context::from_waker(Waker::noop());
-/// assert!(matches!(Pin::new(&mut frames).poll_next(&mut cx), Poll::Ready(Some(Err(_)))));
-/// assert!(matches!(Pin::new(&mut frames).poll_next(&mut cx), Poll::Ready(None)));
-/// ```
-pub struct TryFrameStream<T> {
-    frames: FrameStream<T>,
-    /// Whether the end, with its error if there is one, was reached.
-    told: bool,
-}
-
-impl<T> TryFrameStream<T> {
-    /// The stream inside, to look at its books or its ending.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let frames = callbridge::channel::<u8>(2).1.into_try_stream();
-    /// assert!(frames.get_ref().stats().balances());
-    /// ```
-    pub fn get_ref(&self) -> &FrameStream<T> {
-        &self.frames
-    }
-}
-
-impl<T> Stream for TryFrameStream<T> {
-    type Item = Result<T, SourceError>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        match std::task::ready!(self.frames.poll_recv(cx)) {
-            Some(frame) => Poll::Ready(Some(Ok(frame))),
-            None if self.told => Poll::Ready(None),
-            None => {
-                self.told = true;
-                let stopped = self.frames.ending() == Some(Ending::Aborted);
-                Poll::Ready(self.frames.error().filter(|_| !stopped).map(Err))
-            }
-        }
-    }
-}
-
-impl<T> FusedStream for TryFrameStream<T> {
-    fn is_terminated(&self) -> bool {
-        self.told
-    }
-}
-
-impl<T> fmt::Debug for TryFrameStream<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TryFrameStream").field("frames", &self.frames).finish()
     }
 }

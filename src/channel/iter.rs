@@ -1,0 +1,56 @@
+//! A stream as an iterator for threads.
+
+use super::error::RecvBlockingError;
+use super::stream::FrameStream;
+use futures_core::stream::Stream;
+use std::fmt;
+use std::iter::FusedIterator;
+
+/// Frames for a thread; made by [`FrameStream::iter_blocking`].
+///
+/// # Examples
+///
+/// See [`FrameStream::iter_blocking`].
+#[must_use = "nothing is read unless it is iterated over"]
+pub struct IterBlocking<'a, T> {
+    frames: &'a mut FrameStream<T>,
+}
+
+impl<'a, T> IterBlocking<'a, T> {
+    pub(super) fn new(frames: &'a mut FrameStream<T>) -> Self {
+        IterBlocking { frames }
+    }
+}
+
+impl<T> Iterator for IterBlocking<'_, T> {
+    type Item = Result<T, RecvBlockingError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.frames.recv_blocking(None) {
+            Err(RecvBlockingError::Ended) => None,
+            next => Some(next),
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        // Where there is none, an error may come any number of times.
+        (Stream::size_hint(&*self.frames).0, None)
+    }
+}
+
+impl<T> FusedIterator for IterBlocking<'_, T> {}
+
+impl<T> fmt::Debug for IterBlocking<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IterBlocking").field("frames", &self.frames).finish()
+    }
+}
+
+impl<'a, T> IntoIterator for &'a mut FrameStream<T> {
+    type Item = Result<T, RecvBlockingError>;
+    type IntoIter = IterBlocking<'a, T>;
+
+    fn into_iter(self) -> IterBlocking<'a, T> {
+        self.iter_blocking()
+    }
+}

@@ -1,0 +1,80 @@
+//! A stream of results.
+
+use super::error::SourceError;
+use super::overflow::Ending;
+use super::stream::FrameStream;
+use futures_core::stream::{FusedStream, Stream};
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// Frames as `Result` items: the source's error comes once, last.
+///
+/// Made by [`FrameStream::into_try_stream`]. Of the [`Ending`]s, `Finished`, `ConsumerDropped` and
+/// `Aborted` (an ordinary stop) end the stream without an error.
+///
+/// # Examples
+///
+/// ```
+/// use futures_core::Stream;
+/// use std::pin::Pin;
+/// use std::task::{Context, Poll, Wake, Waker};
+///
+/// let (sender, frames) = callbridge::channel::<u8>(2);
+/// sender.fail("unplugged");
+/// let mut frames = frames.into_try_stream();
+/// let mut cx = Context::from_waker(Waker::noop());
+/// assert!(matches!(Pin::new(&mut frames).poll_next(&mut cx), Poll::Ready(Some(Err(_)))));
+/// assert!(matches!(Pin::new(&mut frames).poll_next(&mut cx), Poll::Ready(None)));
+/// ```
+pub struct TryFrameStream<T> {
+    frames: FrameStream<T>,
+    /// Whether the end, with its error if there is one, was reached.
+    told: bool,
+}
+
+impl<T> TryFrameStream<T> {
+    pub(super) fn new(frames: FrameStream<T>) -> Self {
+        TryFrameStream { frames, told: false }
+    }
+
+    /// The stream inside, to look at its books or its ending.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let frames = callbridge::channel::<u8>(2).1.into_try_stream();
+    /// assert!(frames.get_ref().stats().balances());
+    /// ```
+    pub fn get_ref(&self) -> &FrameStream<T> {
+        &self.frames
+    }
+}
+
+impl<T> Stream for TryFrameStream<T> {
+    type Item = Result<T, SourceError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match std::task::ready!(self.frames.poll_recv(cx)) {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None if self.told => Poll::Ready(None),
+            None => {
+                self.told = true;
+                let stopped = self.frames.ending() == Some(Ending::Aborted);
+                Poll::Ready(self.frames.error().filter(|_| !stopped).map(Err))
+            }
+        }
+    }
+}
+
+impl<T> FusedStream for TryFrameStream<T> {
+    fn is_terminated(&self) -> bool {
+        self.told
+    }
+}
+
+impl<T> fmt::Debug for TryFrameStream<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TryFrameStream").field("frames", &self.frames).finish()
+    }
+}
