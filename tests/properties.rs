@@ -49,6 +49,7 @@ enum Way {
     Timeout,
     Callback,
     Control,
+    Reserve,
 }
 
 /// What the consumer does after it has read its share.
@@ -114,6 +115,7 @@ fn way() -> impl Strategy<Value = Way> {
         1 => Just(Way::Timeout),
         1 => Just(Way::Callback),
         1 => Just(Way::Control),
+        1 => Just(Way::Reserve),
     ]
 }
 
@@ -143,6 +145,17 @@ fn is_refused(sender: &Sender<Frame>, frame: Frame, way: Way, capacity: usize) -
         Way::Callback => {
             sender.callback()(frame);
             (None, None)
+        }
+        Way::Reserve => {
+            let sent = match sender.reserve(Duration::from_micros(50)) {
+                Ok(permit) => permit.send(frame),
+                Err(_) => sender.try_send(frame),
+            };
+            match sent {
+                Ok(sent) => (Some(sent), None),
+                Err(TrySendError::TooHeavy(_)) => (None, None),
+                Err(error) => (None, Some(error.into_inner())),
+            }
         }
         Way::Control => (None, sender.send_control(frame).err().map(SendError::into_inner)),
     };
