@@ -277,7 +277,8 @@ impl<T> Sender<T> {
     /// Waits until the consumer has been handed every frame that is queued now, whoever sent it.
     ///
     /// Frames that a policy evicts meanwhile are waited for no longer. A channel that was closed is
-    /// waited for like any other, since what was queued stays readable. `None` waits for ever,
+    /// waited for like any other, since what was queued stays readable. To be handed a frame is not to
+    /// be done with it: for that there is [`send_tracked`](Self::send_tracked). `None` waits for ever,
     /// zero answers at once.
     ///
     /// Python: `queue.join()`, as far as `get`.
