@@ -1,4 +1,4 @@
-//! A listener thread that asks an async handler and waits for its reply, with a timeout.
+//! A listener whose requests an async handler answers, within a timeout.
 //!
 //! `cargo run --example request_reply`
 
@@ -39,7 +39,7 @@ async fn main() -> std::io::Result<()> {
         let reply = tokio::task::spawn_blocking(move || ask(addr, question)).await??;
         print!("{reply}");
     }
-    let report = listener.shutdown(Duration::from_secs(5)).await;
+    let report = listener.close(Duration::from_secs(5)).await;
     println!("{report}: {} replies, {} late", report.stats.replies, report.stats.late);
     assert!(report.is_clean() && report.stats.balances());
     Ok(())

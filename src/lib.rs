@@ -124,7 +124,7 @@ pub use runner::{
 
 pub use sync::WaitError;
 
-/// The programs of the README are run as doctests.
-#[cfg(doctest)]
+/// The programs of the README are run as doctests; one waits for a descriptor.
+#[cfg(all(doctest, unix))]
 #[doc = include_str!("../README.md")]
 struct Readme;

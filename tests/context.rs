@@ -203,14 +203,14 @@ const METHODS: &[(&str, Method)] = &[
         let (thread, _release) = full_thread();
         said(thread.shutdown_blocking(SHORT).would_deadlock)
     }),
-    ("Listener::shutdown_blocking", |_| {
+    ("Listener::close_blocking", |_| {
         let (release, blocked) = mpsc::channel::<()>();
         let body = move |_: Sink<u8>| {
             let _ = blocked.recv_timeout(LONG);
             Ok(())
         };
         let (listener, _frames) = Listener::from_fn(body).spawn().unwrap();
-        let report = listener.shutdown_blocking(SHORT);
+        let report = listener.close_blocking(SHORT);
         drop(release);
         said(report.would_deadlock)
     }),

@@ -59,7 +59,11 @@ impl Echo {
 
     /// Ctrl-C, as a terminal would send it; what the program says about its end.
     fn interrupt(self) -> Vec<String> {
-        let kill = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
+        self.signal("-INT")
+    }
+
+    fn signal(self, signal: &str) -> Vec<String> {
+        let kill = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
         assert!(kill.expect("kill runs").success());
         let (status, stdout, stderr) = self.end();
         assert_eq!(status.code(), Some(0), "{stdout:?} {stderr:?}");
@@ -360,6 +364,71 @@ fn a_unix_socket_echoes_until_ctrl_c() {
         assert_books(&echo.interrupt(), 1);
         assert!(!path.0.exists(), "{mode}: the socket's file is left behind");
     }
+}
+
+#[test]
+fn sigterm_ends_it_in_order() {
+    let path = SocketPath::new("term");
+    let address = format!("unix://{}", path.0.display());
+    let (echo, _) = Echo::listen(&address, &["--framing", "lines"]);
+    let mut stream = UnixStream::connect(&path.0).expect("connect");
+    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    assert_echo(&mut stream, b"hello\n", b"hello\n");
+    assert_books(&echo.signal("-TERM"), 1);
+    assert!(!path.0.exists(), "the socket's file is left behind");
+}
+
+#[test]
+fn a_peer_that_never_reads_stops_nobody() {
+    for mode in ["stream", "call"] {
+        let (echo, address) = Echo::listen("tcp://127.0.0.1:0", &["--mode", mode]);
+        let mut deaf = tcp(&address);
+        deaf.set_write_timeout(Some(Duration::from_millis(200))).expect("timeout");
+        let flood = framed(&[7; 60_000]);
+        // Until nothing of it is taken any more.
+        while deaf.write_all(&flood).is_ok() {}
+        let mut other = tcp(&address);
+        for _ in 0..3 {
+            assert_echo(&mut other, &framed(b"still here"), &framed(b"still here"));
+        }
+        drop(deaf);
+        let said = echo.interrupt();
+        assert!(said.iter().any(|line| line.ends_with("they balance")), "{said:?}");
+    }
+}
+
+/// Another owner of its socket shuts it down.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_listener_that_fails_ends_the_program() {
+    use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+    let (echo, address) = Echo::listen("tcp://127.0.0.1:0", &[]);
+    let pid = echo.child.id();
+    let process = Pid::from_raw(pid.try_into().expect("a pid")).expect("it isn't 0");
+    let process = pidfd_open(process, PidfdFlags::empty()).expect("it runs");
+    let stolen = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .expect("its descriptors")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .map(|fd| pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()));
+    let mut refused = 0;
+    for fd in stolen {
+        let Ok(fd) = fd else {
+            refused += 1;
+            continue;
+        };
+        let listening = TcpListener::from(fd);
+        if listening.local_addr().is_ok_and(|at| address == format!("tcp://{at}")) {
+            TcpStream::from(std::os::fd::OwnedFd::from(listening))
+                .shutdown(Shutdown::Both)
+                .expect("shutdown");
+            let (status, stdout, stderr) = echo.end();
+            assert_eq!(status.code(), Some(1), "{stdout:?} {stderr:?}");
+            assert!(stdout.iter().any(|line| line.contains("listener failed")), "{stdout:?}");
+            return;
+        }
+    }
+    assert!(refused > 0, "its socket wasn't found");
+    eprintln!("not tried: the system doesn't let descriptors be taken");
 }
 
 #[test]

@@ -4,11 +4,11 @@
 #![cfg(target_os = "linux")]
 
 use bytes::Bytes;
+use callbridge::Bridge;
 use callbridge::listener::{
-    Datagram, Event, Incoming, Listener, Request, TcpServer, UdpSource, UnixDatagramSource,
-    UnixServer,
+    Datagram, Listener, Request, TcpServer, UdpSource, UnixDatagramSource, UnixServer,
 };
-use callbridge::{Bridge, Overflow};
+use futures_util::SinkExt;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream, UdpSocket};
 use std::thread;
@@ -20,6 +20,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 fn count(what: &str) -> usize {
     std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count()
+}
+
+fn sockets() -> usize {
+    let all = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let targets = all.filter_map(|fd| std::fs::read_link(fd.path()).ok());
+    targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
 }
 
 /// Runs `body` and waits until there are as many threads and descriptors as before.
@@ -46,7 +52,8 @@ fn lines() -> TcpServer<fn() -> LinesCodec> {
 }
 
 fn clean(listener: &Listener) {
-    let report = listener.shutdown_blocking(PATIENCE);
+    listener.stop();
+    let report = listener.close_blocking(PATIENCE);
     assert!(report.is_clean(), "{report}");
 }
 
@@ -70,45 +77,61 @@ fn threads_and_descriptors_are_given_back() {
         drop(UdpSource::bind("127.0.0.1:0").unwrap());
     });
 
-    leaves_nothing("a server with connections, stopped with its events unread", || {
-        let server = lines();
-        let addr = server.local_addr().unwrap();
-        let (listener, events) =
-            Listener::builder(server).overflow(Overflow::Unbounded).spawn().unwrap();
+    leaves_nothing("a server with connections, stopped with their frames unread", || {
+        let (listener, mut connections) = Listener::builder(lines()).spawn().unwrap();
+        let addr = listener.local_addr().unwrap();
         let mut clients: Vec<_> = (0..50).map(|_| TcpStream::connect(addr).unwrap()).collect();
         clients.iter_mut().for_each(|client| client.write_all(b"a\nb\nhalf").unwrap());
-        while events.stats().queued < 150 {
-            thread::yield_now();
+        let mut held: Vec<_> =
+            clients.iter().map(|_| connections.recv_blocking(PATIENCE).unwrap()).collect();
+        for connection in &mut held {
+            while connection.frames().stats().queued < 2 {
+                thread::yield_now();
+            }
         }
+        assert_eq!(sockets(), 101, "theirs and ours, and the one that listens");
         clean(&listener);
-        let clients_only = count("fd");
-        drop(events);
-        assert_eq!(count("fd"), clients_only, "a stop closes every connection at once");
+        assert_eq!(sockets(), 50, "a stop closes every connection at once");
+        drop((connections, held));
     });
 
     leaves_nothing("a server whose consumer and handle were dropped", || {
-        let server = lines();
-        let addr = server.local_addr().unwrap();
-        let (listener, events) = Listener::builder(server).capacity(1).spawn().unwrap();
-        let mut client = TcpStream::connect(addr).unwrap();
+        let server = lines().with_connection_capacity(1);
+        let (listener, mut connections) = Listener::builder(server).spawn().unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.write_all(b"a\nb\nc\n").unwrap();
-        while events.stats().waiting == 0 {
+        let mut connection = connections.recv_blocking(PATIENCE).unwrap();
+        while connection.frames().stats().waiting == 0 {
             thread::yield_now();
         }
-        drop((events, listener));
+        drop((connections, connection, listener));
+    });
+
+    leaves_nothing("connections that are dropped while their peers stay", || {
+        let server = lines().with_linger(Duration::from_millis(10));
+        let (listener, mut connections) = Listener::builder(server).spawn().unwrap();
+        let addr = listener.local_addr().unwrap();
+        let clients: Vec<_> = (0..20).map(|_| TcpStream::connect(addr).unwrap()).collect();
+        for _ in &clients {
+            drop(connections.recv_blocking(PATIENCE).unwrap());
+        }
+        while listener.stats().open > 0 {
+            thread::yield_now();
+        }
+        clean(&listener);
     });
 
     leaves_nothing("10 000 quick connects", || {
         let server = lines().with_max_connections(64);
         let addr = server.local_addr().unwrap();
-        let (listener, mut events) = Listener::builder(server).spawn().unwrap();
+        let (listener, mut connections) = Listener::builder(server).spawn().unwrap();
         let connecting = thread::spawn(move || {
             for _ in 0..10_000 {
                 drop(TcpStream::connect(addr).unwrap());
             }
         });
         while !connecting.is_finished() {
-            let _ = events.recv_blocking(Duration::from_millis(1));
+            drop(connections.recv_blocking(Duration::from_millis(1)));
         }
         connecting.join().unwrap();
         clean(&listener);
@@ -118,20 +141,17 @@ fn threads_and_descriptors_are_given_back() {
         let make = || LengthDelimitedCodec::builder().max_frame_length(100).new_codec();
         let server = TcpServer::bind("127.0.0.1:0", 104, make).unwrap();
         let addr = server.local_addr().unwrap();
-        let (listener, mut events) = Listener::builder(server).spawn().unwrap();
+        let (listener, mut connections) = Listener::builder(server).spawn().unwrap();
         let deaf = TcpStream::connect(addr).unwrap();
-        let connection = events.recv_blocking(PATIENCE).unwrap().connection;
-        while connection.try_send(Bytes::from(vec![0; 1 << 16])).is_ok() {}
+        let mut connection = connections.recv_blocking(PATIENCE).unwrap();
+        let fed = futures_util::FutureExt::now_or_never(connection.feed(Bytes::from(vec![0; 90])));
+        fed.unwrap().unwrap();
         for bad in [&b"\0\0\0\x09half"[..], b"garbage", b"\0"] {
             let mut client = TcpStream::connect(addr).unwrap();
             client.write_all(bad).unwrap();
             client.shutdown(Shutdown::Write).unwrap();
-            loop {
-                let Incoming { event, .. } = events.recv_blocking(PATIENCE).unwrap();
-                if let Event::Closed(_) = event {
-                    break;
-                }
-            }
+            let mut broken = connections.recv_blocking(PATIENCE).unwrap();
+            assert!(broken.frames().recv_blocking(PATIENCE).is_err());
         }
         clean(&listener);
         drop((deaf, connection));
@@ -194,7 +214,7 @@ fn threads_and_descriptors_are_given_back() {
         assert!(!datagrams.exists() && !streams.exists());
     });
 
-    leaves_nothing("async shutdowns, one of them given up", || {
+    leaves_nothing("async closes, one of them given up", || {
         let runtime = Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let (listener, _frames) = Listener::from_fn::<(), _>(|sink| {
@@ -204,9 +224,9 @@ fn threads_and_descriptors_are_given_back() {
             })
             .spawn()
             .unwrap();
-            let given_up = listener.shutdown(Duration::MAX);
+            let given_up = listener.close(Duration::MAX);
             tokio::time::timeout(Duration::from_millis(5), given_up).await.unwrap_err();
-            assert!(listener.shutdown(PATIENCE).await.is_clean());
+            assert!(listener.close(PATIENCE).await.is_clean());
         });
     });
 }

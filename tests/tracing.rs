@@ -2,9 +2,14 @@
 
 mod common;
 
-use common::{LONG, Loop};
+use bytes::BytesMut;
+use callbridge::listener::{Listener, Request, TcpServer};
+use common::{LONG, Loop, eventually};
 use std::future::pending;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use tokio_util::codec::{Decoder, Encoder, LinesCodec, LinesCodecError};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Span, Subscriber, info_span};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -157,4 +162,63 @@ fn an_ending_with_an_error_that_nobody_looked_at_is_reported_once() {
     assert_eq!(events.with("unread, as the stream was"), 1);
     assert_eq!(events.with("unread, though the end was read"), 1);
     assert_eq!(events.with("read as an"), 0);
+}
+
+/// What ends a source is told, whether or not anybody asks for it.
+#[test]
+fn an_error_or_a_panic_of_a_source_is_reported() {
+    let events = events();
+    let broken = || Err(std::io::Error::other("line 4720 is dead"));
+    let (listener, mut frames) = Listener::from_fn::<u8, _>(move |_| broken()).spawn().unwrap();
+    frames.recv_blocking(LONG).unwrap_err();
+    drop((listener, frames));
+    let (listener, mut frames) =
+        Listener::from_fn::<u8, _>(|_| panic!("bug 4721")).spawn().unwrap();
+    frames.recv_blocking(LONG).unwrap_err();
+    drop((listener, frames));
+    eventually("two events", || events.with("line 4720") >= 1 && events.with("bug 4721") >= 1);
+}
+
+/// Panics on a line that says so.
+struct Fragile(LinesCodec);
+
+impl Decoder for Fragile {
+    type Item = String;
+    type Error = LinesCodecError;
+    fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<String>, LinesCodecError> {
+        let line = self.0.decode(bytes)?;
+        assert!(line.as_deref() != Some("boom"), "bug 4722");
+        Ok(line)
+    }
+}
+
+impl Encoder<String> for Fragile {
+    type Error = LinesCodecError;
+    fn encode(&mut self, line: String, bytes: &mut BytesMut) -> Result<(), LinesCodecError> {
+        self.0.encode(line, bytes)
+    }
+}
+
+/// Nobody sees the stream of a served connection: what ends it is told.
+#[test]
+fn what_ends_a_served_connection_is_reported() {
+    let events = events();
+    let runtime = Loop::multi(1);
+    let server = TcpServer::bind("127.0.0.1:0", 100, || Fragile(LinesCodec::new())).unwrap();
+    let listener = Listener::builder(server)
+        .name("reports-4723")
+        .serve(&runtime.bridge(), |request: Request<String>| async move { Some(request.frame) })
+        .spawn()
+        .unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    client.write_all(b"boom\n").unwrap();
+    eventually("the panic", || events.with("bug 4722") == 1);
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    client.write_all(b"hello\n").unwrap();
+    client.read_exact(&mut [0; 6]).unwrap();
+    socket2::SockRef::from(&client).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    drop(client);
+    eventually("the reset", || events.with("reports-4723 failed") == 1);
+    listener.stop();
+    assert!(listener.close_blocking(LONG).is_clean());
 }

@@ -76,7 +76,7 @@ pub(crate) enum Framing {
 pub(crate) enum Mode {
     /// Frames are awaited as an async Stream and answered from the loop
     Stream,
-    /// The listener's thread waits, with a timeout, for the result of an async handler
+    /// An async handler answers each frame within a timeout, and the listener's thread writes the reply
     Call,
 }
 

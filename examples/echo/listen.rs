@@ -1,4 +1,4 @@
-//! `--listen`: one listener, until Ctrl-C.
+//! `--listen`: one listener, until it is told to stop, or fails.
 
 use crate::address::Address;
 use crate::cli::Options;
@@ -8,16 +8,16 @@ use std::error::Error;
 use std::io::{self, Write as _};
 use tokio::runtime::Runtime;
 
-/// Serves until Ctrl-C, prints the books, stops; whether all went well.
+/// Serves until Ctrl-C, SIGTERM or a failure, prints the books, stops; whether all went well.
 pub(crate) fn run(
     options: &Options,
     address: &Address,
     runtime: &Runtime,
 ) -> Result<bool, Box<dyn Error>> {
     // Installed before anybody is told that the listener is up.
-    let mut interrupts = {
+    let mut signals = {
         let _context = runtime.enter();
-        ctrl_c()?
+        Signals::new()?
     };
     let mode = options.modes()[0];
     let server =
@@ -26,9 +26,14 @@ pub(crate) fn run(
     let mut out = io::stdout();
     writeln!(out, "listening on {} in {mode} mode; Ctrl-C stops", server.address())?;
 
-    runtime.block_on(interrupts.recv());
+    runtime.block_on(async {
+        tokio::select! {
+            () = signals.recv() => {}
+            () = server.failed() => {}
+        }
+    });
     runtime.spawn(async move {
-        interrupts.recv().await;
+        signals.recv().await;
         std::process::exit(130);
     });
     let stopped = server.stop(options.deadline());
@@ -40,12 +45,37 @@ pub(crate) fn run(
     Ok(problems.is_empty())
 }
 
-#[cfg(unix)]
-fn ctrl_c() -> io::Result<tokio::signal::unix::Signal> {
-    tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())
+/// What asks the program to end.
+struct Signals {
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(windows)]
+    ctrl_c: tokio::signal::windows::CtrlC,
 }
 
-#[cfg(windows)]
-fn ctrl_c() -> io::Result<tokio::signal::windows::CtrlC> {
-    tokio::signal::windows::ctrl_c()
+impl Signals {
+    #[cfg(unix)]
+    fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (interrupt, terminate) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        Ok(Signals { interrupt, terminate })
+    }
+
+    #[cfg(windows)]
+    fn new() -> io::Result<Self> {
+        Ok(Signals { ctrl_c: tokio::signal::windows::ctrl_c()? })
+    }
+
+    async fn recv(&mut self) {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+        #[cfg(windows)]
+        self.ctrl_c.recv().await;
+    }
 }

@@ -12,10 +12,10 @@
 //! one table per listener and exits with 0 only if every frame came back as it was sent and the
 //! listener's books balance.
 //!
-//! - `stream` mode: the frames arrive in the event loop as an async `Stream`, and the loop answers
-//!   through the frame's replier.
-//! - `call` mode: the listener's thread hands each frame to an async handler, waits for
-//!   `result(timeout)`, and writes the reply itself.
+//! - `stream` mode: datagrams arrive in the event loop as an async `Stream` and are answered through the
+//!   listener's replier; each connection is a `Stream` and a `Sink` of its own.
+//! - `call` mode: an async handler answers each frame, within a timeout, and the listener's thread
+//!   writes the reply.
 //!
 //! # Talk to it from another terminal
 //!
@@ -35,7 +35,8 @@
 //! nc -U /tmp/echo.sock
 //! ```
 //!
-//! Ctrl-C stops the listener within the deadline and prints its books; a second one ends at once.
+//! Ctrl-C (or SIGTERM) stops the listener within the deadline and prints its books; a second one ends at
+//! once. A listener that fails is noticed: exit code 1.
 
 mod address;
 mod cli;

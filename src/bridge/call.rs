@@ -4,12 +4,13 @@ use super::Bridge;
 use super::core::Core;
 use super::task::caught;
 use crate::future::{BlockingFuture, FutureState, Origin, ResultError, SubmitError};
-use crate::sync::context::LoopMark;
+use crate::sync::context::{LoopMark, drives_a_loop};
 use crate::sync::event_loop::enter;
 use crate::sync::{Deadline, Running, Site, Work, contain, park_until, report_panic};
 use std::future::Future;
 use std::panic::Location;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -100,8 +101,28 @@ impl Bridge {
         self.owner.core.call(future, Deadline::after(timeout), Some(token), Location::caller())
     }
 
-    /// Makes a future in `slot` and polls it once on the calling thread; what isn't ready goes on as a
-    /// task of the loop, in the slot, and leaves an empty one behind.
+    /// Enters the loop's context, to poll calls for the first time on the calling thread.
+    #[track_caller]
+    pub(crate) fn first_polls(&self) -> Result<FirstPolls<'_, impl Sized>, SubmitError<()>> {
+        if drives_a_loop() {
+            return Err(SubmitError::WouldDeadlock(()));
+        }
+        let core = &self.owner.core;
+        let work = Work { owner: core.id(), id: 0, site: Location::caller() };
+        Ok(FirstPolls { core, _running: Running::note(work), _context: enter(&core.handle) })
+    }
+}
+
+/// A thread that polls calls for the first time, one after the other, in the loop's context.
+pub(crate) struct FirstPolls<'a, G> {
+    core: &'a Arc<Core>,
+    _running: Running,
+    _context: G,
+}
+
+impl<G> FirstPolls<'_, G> {
+    /// Makes a future in `slot` and polls it once; what isn't ready goes on as a task of the loop, in the
+    /// slot, and leaves an empty one behind.
     #[track_caller]
     pub(crate) fn call_or_start<F>(
         &self,
@@ -111,28 +132,21 @@ impl Bridge {
     where
         F: Future<Output: Send + 'static> + Send + 'static,
     {
-        let core = &self.owner.core;
-        core.admit_inline(Deadline::Now)?;
-        let polled = {
-            let _context = enter(&core.handle);
-            let work = Work { owner: core.id(), id: 0, site: Location::caller() };
-            let _running = Running::note(work);
-            let polled = poll_here(|| {
-                slot.set(Some(make()));
-                let mut context = Context::from_waker(Waker::noop());
-                slot.as_mut().as_pin_mut().map_or(Poll::Pending, |made| made.poll(&mut context))
-            });
-            if let Poll::Ready(outcome) = &polled {
-                core.end_here(slot.as_mut(), None, outcome.as_ref().err());
-            }
-            polled
-        };
+        self.core.admit(Deadline::Now)?;
+        let polled = poll_here(|| {
+            slot.set(Some(make()));
+            let mut context = Context::from_waker(Waker::noop());
+            slot.as_mut().as_pin_mut().map_or(Poll::Pending, |made| made.poll(&mut context))
+        });
         Ok(match polled {
-            Poll::Ready(outcome) => Polled::Ready(outcome),
+            Poll::Ready(outcome) => {
+                self.core.end_here(slot.as_mut(), None, outcome.as_ref().err());
+                Polled::Ready(outcome)
+            }
             // The task polls it again, with a waker.
             Poll::Pending => {
                 let made = std::mem::replace(slot, Box::pin(None));
-                Polled::Started(core.start(Made(made)))
+                Polled::Started(self.core.start(Made(made)))
             }
         })
     }

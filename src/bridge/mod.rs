@@ -15,7 +15,7 @@ mod task;
 mod loom_tests;
 
 pub use builder::BridgeBuilder;
-pub(crate) use call::Polled;
+pub(crate) use call::{FirstPolls, Polled};
 pub use close::{CloseReport, StuckCall};
 pub use error::NoCurrentLoop;
 pub use stats::BridgeStats;

@@ -431,6 +431,10 @@ impl<T> Sender<T> {
     }
 
     /// Ends the channel for a reason that no source chooses.
+    pub(crate) fn overflow(&self) -> super::Overflow {
+        self.shared.rules.overflow
+    }
+
     pub(crate) fn end(&self, ending: Ending) -> bool {
         self.shared.end(ending, None)
     }

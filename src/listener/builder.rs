@@ -1,9 +1,16 @@
-use super::core::{Core, Feed, judged, pump, release};
+use super::core::{Core, End, Feed, Verdict, judged, release};
+use super::driver::{Alarms, Driver, OnError};
 use super::handle::Listener;
+use super::pump::{Outflow, Writing, lose_buffered, pump};
 use super::serve::{Serve, ServeBuilder};
-use super::source::{FrameSource, Interrupter};
+use super::source::socket::{POLL_TIMEOUT, check_poll_timeout};
+use super::source::{FrameSource, Interrupter, RequestSource};
+use super::wake::Wake;
+use super::writer::{FrameSink, writer};
 use crate::Bridge;
 use crate::channel::{self, Ending, FrameStream, Loss, Overflow};
+use crate::sync::contain;
+use crate::sync::prim::atomic::{AtomicU64, Ordering};
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -19,6 +26,17 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 ///
 /// Sealed: implement [`FrameSource`] for sources of your own.
 ///
+/// ```compile_fail,E0277
+/// struct Mine;
+/// impl callbridge::listener::Origin for Mine {
+///     type Item = u8;
+///     type Request = u8;
+///     fn launch(self, _: callbridge::listener::Setup<Self>) -> std::io::Result<()> {
+///         Ok(())
+///     }
+/// }
+/// ```
+///
 /// # Examples
 ///
 /// ```
@@ -30,7 +48,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// # Ok(())
 /// # }
 /// ```
-pub trait Origin: Send + 'static {
+pub trait Origin: sealed::Sealed + Send + 'static {
     /// What the listener's stream yields.
     type Item: Send + 'static;
 
@@ -39,43 +57,59 @@ pub trait Origin: Send + 'static {
 
     /// Starts the threads.
     #[doc(hidden)]
-    fn launch(self, setup: Setup<Self::Item>) -> io::Result<()>;
+    fn launch(self, setup: Setup<Self>) -> io::Result<()>
+    where
+        Self: Sized;
+}
+
+pub(crate) mod sealed {
+    #[allow(unnameable_types, reason = "this is what seals Origin")]
+    pub trait Sealed {}
+    impl<S: super::FrameSource> Sealed for S {}
 }
 
 /// What a start needs; private in all but name.
 #[doc(hidden)]
 #[allow(missing_debug_implementations, reason = "nobody outside can get hold of one")]
-pub struct Setup<T> {
-    pub(crate) feed: Feed<T>,
-    pub(crate) poll_interval: Option<Duration>,
+pub struct Setup<S: Origin> {
+    pub(crate) feed: Feed<S::Item>,
+    pub(crate) wake: Arc<Wake>,
+    pub(crate) outflow: Option<Box<dyn Outflow<S>>>,
 }
 
 impl<S: FrameSource> Origin for S {
     type Item = S::Frame;
     type Request = S::Frame;
 
-    fn launch(mut self, setup: Setup<S::Frame>) -> io::Result<()> {
-        let Setup { feed, poll_interval } = setup;
-        prepare(&mut self, &feed.core, poll_interval)?;
+    fn launch(mut self, setup: Setup<S>) -> io::Result<()> {
+        let Setup { feed, wake, mut outflow } = setup;
         let core = Arc::clone(&feed.core);
-        core.stop.spawn(&core.name, move || {
-            let mut source = self;
-            let verdict = judged(|| pump(&mut source, &feed));
-            release(&feed.core, source);
-            feed.end(verdict);
+        prepare(&mut self, &core)?;
+        let mut driver = Driver::new(&core, wake, self);
+        let (stop, name) = (Arc::clone(&core.stop), core.name.clone());
+        stop.spawn(&name, move || {
+            let outflow = outflow.as_mut().map(|outflow| &mut **outflow as &mut dyn Outflow<S>);
+            let mut writing = Writing::new(outflow);
+            let verdict = judged(|| pump(&mut driver, &feed, &mut writing));
+            let after = verdict.as_ref().ok().map(Verdict::kind);
+            let end = End::of(verdict, &core.name);
+            core.note(&end);
+            feed.end(&end);
+            if driver.is_cut() {
+                lose_buffered(&mut driver, &feed);
+            }
+            if let Some(after) = after {
+                contain("a source", || writing.finish(&mut driver, &after));
+            }
+            release(&core, driver);
+            core.conclude(&end);
         })
     }
 }
 
 /// Tells a source of its settings, and the listener of the source's gauge.
-pub(crate) fn prepare(
-    source: &mut impl FrameSource,
-    core: &Core,
-    poll_interval: Option<Duration>,
-) -> io::Result<()> {
-    if let Some(interval) = poll_interval {
-        source.set_poll_interval(interval)?;
-    }
+pub(crate) fn prepare(source: &mut impl FrameSource, core: &Core) -> io::Result<()> {
+    source.set_poll_timeout(core.poll_timeout)?;
     core.set_gauge(source.gauge());
     core.set_address(source.bound_to());
     Ok(())
@@ -95,7 +129,7 @@ pub(crate) fn prepare(
 ///     .name("telemetry")
 ///     .capacity(4096)
 ///     .overflow(Overflow::DropOldest)
-///     .poll_interval(Duration::from_millis(20))
+///     .poll_timeout(Duration::from_millis(20))
 ///     .spawn()?;
 /// assert_eq!(listener.name(), "telemetry");
 /// assert_eq!(frames.capacity(), 4096);
@@ -107,24 +141,46 @@ pub struct ListenerBuilder<S: Origin> {
     pub(super) source: S,
     pub(super) options: Options,
     channel: channel::Builder<S::Item>,
+    wake: Arc<Wake>,
+    outflow: Option<Box<dyn Outflow<S>>>,
 }
 
 /// The settings that streams and `serve` share.
 pub(crate) struct Options {
     pub(crate) name: String,
-    pub(crate) poll_interval: Option<Duration>,
+    pub(crate) poll_timeout: Duration,
     pub(crate) write_timeout: Duration,
     pub(crate) stop_on: Vec<CancellationToken>,
+    pub(crate) alarms: Alarms,
 }
 
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            name: String::new(),
+            poll_timeout: POLL_TIMEOUT,
+            write_timeout: WRITE_TIMEOUT,
+            stop_on: Vec::new(),
+            alarms: Alarms::default(),
+        }
+    }
+}
+
+/// How many listeners were named by the crate.
+static UNNAMED: AtomicU64 = AtomicU64::new(1);
+
 impl Options {
-    pub(crate) fn checked(self) -> io::Result<Self> {
-        self.poll_interval.map(super::socket::check_tick).transpose()?;
+    pub(crate) fn checked(mut self) -> io::Result<Self> {
+        self.poll_timeout = check_poll_timeout(self.poll_timeout)?;
         if self.name.contains('\0') {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "a thread's name can't hold a NUL byte: choose another",
             ));
+        }
+        if self.name.is_empty() {
+            // Linux shows 15 bytes.
+            self.name = format!("cb-listener-{}", UNNAMED.fetch_add(1, Ordering::Relaxed));
         }
         Ok(self)
     }
@@ -132,17 +188,18 @@ impl Options {
 
 impl<S: Origin> ListenerBuilder<S> {
     pub(super) fn new(source: S) -> Self {
-        let options = Options {
-            name: "callbridge-listener".to_owned(),
-            poll_interval: None,
-            write_timeout: WRITE_TIMEOUT,
-            stop_on: Vec::new(),
-        };
-        ListenerBuilder { source, options, channel: channel::builder() }
+        ListenerBuilder {
+            source,
+            options: Options::default(),
+            channel: channel::builder(),
+            wake: Wake::new(),
+            outflow: None,
+        }
     }
 
-    /// The name of the thread, and the beginning of the names of a server's further threads;
-    /// "callbridge-listener" unless told. A NUL byte in it is an error at the start.
+    /// The name of the thread; "cb-listener-" and a number unless told. A server's further threads are
+    /// called by their connection's number and this name. Linux shows 15 bytes of it. A NUL byte in it is an
+    /// error at the start.
     ///
     /// # Examples
     ///
@@ -234,23 +291,110 @@ impl<S: Origin> ListenerBuilder<S> {
         self
     }
 
-    /// How often the thread looks at its stop flag while nothing arrives and nothing nudges it.
+    /// How often a source without a descriptor is asked to return from its wait, so that its thread can look
+    /// whether to stop; 50 ms unless told.
     ///
-    /// 1 ms to 1 h; 50 ms unless told; longer is taken as 1 h, zero is an error at the start. The
-    /// system may add some ms. The crate's own sockets are nudged as well and stop at once as a
-    /// rule; this is what stop is guaranteed by where nothing can be nudged. Connected stream sockets,
-    /// which can be nudged everywhere, tick 20 times slower while they are read.
+    /// 1 ms to 1 h; longer is taken as 1 h, zero is an error at the start. On Unix the crate's own sources
+    /// don't need it: their threads are woken. Elsewhere it is what a stop is guaranteed by.
     ///
     /// # Examples
     ///
     /// See [`ListenerBuilder`].
-    pub fn poll_interval(mut self, interval: Duration) -> Self {
-        self.options.poll_interval = Some(interval);
+    pub fn poll_timeout(mut self, timeout: Duration) -> Self {
+        self.options.poll_timeout = timeout;
         self
     }
 
+    /// Decides what happens after an error of the source; without it, the listener ends as failed.
+    ///
+    /// `decide` is given the error, and how many there were in a row, this one included. It runs on the
+    /// listener's thread; if it panics, the listener ends. Bytes that make no frame aren't asked about (see
+    /// [`BadFrames`](super::BadFrames)), nor is what passes by itself. A server's connections end by their
+    /// errors; for a server, this is about accepting.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::listener::{FrameSource, Listener, OnError};
+    /// use std::io;
+    /// use std::time::Duration;
+    ///
+    /// /// Loses its line now and then.
+    /// struct Modem(u32);
+    /// impl FrameSource for Modem {
+    ///     type Frame = u32;
+    ///     fn next_frame(&mut self) -> io::Result<Option<u32>> {
+    ///         self.0 += 1;
+    ///         if self.0 == 1 { Err(io::Error::other("no carrier")) } else { Ok(Some(self.0)) }
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> io::Result<()> {
+    /// let (_listener, mut frames) = Listener::builder(Modem(0))
+    ///     .on_error(|_error, attempt| match attempt {
+    ///         1..=10 => OnError::Retry(Duration::from_millis(10)),
+    ///         _ => OnError::Fail,
+    ///     })
+    ///     .spawn()?;
+    /// assert_eq!(frames.recv_blocking(Duration::from_secs(5)), Ok(2));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_error(
+        mut self,
+        decide: impl FnMut(&io::Error, u32) -> OnError + Send + 'static,
+    ) -> Self {
+        self.options.alarms.on_error = Some(Box::new(decide));
+        self
+    }
+
+    /// Calls `hook` when no frame has come for `silence`; again only after another frame.
+    ///
+    /// It runs on the listener's thread; a panic in it is contained. For a server, it is about connections.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::listener::{Listener, UdpSource};
+    /// use std::sync::mpsc;
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let (alarm, alarms) = mpsc::channel();
+    /// let (_listener, _frames) = Listener::builder(UdpSource::bind("127.0.0.1:0")?)
+    ///     .quiet_after(Duration::from_millis(10), move || drop(alarm.send("the meter is silent")))
+    ///     .spawn()?;
+    /// assert!(alarms.recv_timeout(Duration::from_secs(5)).is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn quiet_after(mut self, silence: Duration, hook: impl FnMut() + Send + 'static) -> Self {
+        self.options.alarms.quiet_after = Some((silence, Box::new(hook)));
+        self
+    }
+
+    /// A way for async code to write to the source, through the thread that owns it; up to `capacity` frames
+    /// (at least 1) wait in it.
+    ///
+    /// On Unix the thread's wait is interrupted for it; a source without a descriptor is written to when its
+    /// call returns. Of several writers, the last counts: the others are closed. Not for listeners that
+    /// [`serve`](Self::serve), which refuse to start with one.
+    ///
+    /// # Examples
+    ///
+    /// See [`FrameSink`].
+    pub fn writer<R>(&mut self, capacity: usize) -> FrameSink<R>
+    where
+        S: RequestSource<R, Address = ()>,
+        R: Send + 'static,
+    {
+        let (sink, written) = writer(capacity, &self.wake);
+        self.outflow = Some(Box::new(written));
+        sink
+    }
+
     /// How long a peer may not read what is sent to it before its connection is closed; 30 s unless
-    /// told. Checked once per poll interval.
+    /// told.
     ///
     /// # Examples
     ///
@@ -302,7 +446,7 @@ impl<S: Origin> ListenerBuilder<S> {
     ///
     /// When the system refuses the thread, when the source can't be set up, and
     /// [`InvalidInput`](io::ErrorKind::InvalidInput) for settings that make no sense (a capacity or a
-    /// poll interval of zero).
+    /// poll timeout of zero).
     ///
     /// # Examples
     ///
@@ -318,8 +462,8 @@ impl<S: Origin> ListenerBuilder<S> {
     pub fn spawn(self) -> io::Result<(Listener, FrameStream<S::Item>)> {
         let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
         let (sender, frames) = self.channel.build().map_err(invalid)?;
-        let options = self.options.checked()?;
-        let core = Core::new(options.name, options.write_timeout);
+        let mut options = self.options.checked()?;
+        let core = Core::new(&mut options);
 
         let on_drop = Arc::clone(&core);
         sender.on_termination(move |ending| {
@@ -337,7 +481,7 @@ impl<S: Origin> ListenerBuilder<S> {
         }));
 
         let feed = Feed { sender, core: Arc::clone(&core) };
-        self.source.launch(Setup { feed, poll_interval: options.poll_interval })?;
+        self.source.launch(Setup { feed, wake: self.wake, outflow: self.outflow })?;
         Ok((Listener::new(core, options.stop_on, Some(unblock)), frames))
     }
 
@@ -356,7 +500,8 @@ impl<S: Origin> ListenerBuilder<S> {
         Fut: Future<Output = Option<R>> + Send + 'static,
         R: Send + 'static,
     {
-        ServeBuilder::new(self.source, self.options, bridge.clone(), handler)
+        let has_writer = self.outflow.is_some();
+        ServeBuilder::new(self.source, self.options, has_writer, bridge.clone(), handler)
     }
 }
 

@@ -1,11 +1,13 @@
 //! What the handle, the threads and the connections of one listener share.
 
-use super::source::{FrameSource, Gauge, is_tick};
-use super::stats::{Counters, ListenerStats, count};
-use super::stop::Stop;
-use crate::channel::{Ending, LossReason, SendError, Sender, SourceError};
+use super::builder::Options;
+use super::driver::Alarms;
+use super::source::Gauge;
+use super::stats::{Counters, ListenerStats};
+use super::stop::{Phase, Stop};
+use crate::channel::{Ending, LossReason, SendError, Sender, Sent, SourceError};
 use crate::sync::prim::{Mutex, lock};
-use crate::sync::{contain, discard, report};
+use crate::sync::{contain, discard, event, report};
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,8 +20,11 @@ pub(crate) struct Core {
     pub(crate) name: Box<str>,
     pub(crate) stop: Arc<Stop>,
     pub(crate) counters: Counters,
+    /// How often a thread that can't be woken looks at its stop.
+    pub(crate) poll_timeout: Duration,
     /// How long a peer that doesn't read is waited for.
     pub(crate) write_timeout: Duration,
+    alarms: Mutex<Alarms>,
     outcome: Mutex<Outcome>,
 }
 
@@ -33,14 +38,21 @@ struct Outcome {
 }
 
 impl Core {
-    pub(crate) fn new(name: String, write_timeout: Duration) -> Arc<Self> {
+    pub(crate) fn new(options: &mut Options) -> Arc<Self> {
         Arc::new(Core {
-            name: name.into_boxed_str(),
+            name: std::mem::take(&mut options.name).into_boxed_str(),
             stop: Arc::default(),
             counters: Counters::default(),
-            write_timeout,
+            poll_timeout: options.poll_timeout,
+            write_timeout: options.write_timeout,
+            alarms: Mutex::new(std::mem::take(&mut options.alarms)),
             outcome: Mutex::default(),
         })
+    }
+
+    /// The user's hooks, for the thread that owns the source.
+    pub(crate) fn take_alarms(&self) -> Alarms {
+        std::mem::take(&mut lock(&self.alarms))
     }
 
     pub(crate) fn set_gauge(&self, gauge: Gauge) {
@@ -59,7 +71,7 @@ impl Core {
     /// Keeps the gauge's last reading, since the source is about to go.
     pub(crate) fn freeze_gauge(&self) {
         let gauge = lock(&self.outcome).gauge.clone();
-        let last = gauge.read();
+        let last = gauge.read_fresh();
         self.set_gauge(Gauge::new(move || last));
     }
 
@@ -93,17 +105,23 @@ impl Core {
 
     /// Notes a reason that comes from outside, and stops.
     pub(crate) fn stop_for(&self, ending: Ending) {
+        self.end_for(ending, Phase::Stopping);
+    }
+
+    /// Notes a reason that comes from outside, and enters a phase.
+    pub(crate) fn end_for(&self, ending: Ending, phase: Phase) {
         self.finish(ending);
-        self.stop.signal();
+        self.stop.raise(phase);
     }
 }
 
-/// Stops the listener when the loop that it serves goes away.
+/// Ends the listener when the loop that it serves goes away, or its bridge begins to close: what is in
+/// flight then may still be answered.
 pub(crate) struct LoopWatch(pub(crate) Arc<Core>);
 
 impl Wake for LoopWatch {
     fn wake(self: Arc<Self>) {
-        self.0.stop_for(Ending::LoopGone);
+        self.0.end_for(Ending::LoopGone, Phase::Draining);
     }
 }
 
@@ -111,9 +129,63 @@ impl Wake for LoopWatch {
 pub(crate) enum Verdict {
     Finished,
     Failed(io::Error),
-    /// It was told to stop.
+    /// The listener was told to stop.
     Stopped,
+    /// Its connection was closed on this side.
+    Closed,
     LoopGone,
+}
+
+/// How a source ended, for its stream and its listener.
+pub(crate) enum End {
+    Failed(SourceError),
+    Of(Ending),
+}
+
+impl End {
+    /// Makes the end of a verdict; a failure is also an event.
+    pub(crate) fn of(verdict: Result<Verdict, Panicked>, name: &str) -> Self {
+        End::Of(match verdict {
+            Ok(Verdict::Finished) => Ending::Finished,
+            Ok(Verdict::Failed(error)) => {
+                event(format_args!("the source of {name} failed"), &error);
+                return End::Failed(SourceError::new(error));
+            }
+            Ok(Verdict::Stopped | Verdict::Closed) => Ending::Aborted,
+            Ok(Verdict::LoopGone) => Ending::LoopGone,
+            Err(Panicked) => Ending::Panicked,
+        })
+    }
+}
+
+impl Core {
+    /// Keeps how the listener ends; before its stream tells the consumer, who may ask then.
+    pub(crate) fn note(&self, end: &End) {
+        match end {
+            End::Failed(error) => self.fail(error.clone()),
+            End::Of(ending) => self.finish(*ending),
+        }
+    }
+
+    /// Ends the listener, unless it is about to, in its own time.
+    pub(crate) fn conclude(&self, end: &End) {
+        self.note(end);
+        if self.stop.phase() == Phase::Running {
+            self.stop.signal();
+        }
+    }
+}
+
+impl Verdict {
+    /// The same, without the error.
+    pub(crate) fn kind(&self) -> Self {
+        match self {
+            Verdict::Finished => Verdict::Finished,
+            Verdict::Stopped => Verdict::Stopped,
+            Verdict::LoopGone => Verdict::LoopGone,
+            Verdict::Failed(_) | Verdict::Closed => Verdict::Closed,
+        }
+    }
 }
 
 /// Runs a thread's work, and says how it ended even if it panicked.
@@ -143,17 +215,19 @@ impl<T> Clone for Feed<T> {
 impl<T> Feed<T> {
     /// Sends a frame as the overflow policy says; false once nothing more is taken.
     pub(crate) fn put(&self, frame: T) -> bool {
-        let refused = match self.sender.send(frame) {
-            Ok(_) => return true,
-            Err(refused) => refused,
-        };
+        let sent = self.sender.send(frame);
+        self.settle(sent)
+    }
+
+    /// Enters what became of a frame; false once nothing more is taken.
+    pub(crate) fn settle(&self, sent: Result<Sent<T>, SendError<T>>) -> bool {
+        let Err(refused) = sent else { return true };
         // Nobody else will hear of a refused frame, so it becomes a loss.
         match refused {
             SendError::Closed(frame) => {
                 let mut reason = LossReason::Shutdown;
                 if self.sender.ending() == Some(Ending::ConsumerDropped) {
                     reason = LossReason::ConsumerDropped;
-                    self.core.stop_for(Ending::ConsumerDropped);
                 }
                 self.sender.lose_refused(&frame, reason);
                 false
@@ -171,59 +245,12 @@ impl<T> Feed<T> {
         }
     }
 
-    /// Ends the stream and the listener.
-    pub(crate) fn end(&self, verdict: Result<Verdict, Panicked>) {
-        match verdict {
-            Ok(Verdict::Finished) => {
-                self.core.finish(Ending::Finished);
-                self.sender.close();
-            }
-            Ok(Verdict::Failed(error)) => {
-                let error = SourceError::new(error);
-                self.core.fail(error.clone());
-                self.sender.fail_with(error);
-            }
-            Ok(Verdict::Stopped) => self.abort(Ending::Aborted),
-            Ok(Verdict::LoopGone) => self.abort(Ending::LoopGone),
-            Err(Panicked) => self.abort(Ending::Panicked),
-        }
-        self.core.stop.signal();
-    }
-
-    pub(crate) fn abort(&self, ending: Ending) {
-        self.core.finish(ending);
-        self.sender.end(ending);
-    }
-}
-
-/// The loop of a listener's thread over one source.
-pub(crate) fn pump<S: FrameSource>(source: &mut S, feed: &Feed<S::Frame>) -> Verdict {
-    let core = &feed.core;
-    let _nudge = core.stop.register(source.interrupter());
-    loop {
-        if core.stop.is_set() {
-            return Verdict::Stopped;
-        }
-        match source.next_frame() {
-            Ok(Some(frame)) => {
-                count(&core.counters.frames);
-                if !feed.put(frame) {
-                    return Verdict::Stopped;
-                }
-            }
-            // A nudge can look like the end.
-            Ok(None) if core.stop.is_set() => return Verdict::Stopped,
-            Ok(None) => return Verdict::Finished,
-            Err(error) if is_tick(&error) => {}
-            // A source that was woken by force may say so in its own way.
-            Err(_) if core.stop.is_set() => return Verdict::Stopped,
-            Err(error) => {
-                if super::reader::is_framing(&error) {
-                    count(&core.counters.decode_errors);
-                }
-                return Verdict::Failed(error);
-            }
-        }
+    /// Ends the stream.
+    pub(crate) fn end(&self, end: &End) {
+        match end {
+            End::Failed(error) => self.sender.fail_with(error.clone()),
+            End::Of(ending) => self.sender.end(*ending),
+        };
     }
 }
 

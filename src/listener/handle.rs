@@ -1,9 +1,11 @@
 use super::builder::{ListenerBuilder, Origin};
 use super::core::Core;
 use super::report::StopReport;
-use super::sink::{FnSource, Sink};
+#[cfg(doc)]
+use super::source::Reopened;
+use super::source::{Backoff, FnSource, FrameSource, Opening, Reopening, Sink};
 use super::stats::ListenerStats;
-use super::stop::{NUDGE_AGAIN, Registered};
+use super::stop::{AGAIN, Phase, Registered};
 use crate::channel::{Ending, SourceError};
 use crate::sync::context::drives_a_loop;
 use crate::sync::prim::Mutex;
@@ -18,15 +20,15 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// A thread of its own that owns a blocking source: its name, its books, and the way to stop it.
+/// A thread of its own that owns a blocking source: its name, its counters, and the way to stop it.
 ///
 /// Made by [`Listener::builder`], over a source or a server, as a stream of frames
 /// ([`spawn`](ListenerBuilder::spawn)) or with an async handler that answers
 /// ([`serve`](ListenerBuilder::serve)); or by [`Listener::from_fn`] around a loop that exists already.
 ///
 /// The thread is std's, so it takes none of the runtime's blocking threads. Dropping the listener
-/// asks it to stop and waits for nothing; [`shutdown`](Self::shutdown) and
-/// [`shutdown_blocking`](Self::shutdown_blocking) wait, up to a deadline.
+/// asks it to stop and waits for nothing; [`close`](Self::close) and
+/// [`close_blocking`](Self::close_blocking) let it finish what it has, up to a deadline.
 ///
 /// # Examples
 ///
@@ -43,7 +45,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 /// let reading = frames.recv().await.expect("one was sent");
 /// assert_eq!(&reading.payload[..], b"21.5");
 ///
-/// let report = listener.shutdown(Duration::from_secs(5)).await;
+/// let report = listener.close(Duration::from_secs(5)).await;
 /// assert!(report.is_clean(), "{report}");
 /// assert!(frames.recv().await.is_none());
 /// # Ok(())
@@ -91,7 +93,7 @@ impl Listener {
     /// .spawn()?;
     /// assert_eq!(readings.recv().await, Some(1));
     /// assert_eq!(readings.recv().await, Some(2));
-    /// assert!(listener.shutdown(Duration::from_secs(5)).await.is_clean());
+    /// assert!(listener.close(Duration::from_secs(5)).await.is_clean());
     /// # Ok(())
     /// # }
     /// ```
@@ -101,6 +103,55 @@ impl Listener {
         F: FnOnce(Sink<T>) -> io::Result<()> + Send + 'static,
     {
         ListenerBuilder::new(FnSource::new(body))
+    }
+
+    /// Sets up a listener over a device that is opened again whenever it fails or comes to its end.
+    ///
+    /// `make` opens it, on the listener's thread, the first time included. The stream tells
+    /// [`Up`](Reopened::Up) and [`Down`](Reopened::Down) between the frames; `backoff` says how long to wait
+    /// and when to give up. What a [`writer`](ListenerBuilder::writer) is given while the device is down is
+    /// refused with an error. Bytes that make no frame are a failure, too, unless the source skips them.
+    ///
+    /// `make` is given an [`Opening`], whose [`connect`](Opening::connect) a stop interrupts. One that blocks
+    /// otherwise holds up a stop until it returns.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::listener::{Backoff, Listener, Reopened, TcpSource};
+    /// use std::io::Write;
+    /// use std::time::Duration;
+    /// use tokio_util::codec::LinesCodec;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// # let device = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let addr = device.local_addr()?;
+    /// let meter = Listener::reopening(
+    ///     move |opening| {
+    ///         let line = opening.connect(addr, Duration::from_secs(5))?;
+    ///         TcpSource::from_socket(line, 1024, LinesCodec::new())
+    ///     },
+    ///     Backoff { first: Duration::from_millis(1), ..Backoff::default() },
+    /// );
+    /// let (_listener, mut readings) = meter.spawn()?;
+    /// let mut next = || readings.recv_blocking(Duration::from_secs(5)).unwrap();
+    ///
+    /// let (mut line, _) = device.accept()?;
+    /// line.write_all(b"21.5\n")?;
+    /// assert!(matches!(next(), Reopened::Up));
+    /// assert_eq!(next().frame().as_deref(), Some("21.5"));
+    /// drop(line); // somebody pulls the plug
+    /// assert!(matches!(next(), Reopened::Down(_)));
+    /// assert!(matches!(next(), Reopened::Up));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn reopening<S, F>(make: F, backoff: Backoff) -> ListenerBuilder<Reopening<S, F>>
+    where
+        S: FrameSource,
+        F: FnMut(&Opening) -> io::Result<S> + Send + 'static,
+    {
+        ListenerBuilder::new(Reopening::new(make, backoff))
     }
 
     pub(super) fn new(
@@ -141,53 +192,95 @@ impl Listener {
         self.core.stop.signal();
     }
 
-    /// Asks the listener to stop and waits for its threads, at most `deadline`.
+    /// Ends the listener: it takes nothing new in, finishes what it has, and its threads end.
     ///
-    /// A thread that has not ended by then is named in the report and left alone: nothing that it
-    /// uses is freed under it, and a later call can wait again. It needs no timer of the runtime: the
-    /// waiting is done by a short-lived thread (without one to be had, it doesn't wait).
+    /// Frames that were received are still delivered, requests in flight are answered, what is queued for a
+    /// peer is written. What isn't done shortly before `timeout` is cut off, as by [`stop`](Self::stop):
+    /// within the last tenth of it, at most 100 ms. A thread that hasn't ended by then is named in the report
+    /// and left alone: nothing that it uses is freed under it, and a later call can wait again. A thread has
+    /// ended once its thread-locals are dropped. It needs no timer of the runtime: the waiting is done by a
+    /// short-lived thread (without one to be had, it doesn't wait).
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the stop asked for.
+    /// Dropping the future leaves the listener ending, without a deadline; [`stop`](Self::stop) hurries it.
     ///
     /// # Examples
     ///
     /// See [`Listener`].
-    pub async fn shutdown(&self, deadline: Duration) -> StopReport {
+    pub async fn close(&self, timeout: impl Into<Option<Duration>>) -> StopReport {
         let started = Instant::now();
-        self.stop();
+        let (deadline, cut) = deadlines(timeout.into());
+        self.core.stop.raise(Phase::Draining);
         let would_deadlock = !self.is_finished() && self.core.stop.owns_this_thread();
-        if !would_deadlock {
-            let stop = Arc::clone(&self.core.stop);
-            let name = format!("{}-stop", self.core.name);
-            let ended = self.core.stop.until_ended();
-            let deadline = Deadline::after(deadline);
-            timeout_ticking(deadline, &name, NUDGE_AGAIN, move || stop.signal(), ended).await;
+        let wait = !would_deadlock && !self.core.stop.is_forked();
+        if wait && self.ended_by(cut).await.is_none() {
+            self.stop();
+            let _ended = self.ended_by(deadline).await;
         }
         self.report(started, would_deadlock)
     }
 
-    /// As [`shutdown`](Self::shutdown), for a thread that may block.
+    /// Waits for the threads' end; interrupts them again and again.
+    async fn ended_by(&self, deadline: Deadline) -> Option<()> {
+        let stop = Arc::clone(&self.core.stop);
+        let name = format!("{}-close", self.core.name);
+        let again = move || stop.raise(stop.phase());
+        timeout_ticking(deadline, &name, AGAIN, again, self.core.stop.until_ended()).await
+    }
+
+    /// As [`close`](Self::close), for a thread that may block.
     ///
     /// # Blocking
     ///
-    /// Blocks at most `deadline`. On a thread that drives an event loop, and on a thread of this
-    /// listener, it doesn't wait: the stop is asked for, and the report says `would_deadlock`.
+    /// Blocks at most `timeout`. On a thread that drives an event loop, and on a thread of this
+    /// listener, it doesn't wait: the listener is told to stop, and the report says `would_deadlock`.
     ///
     /// # Examples
     ///
     /// See [`StopReport`].
-    pub fn shutdown_blocking(&self, deadline: Duration) -> StopReport {
+    pub fn close_blocking(&self, timeout: impl Into<Option<Duration>>) -> StopReport {
         let started = Instant::now();
-        self.stop();
-        let deadline = Deadline::after(Some(deadline));
-        let wait = !self.is_finished() && !deadline.passed();
+        let (deadline, cut) = deadlines(timeout.into());
+        let wait = !self.is_finished() && !deadline.passed() && !self.core.stop.is_forked();
         let would_deadlock = wait && (self.core.stop.owns_this_thread() || drives_a_loop());
-        if wait && !would_deadlock {
-            let _ended = self.core.stop.wait_ended(deadline);
+        if would_deadlock || !wait {
+            self.stop();
+        } else {
+            self.core.stop.raise(Phase::Draining);
+            if self.core.stop.wait_ended(cut).is_err() {
+                self.stop();
+                let _ended = self.core.stop.wait_ended(deadline);
+            }
         }
         self.report(started, would_deadlock)
+    }
+
+    /// Waits until the listener has ended, whoever ends it: a service that has died is noticed by this.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::listener::Listener;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let broken = Listener::from_fn(|_sink: callbridge::listener::Sink<()>| {
+    ///     Err(std::io::Error::other("no carrier"))
+    /// });
+    /// let (listener, _frames) = broken.spawn()?;
+    /// let report = listener.finished().await;
+    /// assert_eq!(report.error.unwrap().to_string(), "no carrier");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn finished(&self) -> StopReport {
+        let started = Instant::now();
+        self.core.stop.until_ended().await;
+        self.report(started, false)
     }
 
     fn report(&self, started: Instant, would_deadlock: bool) -> StopReport {
@@ -327,4 +420,10 @@ pub(super) fn watch(
         now();
     }
     cancelled
+}
+
+/// When to give up, and when to cut off what isn't done.
+fn deadlines(timeout: Option<Duration>) -> (Deadline, Deadline) {
+    let cut = timeout.map(|timeout| timeout - (timeout / 10).min(Duration::from_millis(100)));
+    (Deadline::after(timeout), Deadline::after(cut))
 }

@@ -5,72 +5,65 @@
 //! | datagrams to receive | [`UdpSource`], `UnixDatagramSource` |
 //! | connections to accept | [`TcpServer`], `UnixServer` |
 //! | a connection that talks to them | [`TcpSource`], `UnixSource` |
-//! | anything else that is [`Read`](std::io::Read): a serial port, a pipe | [`ReadSource`] |
+//! | anything else that is [`Read`](std::io::Read): a serial port, a pipe | [`ReadSource`], best [`polled`](ReadSource::polled) |
 //! | a blocking call of their own | an implementation of [`FrameSource`] |
 //! | a loop that exists already | [`Listener::from_fn`] |
 //!
 //! Over each of these, [`Listener::builder`] starts a named thread that either feeds a
 //! [`FrameStream`](crate::FrameStream) ([`spawn`](ListenerBuilder::spawn)), or has an async handler
 //! answer ([`serve`](ListenerBuilder::serve)). On the stream side, answers go out through a
-//! [`Replier`] for datagrams and a [`Connection`] for connections.
+//! [`Replier`] for datagrams, a [`Connection`] for connections, which is a stream and a sink, and a
+//! [`writer`](ListenerBuilder::writer) for whatever else can be written to.
 //!
 //! # Stopping
 //!
-//! A listener stops when it is told to ([`Listener::stop`], [`Listener::shutdown`], a drop, a
-//! [token](ListenerBuilder::stop_on)), when its stream is dropped, and when its source ends. A thread
-//! that is blocked is nudged (its socket is shut down, connected to, or sent an empty datagram; sources
-//! of your own bring an [`Interrupter`]), and looks at its stop flag every
-//! [poll interval](ListenerBuilder::poll_interval) in any case. Nothing here waits without a deadline.
+//! A listener stops when it is told to ([`Listener::stop`], [`Listener::close`], a drop, a
+//! [token](ListenerBuilder::stop_on)), when its stream is dropped, and when its source ends.
+//! [`close`](Listener::close) first lets it finish what it has; [`Listener::finished`] tells of an end that
+//! nobody asked for.
+//!
+//! On Unix a thread waits for its descriptor and for whoever wakes it at once, so a stop ends its wait;
+//! nothing is sent to a socket for that. A source without a descriptor brings an [`Interrupter`], or returns
+//! from its wait every [poll timeout](ListenerBuilder::poll_timeout), as all sources do elsewhere.
 //!
 //! # Examples
 //!
 //! See [`Listener`], [`StreamServer`] and [`ServeBuilder`].
 
-mod accept;
 mod builder;
-mod connection;
 mod core;
-mod datagram;
-mod framing;
+mod driver;
 mod handle;
-mod incoming;
-mod pool;
-mod reader;
+mod pump;
 mod report;
 mod serve;
 mod server;
-mod sink;
-mod socket;
 mod source;
 mod stats;
 mod stop;
-mod stream;
-#[cfg(unix)]
-mod unix;
-mod worker;
+mod wake;
+mod writer;
 
 #[doc(hidden)]
 pub use builder::Setup;
 pub use builder::{ListenerBuilder, Origin};
-pub use connection::{AnswerError, Connection, ConnectionReplier, Peer};
-pub use datagram::{Datagram, DatagramSocket, DatagramSource, Replier, UdpSource};
-pub use framing::FrameError;
+pub use driver::OnError;
 pub use handle::Listener;
-pub use incoming::{CloseReason, Event, Incoming};
-pub use reader::ReadSource;
 pub use report::StopReport;
 #[doc(hidden)]
 pub use serve::Service;
 pub use serve::{FirstPoll, Request, Serve, ServeBuilder, Unanswered};
-pub use server::{StreamServer, TcpServer};
-pub use sink::{FnSource, Sink, StopGuard};
-pub use source::{FrameSource, Gauge, Interrupter, RequestSource, SourceStats};
+pub use server::{Connection, ConnectionHandle, Peer, StreamServer, TcpServer};
+pub use source::{
+    Backoff, BadFrames, Datagram, DatagramSocket, DatagramSource, FnSource, FrameError,
+    FrameSource, Gauge, Interrupter, Opening, ReadSource, Reopened, Reopening, Replier,
+    RequestSource, Sink, SourceStats, StopGuard, StreamKind, StreamSource, Tcp, TcpSource,
+    UdpSource,
+};
 pub use stats::ListenerStats;
-pub use stream::{StreamSource, Tcp, TcpSource};
+pub use writer::{Command, FrameSink, Inbox, WriteError, inbox};
 
 #[cfg(unix)]
 pub use server::UnixServer;
 #[cfg(unix)]
-pub use stream::{Unix, UnixSource};
-#[cfg(unix)]
-pub use unix::UnixDatagramSource;
+pub use source::{Unix, UnixDatagramSource, UnixSource};

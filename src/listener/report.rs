@@ -3,7 +3,7 @@ use crate::channel::{Ending, SourceError};
 use std::fmt;
 use std::time::Duration;
 
-/// How a listener stopped; returned by [`Listener::shutdown`](super::Listener::shutdown).
+/// How a listener stopped; returned by [`Listener::close`](super::Listener::close).
 ///
 /// # Examples
 ///
@@ -13,7 +13,7 @@ use std::time::Duration;
 ///
 /// # fn main() -> std::io::Result<()> {
 /// let (listener, _frames) = Listener::builder(UdpSource::bind("127.0.0.1:0")?).spawn()?;
-/// let report = listener.shutdown_blocking(Duration::from_secs(5));
+/// let report = listener.close_blocking(Duration::from_secs(5));
 /// assert!(report.is_clean(), "{report}");
 /// # Ok(())
 /// # }

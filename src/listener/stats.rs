@@ -52,14 +52,13 @@ counters! {
     accepted,
     /// Connections closed at once because there were as many as allowed, or no thread for them.
     refused,
-    /// Connections open now, those whose peer has ended and that can still be answered included.
+    /// Connections open now, those that only one side has ended included.
     open,
     /// Times that accepting failed (out of descriptors, a connection gone before its turn, ...).
     accept_errors,
-    /// Answers from the stream side that a [`Connection`](super::Connection) had taken or a
-    /// [`ConnectionReplier`](super::ConnectionReplier) was fed, and that were lost, because the
-    /// connection broke, its peer didn't read, or the listener stopped. Those that were refused with
-    /// an error (by `Connection::send`, `try_send`, and `Replier::send_to`) are the caller's to count.
+    /// Frames that a [`Connection`](super::Connection)'s sink had taken and that were lost, because the
+    /// connection broke, its peer didn't read, the listener stopped, or they weren't flushed. Those that
+    /// were refused with an error are the caller's to count.
     answers_lost,
     /// Requests taken by `serve`.
     requests,
@@ -77,6 +76,14 @@ counters! {
     aborted,
     /// Requests whose reply couldn't be encoded or sent.
     reply_errors,
+    /// Served connections that ended by an error: it broke, its bytes made no frame, its peer was silent or
+    /// didn't read, or a reply was missing.
+    failed_connections,
+    /// Errors of the source after which it was read again; see
+    /// [`on_error`](super::ListenerBuilder::on_error).
+    retries,
+    /// Handlers that held the listener's thread for over 10 ms before their first await.
+    slow_polls,
     /// Fallback replies sent for late or panicked requests; these are counted there as well.
     fallbacks,
 }

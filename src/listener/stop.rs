@@ -1,79 +1,124 @@
 //! How a listener is told to stop, and how its threads are waited for.
 //!
 //! Invariants:
-//! 1. `stopping` goes from false to true once, before any nudge runs.
-//! 2. A nudge is registered before its thread looks at `stopping` and blocks, and `signal` sets
-//!    `stopping` before it collects the nudges, so no thread blocks unnudged.
-//! 3. A thread is listed from before it starts until everything it owned is dropped.
-//! 4. Nudges run with no lock held.
+//! 1. The phase only goes forward, and is set before any interrupter runs.
+//! 2. An interrupter is registered before its thread looks at the phase and blocks, and `raise` sets
+//!    the phase before it collects the interrupters, so no thread blocks without being told.
+//! 3. A thread is listed from before it starts until the last of its thread-locals is dropped.
+//! 4. Interrupters run with no lock held; none runs after its registration was dropped.
 
 use super::source::Interrupter;
-use crate::sync::prim::atomic::{AtomicBool, Ordering};
+use super::wake::Wake;
+use crate::sync::prim::atomic::{AtomicU8, Ordering};
 use crate::sync::prim::{thread, thread_local};
-use crate::sync::{Deadline, Monitor, WaitError, WaitList, contain};
-use std::cell::Cell;
+use crate::sync::{Deadline, Monitor, WaitError, WaitList, contain, park_until};
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Wake;
+use std::task::Wake as Waking;
 use std::time::Duration;
 
-/// How often a waiting `shutdown` repeats the nudges, for sources that can miss one.
-pub(super) const NUDGE_AGAIN: Duration = Duration::from_millis(20);
+/// How often a thread that may have missed its interruption is interrupted again.
+pub(super) const AGAIN: Duration = Duration::from_millis(20);
+
+/// How far a listener is on its way to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Phase {
+    Running,
+    /// It takes nothing new in, and finishes what it has.
+    Draining,
+    /// It ends at once.
+    Stopping,
+}
 
 thread_local! {
-    /// The listener that owns this thread, as the address of its `Stop`.
+    /// The stop that the current thread belongs to, by address; also while its thread-locals go.
     static OWNER: Cell<usize> = const { Cell::new(0) };
+    /// Set first of all the thread's thread-locals, so the last to be dropped.
+    static LISTED: RefCell<Option<Listed>> = const { RefCell::new(None) };
+    /// The interrupter that the current thread is running, by address.
+    static INTERRUPTING: Cell<usize> = const { Cell::new(0) };
 }
 
 struct State {
-    /// What makes the blocked threads look at the flag.
-    nudges: WaitList<Interrupter>,
-    /// The names of the threads that haven't ended.
+    interrupters: WaitList<Arc<Entry>>,
     threads: WaitList<Arc<str>>,
 }
 
-/// The stop flag of one listener, the nudges that go with it, and the list of its threads.
+/// Whether a listener should stop, and which threads it still has.
 pub(crate) struct Stop {
-    /// Whether the listener has been asked to stop.
-    stopping: AtomicBool,
-    /// Everything else; changes on a stop and when a thread ends.
+    phase: AtomicU8,
+    /// The process that the threads belong to.
+    process: u32,
     state: Monitor<State>,
 }
 
 impl Default for Stop {
     fn default() -> Self {
-        let state = State { nudges: WaitList::new(), threads: WaitList::new() };
-        Stop { stopping: AtomicBool::new(false), state: Monitor::new(state) }
+        let state = State { interrupters: WaitList::new(), threads: WaitList::new() };
+        let process = std::process::id();
+        Stop { phase: AtomicU8::new(0), process, state: Monitor::new(state) }
     }
 }
 
 impl Stop {
-    pub(crate) fn is_set(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
+    pub(crate) fn phase(&self) -> Phase {
+        // Pairs with the store in `raise`.
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Running,
+            1 => Phase::Draining,
+            _ => Phase::Stopping,
+        }
     }
 
-    /// Asks the threads to stop; never waits. Calling it again repeats the nudges.
+    /// Tells every thread to stop at once. May be called again: who missed it is told once more.
     pub(crate) fn signal(&self) {
-        self.stopping.store(true, Ordering::Release);
-        let nudges: Vec<_> = self.state.change(|state| state.nudges.payloads().cloned().collect());
-        nudges.iter().for_each(Interrupter::interrupt);
+        self.raise(Phase::Stopping);
     }
 
-    /// Keeps `interrupter` among the nudges until the guard is dropped.
+    /// Enters a phase, unless a later one was entered, and interrupts whoever should know.
+    pub(crate) fn raise(&self, phase: Phase) {
+        // Pairs with the load in `phase`.
+        self.phase.fetch_max(phase as u8, Ordering::AcqRel);
+        let entries: Vec<_> = self.state.change(|state| {
+            state.interrupters.payloads().filter(|entry| entry.from <= phase).cloned().collect()
+        });
+        entries.iter().for_each(Entry::run);
+    }
+
+    /// Has `interrupter` run at a stop, until the registration is dropped.
     pub(crate) fn register(self: &Arc<Self>, interrupter: Interrupter) -> Registered {
-        let key = self.state.with(|state| state.nudges.push(interrupter, None));
-        Registered { stop: Arc::clone(self), key }
+        self.register_from(Phase::Stopping, interrupter)
     }
 
-    /// Waits until asked to stop, at most `timeout`.
-    pub(crate) fn wait(&self, timeout: Option<Duration>) -> Result<(), WaitError> {
-        self.state.wait(Deadline::after(timeout), |_| self.is_set().then_some(()))
+    /// As [`register`](Self::register), from an earlier phase on.
+    pub(crate) fn register_from(
+        self: &Arc<Self>,
+        from: Phase,
+        interrupter: Interrupter,
+    ) -> Registered {
+        let entry = Arc::new(Entry { from, interrupter, runs: Monitor::new(Runs::default()) });
+        let listed = Arc::clone(&entry);
+        let key = self.state.with(|state| state.interrupters.push(listed, None));
+        Registered { stop: Arc::clone(self), key, entry }
     }
 
-    /// Ready when asked to stop.
-    pub(crate) fn until_set(&self) -> impl Future<Output = ()> + Send {
-        self.state.until(|_| self.is_set().then_some(()))
+    /// Has the thread that waits by `wake` woken when the listener begins to end.
+    pub(crate) fn wakes(self: &Arc<Self>, wake: &Arc<Wake>) -> Registered {
+        let wake = Arc::clone(wake);
+        self.register_from(Phase::Draining, Interrupter::new(move || wake.notify()))
+    }
+
+    /// Waits for a phase.
+    pub(crate) fn wait_phase(
+        &self,
+        phase: Phase,
+        timeout: Option<Duration>,
+    ) -> Result<(), WaitError> {
+        self.state.wait(Deadline::after(timeout), |_| (self.phase() >= phase).then_some(()))
     }
 
     /// The names of the threads that haven't ended.
@@ -82,32 +127,38 @@ impl Stop {
             .with(|state| state.threads.payloads().map(|name| String::from(&**name)).collect())
     }
 
+    /// Whether every thread has ended.
     pub(crate) fn ended(&self) -> bool {
         self.state.with(|state| state.threads.is_empty())
     }
 
-    /// Whether the calling thread belongs to this listener.
+    /// Whether the current thread is one of the listener's.
     pub(crate) fn owns_this_thread(self: &Arc<Self>) -> bool {
         OWNER.try_with(|owner| owner.get() == Arc::as_ptr(self) as usize).unwrap_or(false)
     }
 
-    /// Ready when the threads have ended.
+    /// Whether the threads stayed in another process, which this one was forked off from.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.process != std::process::id()
+    }
+
+    /// Waits until every thread has ended.
     pub(crate) fn until_ended(&self) -> impl Future<Output = ()> + Send {
         self.state.until(|state| state.threads.is_empty().then_some(()))
     }
 
-    /// Blocks until the threads have ended, or the deadline has passed.
+    /// As [`until_ended`](Self::until_ended), blocking, up to a deadline.
     pub(crate) fn wait_ended(&self, deadline: Deadline) -> Result<(), WaitError> {
         loop {
-            let round = deadline.or_after(NUDGE_AGAIN);
+            let round = deadline.or_after(AGAIN);
             match self.state.wait(round, |state| state.threads.is_empty().then_some(())) {
-                Err(WaitError::TimedOut) if !deadline.passed() => self.signal(),
+                Err(WaitError::TimedOut) if !deadline.passed() => self.raise(self.phase()),
                 waited => return waited,
             }
         }
     }
 
-    /// Starts a thread of this listener; `body` and all it owns are gone before it counts as ended.
+    /// Starts a thread that is waited for.
     pub(crate) fn spawn(
         self: &Arc<Self>,
         name: &str,
@@ -117,16 +168,16 @@ impl Stop {
         let key = self.state.with(|state| state.threads.push(Arc::clone(&name), None));
         let listed = Listed { stop: Arc::clone(self), key };
         thread::Builder::new().name(name.to_string()).spawn(move || {
-            let listed = listed;
-            let _ = OWNER.try_with(|owner| owner.set(Arc::as_ptr(&listed.stop) as usize));
+            OWNER.with(|owner| owner.set(Arc::as_ptr(&listed.stop) as usize));
+            LISTED.with(|slot| slot.replace(Some(listed)));
             contain("a listener thread", body);
         })?;
         Ok(())
     }
 }
 
-/// `CancellationToken::cancel` reaches the listener by this, without a task that waits for it.
-impl Wake for Stop {
+/// A token that is cancelled stops the listener.
+impl Waking for Stop {
     fn wake(self: Arc<Self>) {
         self.signal();
     }
@@ -136,20 +187,61 @@ impl Wake for Stop {
     }
 }
 
-/// A nudge for as long as the guard lives.
+/// One interrupter, and who runs it.
+struct Entry {
+    from: Phase,
+    interrupter: Interrupter,
+    runs: Monitor<Runs>,
+}
+
+#[derive(Default)]
+struct Runs {
+    running: usize,
+    over: bool,
+}
+
+impl Entry {
+    fn run(self: &Arc<Self>) {
+        let allowed = self.runs.with(|runs| {
+            runs.running += usize::from(!runs.over);
+            !runs.over
+        });
+        if !allowed {
+            return;
+        }
+        let before = INTERRUPTING.with(|entry| entry.replace(Arc::as_ptr(self) as usize));
+        self.interrupter.interrupt();
+        INTERRUPTING.with(|entry| entry.set(before));
+        self.runs.change(|runs| runs.running -= 1);
+    }
+
+    /// Lets no further run begin, and waits for those that have, unless one of them is the caller.
+    fn end(self: &Arc<Self>) {
+        self.runs.with(|runs| runs.over = true);
+        if INTERRUPTING.with(Cell::get) == Arc::as_ptr(self) as usize {
+            return;
+        }
+        let mut idle = self.runs.until(|runs| (runs.running == 0).then_some(()));
+        park_until(Deadline::Never, |cx| Pin::new(&mut idle).poll(cx));
+    }
+}
+
+/// Until it is dropped, the interrupter runs when the listener stops; afterwards it never does.
 pub(crate) struct Registered {
     stop: Arc<Stop>,
     key: u64,
+    entry: Arc<Entry>,
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        let removed = self.stop.state.with(|state| state.nudges.remove(self.key));
+        let removed = self.stop.state.with(|state| state.interrupters.remove(self.key));
         drop(removed);
+        self.entry.end();
     }
 }
 
-/// A thread's place in the list.
+/// A thread is waited for until it is dropped.
 struct Listed {
     stop: Arc<Stop>,
     key: u64,

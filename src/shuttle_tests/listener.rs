@@ -25,7 +25,7 @@ struct Peer {
 struct Wire {
     frames: VecDeque<Counted>,
     hung_up: bool,
-    nudged: bool,
+    interrupted: bool,
     /// The source has been dropped.
     gone: bool,
 }
@@ -64,7 +64,7 @@ impl Peer {
     }
 }
 
-/// Blocks on the wire until it is nudged.
+/// Blocks on the wire until it is interrupted.
 struct Source(Arc<Peer>);
 
 impl FrameSource for Source {
@@ -76,7 +76,7 @@ impl FrameSource for Source {
             if let Some(frame) = wire.frames.pop_front() {
                 return Ok(Some(frame));
             }
-            if std::mem::take(&mut wire.nudged) {
+            if std::mem::take(&mut wire.interrupted) {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
             if wire.hung_up {
@@ -87,24 +87,25 @@ impl FrameSource for Source {
     }
 
     fn next_ready(&mut self) -> io::Result<Option<Counted>> {
-        Ok(self.0.wire.lock().unwrap().frames.pop_front())
+        let frame = self.0.wire.lock().unwrap().frames.pop_front();
+        frame.map(Some).ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
 
     fn interrupter(&self) -> Interrupter {
         let peer = Arc::clone(&self.0);
-        Interrupter::new(move || peer.change(|wire| wire.nudged = true))
+        Interrupter::new(move || peer.change(|wire| wire.interrupted = true))
     }
 }
 
 impl RequestSource<Counted> for Source {
     type Address = usize;
 
-    fn address(&self, frame: &Counted) -> usize {
+    fn address(&mut self, frame: &mut Counted) -> usize {
         frame.id
     }
 
-    fn answer(&mut self, to: &usize, reply: Counted) -> io::Result<bool> {
-        assert_eq!(*to, reply.id, "a reply for another request");
+    fn answer(&mut self, to: usize, reply: Counted) -> io::Result<bool> {
+        assert_eq!(to, reply.id, "a reply for another request");
         reply.became("answered");
         Ok(maybe())
     }
@@ -124,8 +125,8 @@ impl Drop for Source {
 fn stop(listener: Listener, token: &CancellationToken) -> Option<Listener> {
     match any(5) {
         0 => listener.stop(),
-        1 => drop(listener.shutdown_blocking(SOON)),
-        2 => drop(block_on(listener.shutdown(SOON))),
+        1 => drop(listener.close_blocking(SOON)),
+        2 => drop(block_on(listener.close(SOON))),
         3 => token.cancel(),
         _ => {
             drop(listener);
@@ -270,5 +271,40 @@ fn every_request_is_settled_whoever_goes_first() {
         let stats = bridge.stats();
         assert!(stats.balances() && stats.in_flight == 0, "{stats:?}");
         tally.assert_gone();
+    });
+}
+
+/// A loop that blocks in its own way is told, whenever it says how.
+#[test]
+fn an_interrupter_that_comes_amid_a_stop_runs() {
+    check(|| {
+        let steps = Arc::new((Mutex::new(0), Condvar::new()));
+        let step = |steps: &(Mutex<u8>, Condvar)| {
+            *steps.0.lock().unwrap() += 1;
+            steps.1.notify_all();
+        };
+        let wait = |steps: &(Mutex<u8>, Condvar), at_least: u8| {
+            let mut now = steps.0.lock().unwrap();
+            while *now < at_least {
+                now = steps.1.wait(now).unwrap();
+            }
+        };
+        let own = Arc::clone(&steps);
+        let (listener, frames) = Listener::from_fn::<u8, _>(move |sink| {
+            let told = Arc::clone(&own);
+            let guard = sink.on_stop(Interrupter::new(move || step(&told)));
+            wait(&own, 1);
+            // None runs any more once it is dropped.
+            drop(guard);
+            *own.0.lock().unwrap() = 10;
+            own.1.notify_all();
+            Ok(())
+        })
+        .spawn()
+        .unwrap();
+        listener.stop();
+        wait(&steps, 10);
+        drop((listener, frames));
+        assert_eq!(*steps.0.lock().unwrap(), 10);
     });
 }

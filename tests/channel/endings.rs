@@ -148,7 +148,7 @@ fn a_stream_whose_source_was_stopped_yields_no_error() {
         Ok(())
     });
     let (listener, frames) = stopped.spawn().unwrap();
-    assert!(listener.shutdown_blocking(std::time::Duration::from_secs(30)).is_clean());
+    assert!(listener.close_blocking(std::time::Duration::from_secs(30)).is_clean());
     let mut frames = frames.into_try_stream();
     assert!(next(&mut frames).is_none());
     assert_eq!(frames.get_ref().ending(), Some(Ending::Aborted));

@@ -4,8 +4,7 @@ use crate::common::{LONG, Loop};
 use crate::until;
 use bytes::BytesMut;
 use callbridge::listener::{
-    CloseReason, Event, FrameSource, Gauge, Interrupter, Listener, Request, RequestSource,
-    TcpServer,
+    FrameSource, Gauge, Interrupter, Listener, Request, RequestSource, TcpServer,
 };
 use callbridge::{Ending, FrameStream};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -102,7 +101,7 @@ impl Wake for Heard {
 
 fn ended(listener: &Listener, frames: &mut FrameStream<u8>) -> Option<Ending> {
     while frames.recv_blocking(LONG).is_ok() {}
-    let report = listener.shutdown_blocking(LONG);
+    let report = listener.close_blocking(LONG);
     assert!(report.is_clean(), "{report}");
     frames.ending()
 }
@@ -180,11 +179,11 @@ impl FrameSource for Answers {
 impl RequestSource<u8> for Answers {
     type Address = ();
 
-    fn address(&self, _: &u8) {
+    fn address(&mut self, _: &mut u8) {
         assert_ne!(self.panics_in, "address");
     }
 
-    fn answer(&mut self, (): &(), _: u8) -> io::Result<bool> {
+    fn answer(&mut self, (): (), _: u8) -> io::Result<bool> {
         assert_ne!(self.panics_in, "answer");
         Ok(false)
     }
@@ -273,7 +272,7 @@ fn an_encoder_a_handler_and_a_codecs_destructor_cost_their_connection_only() {
         assert_eq!(ask(&mut honest, "hello"), "hello");
     }
     until("the bad connections' end", || listener.stats().open == 1);
-    let report = listener.shutdown_blocking(LONG);
+    let report = listener.close_blocking(LONG);
     assert!(report.is_clean(), "{report}");
     let stats = report.stats;
     assert!(stats.balances() && stats.in_flight == 0, "{stats:?}");
@@ -288,23 +287,16 @@ fn a_codec_that_cant_be_made_costs_its_connection_only() {
         LinesCodec::new()
     };
     let server = TcpServer::bind("127.0.0.1:0", 100, make).unwrap();
-    let (listener, mut events) = Listener::builder(server).spawn().unwrap();
+    let (listener, mut connections) = Listener::builder(server).spawn().unwrap();
     let mut first = connect(&listener);
     assert_eq!(first.read(&mut [0; 1]).unwrap_or(0), 0, "it is closed");
     let mut second = connect(&listener);
     second.get_mut().write_all(b"hello\n").unwrap();
-    loop {
-        let incoming = events.recv_blocking(LONG).unwrap();
-        match incoming.event {
-            Event::Frame(frame) => {
-                assert_eq!((frame.as_str(), incoming.connection.id()), ("hello", 2));
-                break;
-            }
-            Event::Closed(reason) => assert!(matches!(reason, CloseReason::Panicked)),
-            _ => {}
-        }
-    }
-    let report = listener.shutdown_blocking(LONG);
+    let mut connection = connections.recv_blocking(LONG).unwrap();
+    assert_eq!(connection.frames().recv_blocking(LONG).unwrap(), "hello");
+    assert_eq!(connection.id(), 2);
+    drop((connection, second));
+    let report = listener.close_blocking(LONG);
     assert!(report.is_clean() && report.stats.open == 0, "{report}");
 }
 

@@ -1,8 +1,9 @@
 //! A process that ends with everything still at work; each test runs its body in a child of its
 //! own.
 
+use crate::child::in_a_child;
 use crate::common::{LONG, Loop};
-use crate::{in_a_child, until};
+use crate::until;
 use callbridge::listener::{Listener, UdpSource};
 use callbridge::{Bridge, Overflow, channel};
 use std::cell::RefCell;

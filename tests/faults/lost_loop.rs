@@ -79,7 +79,7 @@ fn run(limit: usize) -> bool {
                 break;
             }
         }
-        let _ = served.shutdown(LONG).await;
+        let _ = served.close(LONG).await;
         let _ = closing.close(LONG).await;
         done.store(true, Ordering::SeqCst);
     });

@@ -1,20 +1,20 @@
-//! What happens when everything around the crate goes wrong: sources, peers, callbacks, limits of
-//! the system, a loop that goes away in the middle, and a process that ends.
+//! What happens when everything around the crate goes wrong: callbacks, limits of the
+//! system, a loop that goes away in the middle, and a process that ends.
 
 #[path = "../common/child.rs"]
 mod child;
 #[path = "../common/mod.rs"]
 mod common;
+#[cfg(target_os = "linux")]
+#[path = "../common/limits.rs"]
+mod limited;
 
 mod callbacks;
 mod exit;
 #[cfg(target_os = "linux")]
 mod limits;
 mod lost_loop;
-mod peers;
-mod source;
 
-use child::{child, in_a_child, is_child};
 use std::time::Instant;
 
 /// Waits for a state that another thread brings about.

@@ -41,3 +41,26 @@ impl StopFlag {
         self.0.load(Ordering::Relaxed)
     }
 }
+
+/// What a server does before it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Handling {
+    /// Nothing.
+    Ready,
+    /// Waits for a timer.
+    Nap(Duration),
+}
+
+impl Handling {
+    pub(crate) async fn before_the_answer(self) {
+        if let Handling::Nap(nap) = self {
+            tokio::time::sleep(nap).await;
+        }
+    }
+
+    pub(crate) fn block_before_the_answer(self) {
+        if let Handling::Nap(nap) = self {
+            std::thread::sleep(nap);
+        }
+    }
+}

@@ -1,13 +1,12 @@
 //! TCP echo servers for frames behind a length of four bytes.
 
 use super::event_loop::Loop;
-use super::servers::{Server, StopFlag};
+use super::servers::{Handling, Server, StopFlag};
 use bytes::{BufMut, Bytes, BytesMut};
 use callbridge::Bridge;
-use callbridge::listener::{ConnectionReplier, Event, Listener, Request, TcpServer};
-use futures::{FutureExt, SinkExt, StreamExt};
-use std::collections::HashMap;
-use std::io::{BufReader, BufWriter, Read, Write};
+use callbridge::listener::{Listener, Request, TcpServer};
+use futures::{FutureExt, Sink, SinkExt, Stream, StreamExt, TryStreamExt};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
@@ -21,57 +20,63 @@ const LOOPBACK: &str = "127.0.0.1:0";
 const WORKS: &str = "loopback works";
 
 /// callbridge: an async handler, replies written by the connection's thread.
-pub(crate) fn ours_serve(on: &Loop, pipeline: usize) -> Server {
+pub(crate) fn ours_serve(
+    on: &Loop,
+    handling: Handling,
+    pipeline: impl Into<Option<usize>>,
+) -> Server {
     let server = TcpServer::bind(LOOPBACK, LARGEST, LengthDelimitedCodec::new).expect(WORKS);
     let addr = server.local_addr().expect(WORKS);
     let bridge = Bridge::new(on.handle().clone());
-    let listener = Listener::builder(server)
-        .serve(&bridge, |request: Request<BytesMut>| async move { Some(request.frame.freeze()) })
-        .pipeline(pipeline)
-        .spawn()
-        .expect(WORKS);
-    Server::new(addr, move || drop(listener.shutdown_blocking(Duration::from_secs(5))))
+    let mut serve =
+        Listener::builder(server).serve(&bridge, move |request: Request<BytesMut>| async move {
+            handling.before_the_answer().await;
+            Some(request.frame.freeze())
+        });
+    if let Some(requests) = pipeline.into() {
+        serve = serve.pipeline(requests);
+    }
+    let listener = serve.spawn().expect(WORKS);
+    Server::new(addr, move || drop(listener.close_blocking(Duration::from_secs(5))))
 }
 
-/// callbridge: frames as a stream; the task answers all it finds in one write.
-pub(crate) fn ours_stream(on: &Loop) -> Server {
+/// callbridge: connections as streams and sinks, a task for each.
+pub(crate) fn ours_stream(on: &Loop, handling: Handling) -> Server {
     let server = TcpServer::bind(LOOPBACK, LARGEST, LengthDelimitedCodec::new).expect(WORKS);
     let addr = server.local_addr().expect(WORKS);
-    let (listener, mut events) = Listener::builder(server).spawn().expect(WORKS);
+    let (listener, mut connections) = Listener::builder(server).spawn().expect(WORKS);
     on.handle().spawn(async move {
-        let mut repliers: HashMap<u64, ConnectionReplier<LengthDelimitedCodec>> = HashMap::new();
-        let (mut batch, mut fed) = (Vec::new(), Vec::new());
-        while events.recv_many(&mut batch, 256).await > 0 {
-            for incoming in batch.drain(..) {
-                let id = incoming.connection.id();
-                match incoming.event {
-                    Event::Opened => {
-                        let codec = LengthDelimitedCodec::new();
-                        repliers.insert(id, incoming.connection.replier(codec));
-                    }
-                    Event::Frame(frame) => {
-                        let frame: BytesMut = frame;
-                        let replier = repliers.get_mut(&id).expect("it was opened");
-                        replier.feed(frame.freeze()).expect("it was short enough to be decoded");
-                        if fed.last() != Some(&id) {
-                            fed.push(id);
-                        }
-                    }
-                    _ => {
-                        if let Some(mut replier) = repliers.remove(&id) {
-                            let _ = replier.flush().await;
-                        }
-                    }
-                }
-            }
-            for id in fed.drain(..) {
-                if let Some(replier) = repliers.get_mut(&id) {
-                    let _ = replier.flush().await;
-                }
-            }
+        while let Some(connection) = connections.recv().await {
+            tokio::spawn(forward(connection, handling));
         }
     });
-    Server::new(addr, move || drop(listener.shutdown_blocking(Duration::from_secs(5))))
+    Server::new(addr, move || drop(listener.close_blocking(Duration::from_secs(5))))
+}
+
+/// tokio's `Framed`, answered by `StreamExt::forward`, which flushes when no frame is left.
+pub(crate) fn framed_forward(on: &Loop, handling: Handling) -> Server {
+    tokio_server(on, move |stream| {
+        forward(Framed::new(stream, LengthDelimitedCodec::new()), handling)
+    })
+}
+
+/// Answers frames in their order; as many as a window has wait at once.
+async fn forward<T, E>(frames: T, handling: Handling)
+where
+    T: Stream<Item = Result<BytesMut, E>> + Sink<Bytes, Error = E>,
+{
+    let (sink, frames) = frames.split();
+    // The client has gone, or not: what it misses, it tells.
+    let _gone = match handling {
+        Handling::Ready => frames.map_ok(BytesMut::freeze).forward(sink).await,
+        Handling::Nap(_) => {
+            let answers = frames.map_ok(|frame| async move {
+                handling.before_the_answer().await;
+                Ok(frame.freeze())
+            });
+            answers.try_buffered(64).forward(sink).await
+        }
+    };
 }
 
 /// tokio's `Framed`, a flush for each frame, as most code has it.
@@ -164,24 +169,54 @@ pub(crate) fn thread_spawn_oneshot(on: &Loop) -> Server {
     })
 }
 
-/// No loop at all: a thread that reads and writes, flushing when nothing is left to answer.
-pub(crate) fn blocking(_: &Loop) -> Server {
-    thread_server(|stream| {
-        let mut reader = BufReader::with_capacity(LARGEST, &stream);
-        let mut writer = BufWriter::with_capacity(LARGEST, &stream);
-        let mut frame = Vec::new();
-        let mut length = [0; 4];
-        while reader.read_exact(&mut length).is_ok() {
-            frame.resize(u32::from_be_bytes(length) as usize, 0);
-            let done = reader.read_exact(&mut frame).is_ok()
-                && writer.write_all(&length).is_ok()
-                && writer.write_all(&frame).is_ok()
-                && (!reader.buffer().is_empty() || writer.flush().is_ok());
-            if !done {
-                break;
-            }
-        }
+/// The adapter by hand: the thread that reads polls the handler itself, and writes when nothing is left to
+/// answer.
+pub(crate) fn thread_block_on(on: &Loop, handling: Handling) -> Server {
+    let handle = on.handle().clone();
+    thread_server(move |stream| {
+        blocking_echo(&stream, |frame, answer| {
+            let frame = Bytes::copy_from_slice(frame);
+            let frame = handle.block_on(async move {
+                handling.before_the_answer().await;
+                frame
+            });
+            answer(&frame)
+        });
     })
+}
+
+/// No loop at all: a thread that reads and writes, flushing when nothing is left to answer.
+pub(crate) fn blocking(_: &Loop, handling: Handling) -> Server {
+    thread_server(move |stream| {
+        blocking_echo(&stream, |frame, answer| {
+            handling.block_before_the_answer();
+            answer(frame)
+        });
+    })
+}
+
+/// Gives `each` the frames, and what writes an answer.
+fn blocking_echo(
+    stream: &TcpStream,
+    mut each: impl FnMut(&[u8], &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>,
+) {
+    let mut reader = BufReader::with_capacity(LARGEST, stream);
+    let mut writer = BufWriter::with_capacity(LARGEST, stream);
+    let mut frame = Vec::new();
+    let mut length = [0; 4];
+    while reader.read_exact(&mut length).is_ok() {
+        frame.resize(u32::from_be_bytes(length) as usize, 0);
+        let mut answer = |frame: &[u8]| {
+            writer.write_all(&(frame.len() as u32).to_be_bytes())?;
+            writer.write_all(frame)
+        };
+        let done = reader.read_exact(&mut frame).is_ok()
+            && each(&frame, &mut answer).is_ok()
+            && (!reader.buffer().is_empty() || writer.flush().is_ok());
+        if !done {
+            break;
+        }
+    }
 }
 
 /// Decodes what a stream brings and gives each frame to `each` until that says no.

@@ -1,7 +1,7 @@
 //! UDP echo servers.
 
 use super::event_loop::Loop;
-use super::servers::{Server, StopFlag, TICK};
+use super::servers::{Handling, Server, StopFlag, TICK};
 use bytes::Bytes;
 use callbridge::Bridge;
 use callbridge::listener::{Datagram, Listener, UdpSource};
@@ -27,41 +27,72 @@ pub(crate) fn ours_stream(on: &Loop) -> Server {
             replier.send_to(&datagram.payload, &datagram.peer).expect(WORKS);
         }
     });
-    Server::new(addr, move || drop(listener.shutdown_blocking(Duration::from_secs(5))))
+    Server::new(addr, move || drop(listener.close_blocking(Duration::from_secs(5))))
 }
 
 /// callbridge: an async handler, answered by the listener's thread.
-pub(crate) fn ours_serve(on: &Loop, pipeline: usize) -> Server {
+pub(crate) fn ours_serve(
+    on: &Loop,
+    handling: Handling,
+    pipeline: impl Into<Option<usize>>,
+) -> Server {
     let source = UdpSource::bind(LOOPBACK).expect(WORKS);
     let addr = source.local_addr().expect(WORKS);
     let bridge = Bridge::new(on.handle().clone());
-    let listener = Listener::builder(source)
-        .serve(&bridge, |datagram: Datagram| async move { Some(datagram.payload) })
-        .pipeline(pipeline)
-        .spawn()
-        .expect(WORKS);
-    Server::new(addr, move || drop(listener.shutdown_blocking(Duration::from_secs(5))))
+    let mut serve =
+        Listener::builder(source).serve(&bridge, move |datagram: Datagram| async move {
+            handling.before_the_answer().await;
+            Some(datagram.payload)
+        });
+    if let Some(requests) = pipeline.into() {
+        serve = serve.pipeline(requests);
+    }
+    let listener = serve.spawn().expect(WORKS);
+    Server::new(addr, move || drop(listener.close_blocking(Duration::from_secs(5))))
 }
 
-/// The native way: an async socket.
-pub(crate) fn tokio_socket(on: &Loop) -> Server {
+/// The adapter by hand: the thread that receives polls the handler itself.
+pub(crate) fn thread_block_on(on: &Loop, handling: Handling) -> Server {
+    let handle = on.handle().clone();
+    receiver(move |socket, datagram, peer| {
+        let datagram = Bytes::copy_from_slice(datagram);
+        let datagram = handle.block_on(async move {
+            handling.before_the_answer().await;
+            datagram
+        });
+        socket.send_to(&datagram, peer).expect(WORKS);
+    })
+}
+
+/// The native way: an async socket; a task for each datagram whose handler waits.
+pub(crate) fn tokio_socket(on: &Loop, handling: Handling) -> Server {
     let socket = UdpSocket::bind(LOOPBACK).expect(WORKS);
     socket.set_nonblocking(true).expect(WORKS);
     let addr = socket.local_addr().expect(WORKS);
     let task = on.handle().spawn(async move {
-        let socket = tokio::net::UdpSocket::from_std(socket).expect(WORKS);
+        let socket = Arc::new(tokio::net::UdpSocket::from_std(socket).expect(WORKS));
         let mut buffer = [0; LARGEST];
         loop {
             let (length, peer) = socket.recv_from(&mut buffer).await.expect(WORKS);
-            socket.send_to(&buffer[..length], peer).await.expect(WORKS);
+            if handling == Handling::Ready {
+                socket.send_to(&buffer[..length], peer).await.expect(WORKS);
+                continue;
+            }
+            let (socket, datagram) =
+                (Arc::clone(&socket), Bytes::copy_from_slice(&buffer[..length]));
+            tokio::spawn(async move {
+                handling.before_the_answer().await;
+                socket.send_to(&datagram, peer).await.expect(WORKS);
+            });
         }
     });
     Server::new(addr, move || task.abort())
 }
 
 /// No loop at all: a thread that receives and sends.
-pub(crate) fn blocking(_: &Loop) -> Server {
-    receiver(|socket, datagram, peer| {
+pub(crate) fn blocking(_: &Loop, handling: Handling) -> Server {
+    receiver(move |socket, datagram, peer| {
+        handling.block_before_the_answer();
         socket.send_to(datagram, peer).expect(WORKS);
     })
 }

@@ -12,6 +12,7 @@ mod p09_to_thread;
 mod p10_scale;
 mod p12_idle;
 mod p13_by_hand;
+mod p13_requests;
 
 use crate::harness::{CaseResult, Goal, Plan};
 use std::process::Command;

@@ -2,7 +2,7 @@
 
 use super::{Bench, Workload};
 use crate::contestants::event_loop::{Flavour, Loop};
-use crate::contestants::servers::Server;
+use crate::contestants::servers::{Handling, Server};
 use crate::contestants::udp;
 use crate::harness::{Case, CaseResult, Goal, Meter, Role, Round, Versus, latency_histogram};
 use std::net::{SocketAddr, UdpSocket};
@@ -15,6 +15,7 @@ pub(crate) const WORKLOAD: Workload = Workload {
     goals,
 };
 
+const SERVE: &str = "callbridge serve";
 const NATIVE: &str = "tokio UdpSocket";
 
 fn run(bench: &Bench<'_>) -> Vec<CaseResult> {
@@ -43,21 +44,21 @@ fn case(on: &Loop, name: String, size: usize, window: u64) -> Case<'static> {
         });
     };
     add(Role::Ours, "callbridge stream", udp::ours_stream(on));
-    add(Role::Ours, "callbridge serve, pipeline 64", udp::ours_serve(on, 64));
-    add(Role::Ours, "callbridge serve", udp::ours_serve(on, 1));
-    add(Role::Peer, NATIVE, udp::tokio_socket(on));
+    add(Role::Ours, SERVE, udp::ours_serve(on, Handling::Ready, None));
+    add(Role::Ours, "callbridge serve, pipeline 1", udp::ours_serve(on, Handling::Ready, 1));
+    add(Role::Peer, NATIVE, udp::tokio_socket(on, Handling::Ready));
     add(Role::Peer, "thread → tokio mpsc → task", udp::thread_tokio_mpsc(on));
     add(Role::Peer, "thread → async-channel → task", udp::thread_async_channel(on));
     add(Role::Peer, "thread → crossfire → task", udp::thread_crossfire(on));
     add(Role::Peer, "thread + spawn + oneshot", udp::thread_spawn_oneshot(on));
-    add(Role::Limit, "blocking thread, no loop", udp::blocking(on));
+    add(Role::Limit, "blocking thread, no loop", udp::blocking(on, Handling::Ready));
     case
 }
 
 fn goals() -> Vec<Goal> {
     let mut goals = Vec::new();
     for case in ["64B/mt1/win64", "64B/mt1/win1", "1200B/mt1/win64", "1200B/mt1/win1"] {
-        for ours in ["callbridge stream", "callbridge serve, pipeline 64"] {
+        for ours in ["callbridge stream", SERVE] {
             let goal = |figure, at_most| Goal {
                 workload: "P7",
                 case,
@@ -72,7 +73,7 @@ fn goals() -> Vec<Goal> {
     goals
 }
 
-fn round(server: SocketAddr, size: usize, window: u64, ops: u64) -> Round {
+pub(super) fn round(server: SocketAddr, size: usize, window: u64, ops: u64) -> Round {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback works");
     socket.connect(server).expect("loopback works");
     socket.set_read_timeout(Some(Duration::from_millis(500))).expect("loopback works");

@@ -3,7 +3,7 @@
 
 use super::{Bench, Workload};
 use crate::contestants::event_loop::{Flavour, Loop};
-use crate::contestants::servers::Server;
+use crate::contestants::servers::{Handling, Server};
 use crate::contestants::tcp;
 use crate::harness::{Case, CaseResult, Goal, Meter, Role, Round, Versus, latency_histogram};
 use std::io::{Read, Write};
@@ -19,6 +19,7 @@ pub(crate) const WORKLOAD: Workload = Workload {
 
 const FRAME: usize = 64;
 const ON_WIRE: usize = FRAME + 4;
+const SERVE: &str = "callbridge serve";
 const BATCHED: &str = "tokio Framed, batched flush";
 
 fn run(bench: &Bench<'_>) -> Vec<CaseResult> {
@@ -44,15 +45,16 @@ fn case(on: &Loop, name: String, window: u64) -> Case<'static> {
             round(server.addr, window, ops)
         });
     };
-    add(Role::Ours, "callbridge serve, pipeline 64", tcp::ours_serve(on, 64));
-    add(Role::Ours, "callbridge serve", tcp::ours_serve(on, 1));
-    add(Role::Ours, "callbridge stream", tcp::ours_stream(on));
+    add(Role::Ours, SERVE, tcp::ours_serve(on, Handling::Ready, None));
+    add(Role::Ours, "callbridge serve, pipeline 1", tcp::ours_serve(on, Handling::Ready, 1));
+    add(Role::Ours, "callbridge stream", tcp::ours_stream(on, Handling::Ready));
     add(Role::Peer, BATCHED, tcp::framed_batched(on));
+    add(Role::Peer, "tokio Framed, forward", tcp::framed_forward(on, Handling::Ready));
     add(Role::Peer, "tokio Framed, flush per frame", tcp::framed_send(on));
     add(Role::Peer, "tokio read_buf and write_all", tcp::by_hand(on));
     add(Role::Peer, "thread → tokio mpsc → one write", tcp::thread_tokio_mpsc(on));
     add(Role::Peer, "thread + spawn + oneshot", tcp::thread_spawn_oneshot(on));
-    add(Role::Limit, "blocking thread, no loop", tcp::blocking(on));
+    add(Role::Limit, "blocking thread, no loop", tcp::blocking(on, Handling::Ready));
     case
 }
 
@@ -60,7 +62,7 @@ fn goals() -> Vec<Goal> {
     let goal = |case, at_most| Goal {
         workload: "P8",
         case,
-        ours: "callbridge serve, pipeline 64",
+        ours: SERVE,
         figure: "ns",
         versus: Versus::Contestant(BATCHED),
         at_most,
@@ -68,7 +70,7 @@ fn goals() -> Vec<Goal> {
     vec![goal("ct/win64", 1.0), goal("mt1/win64", 1.0), goal("ct/win1", 1.1), goal("mt1/win1", 1.1)]
 }
 
-fn round(server: SocketAddr, window: u64, ops: u64) -> Round {
+pub(super) fn round(server: SocketAddr, window: u64, ops: u64) -> Round {
     let mut stream = TcpStream::connect(server).expect("loopback works");
     stream.set_nodelay(true).expect("loopback works");
     stream.set_read_timeout(Some(Duration::from_secs(10))).expect("loopback works");

@@ -69,7 +69,7 @@ fn with_everything(on: &Loop, tick: Option<Duration>, body: impl FnOnce() -> Rou
     let to = socket.local_addr().expect("it is bound");
     let mut builder = Listener::builder(socket);
     if let Some(tick) = tick {
-        builder = builder.poll_interval(tick);
+        builder = builder.poll_timeout(tick);
     }
     let (listener, mut datagrams) = builder.spawn().expect("a thread");
     let (heard, hearing) = std::sync::mpsc::channel();
@@ -83,7 +83,7 @@ fn with_everything(on: &Loop, tick: Option<Duration>, body: impl FnOnce() -> Rou
     hearing.recv().expect("the task hears it");
 
     let round = body();
-    let report = listener.shutdown_blocking(Duration::from_secs(5));
+    let report = listener.close_blocking(Duration::from_secs(5));
     assert!(report.is_clean(), "{report}");
     round
 }

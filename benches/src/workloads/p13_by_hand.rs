@@ -1,17 +1,21 @@
-//! P13: calls from a foreign thread beside the adapters that one writes by hand.
+//! P13: calls and requests from a foreign thread beside the adapters that one writes by hand.
 //!
 //! The shortest is `Handle::block_on`: nothing is handed over, the future is polled where the caller is.
-//! A task that sends its result, or whose handle is waited for, runs on the loop instead.
+//! A task that sends its result, or whose handle is waited for, runs on the loop instead. Requests are in [`super::p13_requests`].
 
 use super::p05_in_flight::pipeline;
-use super::{Bench, Workload};
+use super::{Bench, Workload, p13_requests};
 use crate::contestants::callers::{self, Call, Caller};
 use crate::contestants::event_loop::{Flavour, Loop};
 use crate::harness::{Case, CaseResult, Goal, Meter, Role, Round, Versus};
 use std::time::Duration;
 
-pub(crate) const WORKLOAD: Workload =
-    Workload { name: "P13", title: "Calls beside the adapters written by hand", run, goals };
+pub(crate) const WORKLOAD: Workload = Workload {
+    name: "P13",
+    title: "Calls and requests beside the adapters written by hand",
+    run,
+    goals,
+};
 
 const IN_FLIGHT: usize = 64;
 const CALL: &str = "callbridge call";
@@ -47,6 +51,7 @@ fn run(bench: &Bench<'_>) -> Vec<CaseResult> {
             results.push(bench.measure(in_flight(&Loop::new(flavour), name)));
         }
     }
+    results.extend(p13_requests::run(bench));
     results
 }
 
@@ -98,6 +103,7 @@ fn goals() -> Vec<Goal> {
     for case in ["64 in flight/ct", "64 in flight/mt1", "64 in flight/mt2"] {
         goals.push(goal(case, SUBMITTED, "ns", 1.1, TASKS));
     }
+    goals.extend(p13_requests::goals());
     goals
 }
 

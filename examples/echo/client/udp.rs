@@ -27,6 +27,7 @@ struct Outstanding {
 
 struct UdpClient<'a> {
     socket: UdpSocket,
+    at: SocketAddr,
     errand: &'a Errand,
     /// The number of the oldest outstanding datagram.
     base: u64,
@@ -60,13 +61,9 @@ pub(crate) fn run(at: SocketAddr, errand: &Errand) -> Tally {
 
 impl<'a> UdpClient<'a> {
     fn connect(at: SocketAddr, errand: &'a Errand) -> io::Result<Self> {
-        let any: SocketAddr = if at.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
-        let socket = UdpSocket::bind(any)?;
-        socket.connect(at)?;
-        socket.set_read_timeout(Some(TICK))?;
-        socket.set_write_timeout(Some(super::PATIENCE))?;
         Ok(UdpClient {
-            socket,
+            socket: socket(at)?,
+            at,
             errand,
             base: 0,
             window: VecDeque::new(),
@@ -101,7 +98,12 @@ impl<'a> UdpClient<'a> {
             }
         }
         self.row.timed(started);
-        self.drain_duplicates(&mut replies)
+        if self.duplicates < self.row.resent {
+            // A late reply to what was sent again must not meet the next size: it finds nobody.
+            self.socket =
+                socket(self.at).map_err(|error| format!("can't connect again: {error}"))?;
+        }
+        Ok(())
     }
 
     fn next(&self) -> u64 {
@@ -174,20 +176,18 @@ impl<'a> UdpClient<'a> {
         Ok(())
     }
 
-    /// Waits out late replies to what was sent again, so that the next size starts clean.
-    fn drain_duplicates(&mut self, replies: &mut [u8]) -> Result<(), String> {
-        let until = Instant::now() + RESEND_AFTER;
-        while self.duplicates < self.row.resent && Instant::now() < until {
-            if let Some(length) = self.receive(replies)? {
-                self.reply(&replies[..length]);
-            }
-        }
-        Ok(())
-    }
-
     fn unanswered(&self) -> u64 {
         self.window.iter().filter(|sent| !sent.answered).count() as u64
     }
+}
+
+fn socket(at: SocketAddr) -> io::Result<UdpSocket> {
+    let any: SocketAddr = if at.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(at)?;
+    socket.set_read_timeout(Some(TICK))?;
+    socket.set_write_timeout(Some(super::PATIENCE))?;
+    Ok(socket)
 }
 
 /// A tick, or the system's buffers being full for now.

@@ -6,8 +6,7 @@ use std::fmt;
 
 pub(crate) struct Books {
     pub(super) listener: ListenerStats,
-    /// In `stream` mode, the loop's part; what the stream counts includes the comings and goings of
-    /// connections.
+    /// In `stream` mode, the loop's part.
     pub(super) answered: Option<Answered>,
 }
 
@@ -18,8 +17,7 @@ impl Books {
     }
 
     pub(crate) fn balance(&self) -> bool {
-        self.listener.balances()
-            && self.answered.as_ref().is_none_or(|answered| answered.stream.balances())
+        self.listener.balances() && self.answered.as_ref().is_none_or(Answered::balances)
     }
 
     /// What nobody wants to see, and how often it was.
@@ -46,14 +44,14 @@ impl fmt::Display for Books {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let listener = &self.listener;
         match &self.answered {
-            Some(Answered { stream, .. }) => write!(
+            Some(answered) => write!(
                 f,
                 "offered {} = delivered {} + queued {} + lost {} + refused {}",
-                stream.offered,
-                stream.delivered,
-                stream.queued,
-                stream.lost.total(),
-                stream.refused
+                answered.offered,
+                answered.delivered,
+                answered.queued,
+                answered.lost,
+                answered.refused
             )?,
             None => write!(
                 f,

@@ -11,7 +11,7 @@ use crate::cli::{Framing, MAX_DATAGRAM, Mode};
 use answer::Answered;
 use bytes::{Bytes, BytesMut};
 use callbridge::listener::{
-    Datagram, Incoming, ListenerBuilder, Origin, Request, Serve, StopReport, TcpServer, UdpSource,
+    Connection, Datagram, ListenerBuilder, Origin, Request, Serve, StopReport, TcpServer, UdpSource,
 };
 use callbridge::{BlockingFuture, Bridge, Listener};
 use codec::FrameCodec;
@@ -19,10 +19,8 @@ use std::io;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
-/// Frames that may wait for the loop in `stream` mode.
+/// Datagrams that may wait for the loop in `stream` mode.
 const QUEUE: usize = 256;
-/// Requests of one connection that may be at work at once in `call` mode.
-const PIPELINE: usize = 32;
 const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a peer may not read its replies before its connection is closed.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -61,22 +59,16 @@ impl Server {
                 Self::datagrams(address, source, mode, &bridge)
             }
             Address::Tcp(at) => {
-                let server = TcpServer::bind(at, on_the_wire, make.clone())?;
+                let server = TcpServer::bind(at, on_the_wire, make)?;
                 let address = Address::Tcp(server.local_addr()?);
-                Self::connections(
-                    address,
-                    Listener::builder(server).name("echo-tcp"),
-                    mode,
-                    &bridge,
-                    make,
-                )
+                let builder = Listener::builder(server).name("echo-tcp");
+                Self::connections(address, builder, mode, &bridge)
             }
             #[cfg(unix)]
             Address::Unix(path) => {
-                let server =
-                    callbridge::listener::UnixServer::bind(path, on_the_wire, make.clone())?;
+                let server = callbridge::listener::UnixServer::bind(path, on_the_wire, make)?;
                 let builder = Listener::builder(server).name("echo-unix");
-                Self::connections(address.clone(), builder, mode, &bridge, make)
+                Self::connections(address.clone(), builder, mode, &bridge)
             }
             #[cfg(not(unix))]
             Address::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
@@ -101,11 +93,8 @@ impl Server {
             Mode::Call => {
                 let handler =
                     async |datagram: Datagram| (!datagram.truncated).then_some(datagram.payload);
-                let listener = builder
-                    .serve(bridge, handler)
-                    .reply_timeout(REPLY_TIMEOUT)
-                    .pipeline(PIPELINE)
-                    .spawn()?;
+                let listener =
+                    builder.serve(bridge, handler).reply_timeout(REPLY_TIMEOUT).spawn()?;
                 Server { address, listener, answering: None }
             }
         })
@@ -116,26 +105,22 @@ impl Server {
         builder: ListenerBuilder<S>,
         mode: Mode,
         bridge: &Bridge,
-        make: impl Fn() -> FrameCodec + Send + 'static,
     ) -> io::Result<Self>
     where
-        S: Origin<Item = Incoming<BytesMut>, Request = Request<BytesMut>> + Serve<Bytes>,
+        S: Origin<Item = Connection<FrameCodec>, Request = Request<BytesMut>> + Serve<Bytes>,
     {
-        let builder = builder.capacity(QUEUE).write_timeout(WRITE_TIMEOUT);
+        let builder = builder.write_timeout(WRITE_TIMEOUT);
         Ok(match mode {
             Mode::Stream => {
-                let (listener, events) = builder.spawn()?;
-                let answering = answer::connections(events, make);
+                let (listener, connections) = builder.spawn()?;
+                let answering = answer::connections(connections);
                 let answering = Some(bridge.run_coroutine_threadsafe(answering));
                 Server { address, listener, answering }
             }
             Mode::Call => {
                 let handler = async |request: Request<BytesMut>| Some(request.frame.freeze());
-                let listener = builder
-                    .serve(bridge, handler)
-                    .reply_timeout(REPLY_TIMEOUT)
-                    .pipeline(PIPELINE)
-                    .spawn()?;
+                let listener =
+                    builder.serve(bridge, handler).reply_timeout(REPLY_TIMEOUT).spawn()?;
                 Server { address, listener, answering: None }
             }
         })
@@ -146,9 +131,14 @@ impl Server {
         &self.address
     }
 
+    /// Waits until the listener has ended by itself: it doesn't unless it fails.
+    pub(crate) async fn failed(&self) {
+        let _report = self.listener.finished().await;
+    }
+
     /// Stops the listener and closes the books.
     pub(crate) fn stop(self, deadline: Duration) -> Stopped {
-        let report = self.listener.shutdown_blocking(deadline);
+        let report = self.listener.close_blocking(deadline);
         let mut problems = Vec::new();
         if !report.is_clean() {
             problems.push(format!("still running after {deadline:?}: {:?}", report.stragglers));

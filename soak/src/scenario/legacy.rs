@@ -61,7 +61,7 @@ pub(crate) fn loops(seed: u64) -> u64 {
             let expected = [Ending::Finished, Ending::Failed, Ending::Panicked][end as usize];
             assert_eq!(frames.ending(), Some(expected));
         }
-        let report = listener.shutdown_blocking(PATIENCE);
+        let report = listener.close_blocking(PATIENCE);
         assert!(report.is_clean(), "{report}");
         checked += delivered;
     }

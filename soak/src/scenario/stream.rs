@@ -1,15 +1,16 @@
 use crate::check::{Dice, PATIENCE, frame, number};
 use bytes::{Bytes, BytesMut};
+use callbridge::Bridge;
 use callbridge::listener::{
-    Event, Incoming, Listener, Origin, Request, TcpServer, UdpSource, UnixServer,
+    Connection, Listener, Origin, Request, TcpServer, UdpSource, UnixServer,
 };
-use callbridge::{Bridge, FrameStream};
-use std::collections::HashMap;
+use futures_util::{SinkExt, StreamExt};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 use tokio::runtime::Builder;
+use tokio::task::JoinSet;
 use tokio_util::codec::LengthDelimitedCodec;
 
 const LONGEST: u64 = 3000;
@@ -52,54 +53,48 @@ fn converse(mut socket: impl Read + Write, client: u64, seed: u64) {
     }
 }
 
-/// Reads every connection to its end, answers each frame, and checks the order of each.
-fn consume(events: &mut FrameStream<Incoming<BytesMut>>, answers: &mut BytesMut) -> u64 {
-    let mut next = HashMap::new();
-    let (mut closed, mut seen) = (0, 0);
-    while closed < CLIENTS {
-        let Incoming { connection, event, .. } = events.recv_blocking(PATIENCE).unwrap();
-        match event {
-            Event::Opened => assert_eq!(next.insert(connection.id(), None), None),
-            Event::Frame(bytes) => {
-                let n = number(&bytes, LONGEST);
-                let expected = next.get_mut(&connection.id()).expect("opened first");
-                assert_eq!(n, expected.unwrap_or(n & !0xffff_ffff));
-                *expected = Some(n + 1);
-                answers.extend((bytes.len() as u32).to_be_bytes());
-                answers.extend(&bytes);
-                // Refused only by a connection whose client has broken off.
-                let _ = connection.try_send(answers.split().freeze());
-                seen += 1;
-            }
-            Event::Closed(_) => {
-                next.remove(&connection.id()).expect("opened, and closed once");
-                closed += 1;
-            }
-            _ => unreachable!("there are three events"),
-        }
+/// Reads a connection to its end, answers each frame, and checks their order; how many there were.
+async fn answer(mut connection: Connection<LengthDelimitedCodec>) -> u64 {
+    let (mut next, mut seen) = (None, 0);
+    while let Some(frame) = connection.next().await {
+        // A client that breaks off does so inside a frame.
+        let Ok(frame) = frame else { break };
+        let n = number(&frame, LONGEST);
+        assert_eq!(n, next.unwrap_or(n & !0xffff_ffff));
+        next = Some(n + 1);
+        seen += 1;
+        // Refused only by a connection whose client has broken off.
+        let _ = connection.send(frame.freeze()).await;
     }
-    assert!(next.is_empty());
+    let stats = connection.frames().stats();
+    assert!(stats.balances() && stats.lost.total() == 0 && stats.delivered == seen, "{stats:?}");
     seen
 }
 
 fn streamed<S, C>(source: S, seed: u64, connect: impl Fn(&Listener) -> C) -> u64
 where
-    S: Origin<Item = Incoming<BytesMut>>,
+    S: Origin<Item = Connection<LengthDelimitedCodec>>,
     C: Read + Write + Send,
 {
-    let capacity = 1 + seed as usize % 16;
-    let (listener, mut events) = Listener::builder(source).capacity(capacity).spawn().unwrap();
+    let runtime = Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let (listener, mut connections) = Listener::builder(source).capacity(1).spawn().unwrap();
     let seen = std::thread::scope(|scope| {
         for client in 0..CLIENTS {
             let socket = connect(&listener);
             scope.spawn(move || converse(socket, client, seed));
         }
-        consume(&mut events, &mut BytesMut::new())
+        runtime.block_on(async {
+            let mut answers = JoinSet::new();
+            for _ in 0..CLIENTS {
+                answers.spawn(answer(connections.recv().await.unwrap()));
+            }
+            answers.join_all().await.iter().sum()
+        })
     });
-    let report = listener.shutdown_blocking(PATIENCE);
+    let report = listener.close_blocking(PATIENCE);
     assert!(report.is_clean() && report.stats.open == 0, "{report} {:?}", report.stats);
     assert_eq!((report.stats.accepted, report.stats.frames), (CLIENTS, seen));
-    let stats = events.stats();
+    let stats = connections.stats();
     assert!(stats.balances() && stats.lost.total() == 0, "{stats:?}");
     seen
 }
@@ -111,17 +106,22 @@ fn tcp(listener: &Listener) -> TcpStream {
     socket
 }
 
-fn tcp_server() -> TcpServer<fn() -> LengthDelimitedCodec> {
-    TcpServer::bind("127.0.0.1:0", 1 << 16, LengthDelimitedCodec::new as fn() -> _).unwrap()
+fn tcp_server(seed: u64) -> TcpServer<fn() -> LengthDelimitedCodec> {
+    TcpServer::bind("127.0.0.1:0", 1 << 16, LengthDelimitedCodec::new as fn() -> _)
+        .unwrap()
+        .with_connection_capacity(1 + seed as usize % 16)
+        .with_write_buffer(1 + seed as usize % 4096)
 }
 
 pub(crate) fn tcp_streamed(seed: u64) -> u64 {
-    streamed(tcp_server(), seed, tcp)
+    streamed(tcp_server(seed), seed, tcp)
 }
 
 pub(crate) fn unix_streamed(seed: u64) -> u64 {
     let path = std::env::temp_dir().join(format!("callbridge-soak-{}", std::process::id()));
-    let server = UnixServer::bind(&path, 1 << 16, LengthDelimitedCodec::new).unwrap();
+    let server = UnixServer::bind(&path, 1 << 16, LengthDelimitedCodec::new)
+        .unwrap()
+        .with_connection_capacity(1 + seed as usize % 16);
     let seen = streamed(server, seed, |_| {
         let socket = UnixStream::connect(&path).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -135,7 +135,7 @@ pub(crate) fn unix_streamed(seed: u64) -> u64 {
 pub(crate) fn tcp_served(seed: u64) -> u64 {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
     let bridge = Bridge::builder(runtime.handle().clone()).max_in_flight(8).build();
-    let listener = Listener::builder(tcp_server())
+    let listener = Listener::builder(tcp_server(seed))
         .serve(&bridge, |request: Request<BytesMut>| async move {
             if request.frame.len() % 7 == 0 {
                 tokio::time::sleep(Duration::from_micros(100)).await;
@@ -152,7 +152,7 @@ pub(crate) fn tcp_served(seed: u64) -> u64 {
             scope.spawn(move || converse(socket, client, seed));
         }
     });
-    let report = listener.shutdown_blocking(PATIENCE);
+    let report = listener.close_blocking(PATIENCE);
     assert!(report.is_clean(), "{report}");
     let stats = report.stats;
     assert!(stats.balances() && stats.in_flight == 0, "{stats:?}");
@@ -161,24 +161,25 @@ pub(crate) fn tcp_served(seed: u64) -> u64 {
     stats.requests
 }
 
-/// Listeners that are started and let go of in every way, with connections open and frames unread.
+/// Listeners that are started and let go of in every way, with connections open and unread.
 pub(crate) fn restarted(seed: u64) -> u64 {
     const TIMES: u64 = 12;
     let mut dice = Dice::new(seed);
     for _ in 0..TIMES {
-        let (listener, events) = Listener::builder(tcp_server()).capacity(1).spawn().unwrap();
+        let (listener, connections) =
+            Listener::builder(tcp_server(seed)).capacity(1).spawn().unwrap();
         let mut client = tcp(&listener);
         let mut out = Vec::new();
         (0..5).for_each(|n| put(&mut out, &frame(n, LONGEST)));
         client.write_all(&out).unwrap();
         match dice.below(4) {
-            0 => drop((listener, events)),
-            1 => drop((events, listener)),
+            0 => drop((listener, connections)),
+            1 => drop((connections, listener)),
             2 => listener.stop(),
             _ => {
-                let report = listener.shutdown_blocking(PATIENCE);
+                let report = listener.close_blocking(PATIENCE);
                 assert!(report.is_clean(), "{report}");
-                let stats = events.stats();
+                let stats = connections.stats();
                 assert!(stats.balances(), "{stats:?}");
             }
         }

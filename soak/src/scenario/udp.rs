@@ -42,7 +42,7 @@ pub(crate) fn streamed(seed: u64) -> u64 {
             replier.send_to(&datagram.payload, &datagram.peer).unwrap();
         }
     });
-    let report = listener.shutdown_blocking(PATIENCE);
+    let report = listener.close_blocking(PATIENCE);
     assert!(report.is_clean(), "{report}");
     let stats = frames.stats();
     assert!(stats.balances() && stats.delivered == FRAMES, "{stats:?}");
@@ -90,7 +90,7 @@ pub(crate) fn served(seed: u64) -> u64 {
             }
         }
     }
-    let report = listener.shutdown_blocking(PATIENCE);
+    let report = listener.close_blocking(PATIENCE);
     assert!(report.is_clean(), "{report}");
     let stats = report.stats;
     assert!(stats.balances() && stats.in_flight == 0, "{stats:?}");

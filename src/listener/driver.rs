@@ -1,0 +1,359 @@
+//! A source on its thread: reading, waiting, and what its errors mean.
+
+use super::core::{Core, Verdict};
+use super::server::Link;
+use super::source::{FrameSource, is_framing, is_tick};
+use super::stats::count;
+use super::stop::{Phase, Registered};
+#[cfg(unix)]
+use super::wake::Interest;
+use super::wake::Wake;
+use crate::sync::{Deadline, contain, event};
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A call that answers "nothing" sooner than this hasn't waited.
+const AT_ONCE: Duration = Duration::from_millis(1);
+
+/// So many such answers in a row are taken for chance.
+const CHANCE: u32 = 4;
+
+/// The shortest and the longest pause of a source that answers at once, again and again.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(1));
+
+/// What a source does after an error; told by [`on_error`](super::ListenerBuilder::on_error).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnError {
+    /// It is read again after a pause.
+    Retry(Duration),
+    /// The listener ends as failed.
+    Fail,
+}
+
+type ErrorHook = Box<dyn FnMut(&io::Error, u32) -> OnError + Send>;
+type QuietHook = Box<dyn FnMut() + Send>;
+
+/// The hooks of one listener, called on its thread.
+#[derive(Default)]
+pub(crate) struct Alarms {
+    pub(crate) on_error: Option<ErrorHook>,
+    pub(crate) quiet_after: Option<(Duration, QuietHook)>,
+}
+
+/// How long a peer may be silent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Limits {
+    /// Between two frames.
+    pub(crate) idle: Option<Duration>,
+    /// Inside a frame.
+    pub(crate) frame: Option<Duration>,
+}
+
+/// What came of asking a source.
+pub(crate) enum Taken<F> {
+    Frame(F),
+    Nothing,
+    End(Verdict),
+}
+
+/// What a thread waits for besides a wake.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct For {
+    pub(crate) read: bool,
+    pub(crate) write: bool,
+}
+
+/// A source and all that its thread needs to wait for it.
+pub(crate) struct Driver<S: FrameSource> {
+    pub(crate) core: Arc<Core>,
+    pub(crate) wake: Arc<Wake>,
+    _interrupters: [Registered; 2],
+    pub(crate) source: S,
+    connection: Option<Arc<Link>>,
+    limits: Limits,
+    alarms: Alarms,
+    /// Errors in a row that were passed over.
+    failures: u32,
+    /// Since when nothing has come, and since when a frame has been incomplete.
+    silent_since: Option<Instant>,
+    inside_since: Option<Instant>,
+    told_quiet: bool,
+    /// Answers of "nothing" in a row that came at once.
+    hasty: u32,
+    pause: Option<Deadline>,
+    /// The last call waited for as long as the source does.
+    has_waited: bool,
+    /// Frames come fast: the source may wait by itself.
+    hot: bool,
+    /// The descriptor was ready as soon as it was waited for.
+    was_ready: bool,
+}
+
+impl<S: FrameSource> Driver<S> {
+    pub(crate) fn new(core: &Arc<Core>, wake: Arc<Wake>, source: S) -> Self {
+        let interrupters = [
+            core.stop.wakes(&wake),
+            core.stop.register_from(Phase::Draining, source.interrupter()),
+        ];
+        Driver {
+            core: Arc::clone(core),
+            wake,
+            _interrupters: interrupters,
+            source,
+            connection: None,
+            limits: Limits::default(),
+            alarms: core.take_alarms(),
+            failures: 0,
+            silent_since: None,
+            inside_since: None,
+            told_quiet: false,
+            hasty: 0,
+            pause: None,
+            has_waited: false,
+            hot: false,
+            was_ready: false,
+        }
+    }
+
+    /// The driver of a server's connection.
+    pub(crate) fn of_connection(
+        core: &Arc<Core>,
+        link: &Arc<Link>,
+        limits: Limits,
+        source: S,
+    ) -> Self {
+        let mut driver = Driver::new(core, Arc::clone(&link.wake), source);
+        driver.connection = Some(Arc::clone(link));
+        driver.limits = limits;
+        driver
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.core.stop.phase()
+    }
+
+    /// Whether the source was, or is to be, ended on this side at once.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.phase() == Phase::Stopping
+    }
+
+    /// Tells whoever holds a server's connection.
+    pub(crate) fn peer_is_gone(&self) {
+        if let Some(link) = &self.connection {
+            link.peer_is_gone();
+        }
+    }
+
+    pub(crate) fn has_descriptor(&self) -> bool {
+        #[cfg(unix)]
+        return self.source.as_fd().is_some();
+        #[cfg(not(unix))]
+        false
+    }
+
+    /// The next frame; a source without a descriptor waits for it if it `may_wait`.
+    pub(crate) fn take(&mut self, may_wait: bool) -> Taken<S::Frame> {
+        self.has_waited = false;
+        let was_ready = std::mem::take(&mut self.was_ready);
+        match self.phase() {
+            Phase::Running => {}
+            Phase::Draining => {
+                return match self.source.next_buffered() {
+                    Ok(Some(frame)) => Taken::Frame(frame),
+                    _ => Taken::End(Verdict::Stopped),
+                };
+            }
+            Phase::Stopping => return Taken::End(Verdict::Stopped),
+        }
+        if self.connection.as_ref().is_some_and(|link| link.is_closing()) {
+            return Taken::End(Verdict::Closed);
+        }
+        if self.pause.is_some_and(|pause| !pause.passed()) {
+            return Taken::Nothing;
+        }
+        self.pause = None;
+        let descriptor = self.has_descriptor();
+        let waits = may_wait && (!descriptor || self.hot && self.source.waits_briefly());
+        let began = (waits && !descriptor).then(Instant::now);
+        let taken = if waits { self.source.next_frame() } else { self.source.next_ready() };
+        match taken {
+            Ok(Some(frame)) => {
+                (self.failures, self.hasty) = (0, 0);
+                self.hot = true;
+                (self.silent_since, self.inside_since, self.told_quiet) = (None, None, false);
+                Taken::Frame(frame)
+            }
+            // An interruption can look like the end, or like an error.
+            Ok(None) | Err(_) if self.phase() != Phase::Running => Taken::End(Verdict::Stopped),
+            Ok(None) => Taken::End(Verdict::Finished),
+            Err(error) if is_tick(&error) => {
+                self.has_waited = waits && !descriptor;
+                self.hot &= !waits;
+                let at_once = match began {
+                    Some(began) => began.elapsed() < AT_ONCE,
+                    // It was no lack of frames, or the descriptor says that there is something.
+                    None => {
+                        error.kind() != ErrorKind::WouldBlock
+                            || was_ready && !self.source.is_inside_frame()
+                    }
+                };
+                self.brake(at_once);
+                self.look_at_limits()
+            }
+            Err(error) => self.judge(error),
+        }
+    }
+
+    /// Counts an answer of "nothing"; has the next one wait if there were many at once.
+    fn brake(&mut self, at_once: bool) {
+        self.hasty = if at_once { self.hasty.saturating_add(1) } else { 0 };
+        if self.hasty > CHANCE {
+            let longest = self.core.poll_timeout.min(PAUSE.1);
+            let pause = PAUSE.0.saturating_mul(1 << (self.hasty - CHANCE - 1).min(10));
+            self.pause = Some(Deadline::after(pause.min(longest)));
+        }
+    }
+
+    fn judge(&mut self, error: io::Error) -> Taken<S::Frame> {
+        if is_framing(&error) {
+            count(&self.core.counters.decode_errors);
+            return Taken::End(Verdict::Failed(error));
+        }
+        let failures = self.failures + 1;
+        let decided = self
+            .alarms
+            .on_error
+            .as_mut()
+            .and_then(|decide| contain("an error hook", || decide(&error, failures)));
+        let Some(OnError::Retry(pause)) = decided else {
+            return Taken::End(Verdict::Failed(error));
+        };
+        event(format_args!("the source of {} is tried again", self.core.name), &error);
+        count(&self.core.counters.retries);
+        self.failures = failures;
+        self.pause = Some(Deadline::after(pause.max(AT_ONCE)));
+        Taken::Nothing
+    }
+
+    /// Ends a peer that has been silent for too long, and tells of a source that has.
+    fn look_at_limits(&mut self) -> Taken<S::Frame> {
+        if self.limits.idle.is_none()
+            && self.limits.frame.is_none()
+            && self.alarms.quiet_after.is_none()
+        {
+            return Taken::Nothing;
+        }
+        let now = Instant::now();
+        let silent_for = now - *self.silent_since.get_or_insert(now);
+        if self.source.is_inside_frame() {
+            let inside_for = now - *self.inside_since.get_or_insert(now);
+            if self.limits.frame.is_some_and(|limit| inside_for >= limit) {
+                return timed_out("a frame that has begun wasn't complete in time");
+            }
+        } else {
+            self.inside_since = None;
+        }
+        if self.limits.idle.is_some_and(|limit| silent_for >= limit) {
+            return timed_out("the peer was silent for too long");
+        }
+        if let Some((after, hook)) = &mut self.alarms.quiet_after {
+            if silent_for >= *after && !std::mem::replace(&mut self.told_quiet, true) {
+                event(format_args!("the source of {} has gone quiet", self.core.name), &"");
+                contain("a quiet hook", hook);
+            }
+        }
+        Taken::Nothing
+    }
+
+    /// Whether the next [`take`](Self::take) that may wait does so by itself.
+    pub(crate) fn is_hot(&self) -> bool {
+        self.hot && self.pause.is_none() && self.source.waits_briefly()
+    }
+
+    /// Says that the peer is waiting for us, so that its silence doesn't count.
+    pub(crate) fn is_owed(&mut self) {
+        self.silent_since = None;
+    }
+
+    /// When the limits have to be looked at again.
+    fn limit(&self) -> Option<Instant> {
+        let quiet = self.alarms.quiet_after.as_ref().filter(|_| !self.told_quiet);
+        let ends = [
+            self.silent_since.zip(self.limits.idle),
+            self.inside_since.zip(self.limits.frame),
+            self.silent_since.zip(quiet.map(|(after, _)| *after)),
+        ];
+        ends.into_iter().flatten().filter_map(|(since, limit)| since.checked_add(limit)).min()
+    }
+
+    /// Waits until the source is ready for what is asked, somebody wakes the thread, or the deadline
+    /// passes. A source without a descriptor that hasn't waited is looked at again after a poll timeout.
+    pub(crate) fn wait(&mut self, what: For, mut deadline: Deadline) {
+        self.hot = false;
+        if let Some(limit) = self.limit().filter(|_| what.read) {
+            let left = limit.saturating_duration_since(Instant::now());
+            deadline = sooner(deadline, Deadline::after(left));
+        }
+        if what.read {
+            if let Some(pause) = self.pause {
+                return self.wake.wait(sooner(deadline, pause));
+            }
+        }
+        #[cfg(unix)]
+        if what.read || what.write {
+            if let Some(fd) = self.source.as_fd() {
+                let write = what.write || what.read && self.source.wants_to_write();
+                let interest = Interest { read: what.read, write };
+                let began = Instant::now();
+                let ready = self.wake.wait_on(fd, interest, deadline);
+                self.was_ready = ready && what.read && !what.write && began.elapsed() < AT_ONCE;
+                return;
+            }
+        }
+        if !(what.read && self.has_waited) {
+            let again = what.read || what.write;
+            self.wake.wait(if again {
+                deadline.or_after(self.core.poll_timeout)
+            } else {
+                deadline
+            });
+        }
+    }
+
+    /// Ends the write side and reads what the peer still sends, until its end or the deadline: a socket
+    /// that is closed with bytes unread takes back what it was given to send.
+    pub(crate) fn part(&mut self, deadline: Deadline) {
+        while let Some(parted) = contain("the end of a source", || self.source.part()) {
+            match parted {
+                Ok(false) => {}
+                Err(error) if is_tick(&error) => {
+                    if self.is_cut() || deadline.passed() {
+                        return;
+                    }
+                    self.has_waited = false;
+                    self.pause = None;
+                    self.wait(For { read: true, write: false }, deadline);
+                    continue;
+                }
+                Ok(true) | Err(_) => return,
+            }
+            if self.is_cut() || deadline.passed() {
+                return;
+            }
+        }
+    }
+}
+
+fn timed_out<F>(text: &'static str) -> Taken<F> {
+    Taken::End(Verdict::Failed(io::Error::new(ErrorKind::TimedOut, text)))
+}
+
+pub(crate) fn sooner(one: Deadline, other: Deadline) -> Deadline {
+    match (one.remaining(), other.remaining()) {
+        (Some(one_left), Some(other_left)) if other_left < one_left => other,
+        (None, _) => other,
+        _ => one,
+    }
+}

@@ -1,0 +1,155 @@
+//! The loop of a thread that feeds a stream, and writes what async code gives it.
+
+use super::core::{Feed, Verdict};
+use super::driver::{Driver, For, Taken};
+use super::source::{FrameSource, is_tick};
+use super::stats::count;
+use super::stop::Phase;
+use crate::channel::Overflow;
+use crate::sync::{Deadline, contain};
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll};
+
+/// What a thread writes into its source between the frames that it reads.
+pub(crate) trait Outflow<S>: Send {
+    /// Writes what there is and fits now; true if there is more.
+    ///
+    /// A tick says that nothing fits now; another error costs what was being written.
+    fn write(&mut self, source: &mut S) -> io::Result<bool>;
+
+    /// Whether more may come although nothing more can be read.
+    fn is_open(&self) -> bool;
+
+    /// Refuses what comes from now on, and whatever hasn't been written.
+    fn close(&mut self);
+}
+
+/// What is to be written, and for how long it has been waiting.
+pub(crate) struct Writing<'a, S> {
+    outflow: Option<&'a mut dyn Outflow<S>>,
+    /// When a peer that doesn't read is given up.
+    patience: Option<Deadline>,
+}
+
+impl<'a, S: FrameSource> Writing<'a, S> {
+    pub(crate) fn new(outflow: Option<&'a mut dyn Outflow<S>>) -> Self {
+        Writing { outflow, patience: None }
+    }
+
+    /// Writes what fits; false if the peer is given up.
+    fn go_on(&mut self, driver: &mut Driver<S>) -> bool {
+        let Some(outflow) = &mut self.outflow else { return true };
+        loop {
+            match outflow.write(&mut driver.source) {
+                Ok(true) => self.patience = None,
+                Ok(false) => {
+                    self.patience = None;
+                    return true;
+                }
+                Err(error) if is_tick(&error) => {
+                    let write_timeout = driver.core.write_timeout;
+                    let patience =
+                        self.patience.get_or_insert_with(|| Deadline::after(write_timeout));
+                    return !patience.passed();
+                }
+                Err(_) => {
+                    self.patience = None;
+                    return true;
+                }
+            }
+        }
+    }
+
+    fn is_blocked(&self) -> bool {
+        self.patience.is_some()
+    }
+
+    fn deadline(&self) -> Deadline {
+        self.patience.unwrap_or(Deadline::Never)
+    }
+
+    /// Writes the rest after the reading has ended with `verdict`.
+    pub(crate) fn finish(mut self, driver: &mut Driver<S>, verdict: &Verdict) {
+        let may_follow = matches!(verdict, Verdict::Finished)
+            || matches!(verdict, Verdict::Stopped) && driver.phase() == Phase::Draining;
+        while !driver.is_cut() && self.go_on(driver) {
+            let open = self.outflow.as_ref().is_some_and(|outflow| outflow.is_open());
+            if !(self.is_blocked() || may_follow && open) {
+                break;
+            }
+            let deadline = self.deadline();
+            driver.wait(For { read: false, write: self.is_blocked() }, deadline);
+        }
+        if let Some(outflow) = self.outflow {
+            outflow.close();
+        }
+    }
+}
+
+/// Feeds what the source gives into the channel, until it ends or the listener does.
+pub(crate) fn pump<S: FrameSource>(
+    driver: &mut Driver<S>,
+    feed: &Feed<S::Frame>,
+    writing: &mut Writing<'_, S>,
+) -> Verdict {
+    loop {
+        if !writing.go_on(driver) {
+            return gave_up();
+        }
+        // Who may be woken to write waits for its descriptor, if there is one.
+        let may_wait = writing.outflow.is_none() || !driver.has_descriptor();
+        match driver.take(may_wait) {
+            Taken::Frame(frame) => {
+                count(&driver.core.counters.frames);
+                if !put(frame, driver, feed, writing) {
+                    return Verdict::Stopped;
+                }
+            }
+            Taken::Nothing => {
+                let what = For { read: true, write: writing.is_blocked() };
+                driver.wait(what, writing.deadline());
+            }
+            Taken::End(verdict) => return verdict,
+        }
+    }
+}
+
+/// Counts what the source has received and nobody will get; the stream has ended.
+pub(crate) fn lose_buffered<S: FrameSource>(driver: &mut Driver<S>, feed: &Feed<S::Frame>) {
+    contain("a source", || {
+        while let Ok(Some(frame)) = driver.source.next_buffered() {
+            count(&driver.core.counters.frames);
+            feed.put(frame);
+        }
+    });
+}
+
+fn gave_up() -> Verdict {
+    let text = "the peer doesn't read what is sent to it: the connection is given up";
+    Verdict::Failed(io::Error::new(io::ErrorKind::TimedOut, text))
+}
+
+/// Sends a frame; goes on writing while the channel is full. False once nothing more is taken.
+fn put<S: FrameSource>(
+    frame: S::Frame,
+    driver: &mut Driver<S>,
+    feed: &Feed<S::Frame>,
+    writing: &mut Writing<'_, S>,
+) -> bool {
+    if writing.outflow.is_none() || !matches!(feed.sender.overflow(), Overflow::Block) {
+        return feed.put(frame);
+    }
+    let waker = driver.wake.waker();
+    let mut sending = pin!(feed.sender.send_async(frame));
+    loop {
+        if let Poll::Ready(sent) = sending.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return feed.settle(sent);
+        }
+        if !writing.go_on(driver) {
+            return false;
+        }
+        driver.wait(For { read: false, write: writing.is_blocked() }, writing.deadline());
+    }
+}

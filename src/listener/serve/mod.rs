@@ -1,0 +1,566 @@
+//! Requests answered by an async handler, replies sent by the thread that owns the source.
+
+mod request;
+mod worker;
+
+pub use request::Request;
+
+use super::builder::{Options, Origin, prepare};
+use super::core::{Core, End, LoopWatch, judged, release};
+use super::driver::Driver;
+use super::handle::{Listener, watch};
+use super::server::{Accepted, ConnectionHandle, StreamServer};
+use super::source::{FrameSource, Gauge, RequestSource, StreamKind, StreamSource};
+use super::wake::Wake;
+use crate::Bridge;
+use crate::channel::Ending;
+use crate::sync::contain;
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::io;
+#[cfg(unix)]
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+use tokio_util::codec::{Decoder, Encoder};
+
+/// How many requests of one connection, or one datagram socket, are at work at once unless told otherwise.
+const PIPELINE: usize = 64;
+
+/// How long a handler may take unless told otherwise.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why a request has no reply of its handler's.
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::listener::Unanswered;
+///
+/// let busy = |why| match why {
+///     Unanswered::TimedOut => "try again later",
+///     _ => "internal error",
+/// };
+/// assert_eq!(busy(Unanswered::TimedOut), "try again later");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unanswered {
+    /// The handler wasn't done within the reply timeout; it was cancelled.
+    TimedOut,
+    /// The handler panicked.
+    Panicked,
+}
+
+/// What can be served with replies of type `R`: a [`RequestSource`], or a
+/// [`StreamServer`] whose codec encodes `R`.
+///
+/// Sealed: implement [`RequestSource`] for sources of your own.
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::listener::{Serve, UdpSource};
+///
+/// fn can_reply_with<R>(_: &impl Serve<R>) {}
+/// # fn main() -> std::io::Result<()> {
+/// can_reply_with::<Vec<u8>>(&UdpSource::bind("127.0.0.1:0")?);
+/// # Ok(())
+/// # }
+/// ```
+pub trait Serve<R>: Origin {
+    /// Starts the threads.
+    #[doc(hidden)]
+    fn launch_service<H, Fut>(self, service: Service<R, H>) -> io::Result<()>
+    where
+        H: Fn(Self::Request) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Option<R>> + Send + 'static;
+}
+
+/// A listener that answers; made by [`ListenerBuilder::serve`](super::ListenerBuilder::serve).
+///
+/// The handler of each request is polled first on the thread that owns the source, with the event loop's
+/// context entered. One that is ready at once is answered at once, and nobody is woken. One that isn't goes
+/// on as a task of the loop, as [`run_coroutine_threadsafe`](Bridge::run_coroutine_threadsafe) starts it,
+/// and its end wakes the thread, which meanwhile takes more requests in. A handler that returns `None` sends
+/// none.
+///
+/// 1. Datagrams are answered in any order: a slow request costs no other peer anything. Replies on a
+///    connection keep the order of its requests; their handlers overlap, unless
+///    [`pipeline(1)`](Self::pipeline) is set. Each connection has a thread of its own.
+/// 2. A request that isn't answered within [`reply_timeout`](Self::reply_timeout) is cancelled (its
+///    future is dropped at its next await) and counted as late; one that panics is counted; either is
+///    answered with the [`fallback`](Self::fallback), if there is one. Without one, the request's
+///    connection is closed, since its peer would take every later reply for the wrong request: see
+///    [`close_on_missing_reply`](Self::close_on_missing_reply). Datagrams lose this one reply only.
+/// 3. [`Listener::stop`] doesn't wait for handlers: what is outstanding is cancelled and counted as aborted.
+///    [`Listener::close`] takes nothing new in, and lets what is outstanding be answered until its timeout.
+/// 4. When the bridge is closed, what is outstanding may still be answered, as long as the bridge lets it;
+///    then, or when the loop goes away, the listener ends as [`LoopGone`](Ending::LoopGone).
+/// 5. What a peer doesn't read is written once it does, up to the
+///    [write timeout](super::ListenerBuilder::write_timeout); while more than 256 KiB wait for it, none of its
+///    further requests are read.
+/// 6. Every request is counted: see [`ListenerStats::balances`](super::ListenerStats::balances).
+/// 7. Blocking methods of the crate inside a handler answer `WouldDeadlock`, wherever it is polled. A handler
+///    that computes or blocks before its first await holds up what comes behind it: see
+///    [`first_poll`](Self::first_poll). One that holds the thread for over 10 ms is counted
+///    ([`ListenerStats::slow_polls`](super::ListenerStats::slow_polls)) and reported as an event.
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::Bridge;
+/// use callbridge::listener::{Datagram, Listener, UdpSource};
+/// use std::net::UdpSocket;
+/// use std::time::Duration;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
+/// let bridge = Bridge::new(runtime.handle().clone());
+/// let source = UdpSource::bind("127.0.0.1:0")?;
+/// let addr = source.local_addr()?;
+/// let listener = Listener::builder(source)
+///     .serve(&bridge, |datagram: Datagram| async move { Some(datagram.payload) })
+///     .reply_timeout(Duration::from_secs(1))
+///     .pipeline(16)
+///     .spawn()?;
+///
+/// let client = UdpSocket::bind("127.0.0.1:0")?;
+/// client.send_to(b"echo", addr)?;
+/// let mut reply = [0; 8];
+/// assert_eq!(client.recv(&mut reply)?, 4);
+///
+/// let report = listener.close_blocking(Duration::from_secs(5));
+/// assert!(report.is_clean() && report.stats.balances());
+/// assert_eq!(report.stats.replies, 1);
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "nothing runs before `spawn`"]
+pub struct ServeBuilder<S, R, H> {
+    source: S,
+    options: Options,
+    has_writer: bool,
+    bridge: Bridge,
+    handler: H,
+    reply_timeout: Duration,
+    pipeline: usize,
+    first_poll: FirstPoll,
+    fallback: Option<Fallback<R>>,
+    close_on_missing_reply: bool,
+}
+
+/// Where the handler of a request is polled first; see [`ServeBuilder::first_poll`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FirstPoll {
+    /// On the listener's thread, in the context of the loop: an answer that is ready at once wakes
+    /// nobody. What isn't ready goes on as a task of the loop. A handler that computes or blocks before
+    /// its first await holds the thread, and its timeout begins only afterwards; after one that took
+    /// over 50 µs the next 16 begin on the loop.
+    #[default]
+    Here,
+    /// On the loop, by a task of its own: for handlers that compute or block before their first await.
+    /// Costs a wake-up of the loop and one of the thread for each request.
+    OnLoop,
+}
+
+type Fallback<R> = Box<dyn Fn(Unanswered) -> Option<R> + Send + Sync>;
+
+/// What answers requests; private in all but name.
+#[doc(hidden)]
+#[allow(missing_debug_implementations, reason = "nobody outside can get hold of one")]
+pub struct Service<R, H> {
+    pub(super) core: Arc<Core>,
+    pub(super) bridge: Bridge,
+    pub(super) handler: Arc<H>,
+    pub(super) reply_timeout: Duration,
+    pub(super) pipeline: usize,
+    pub(super) first_poll: FirstPoll,
+    pub(super) fallback: Option<Fallback<R>>,
+    pub(super) close_on_missing_reply: bool,
+}
+
+impl<S, R, H> ServeBuilder<S, R, H> {
+    pub(super) fn new(
+        source: S,
+        options: Options,
+        has_writer: bool,
+        bridge: Bridge,
+        handler: H,
+    ) -> Self {
+        ServeBuilder {
+            source,
+            options,
+            has_writer,
+            bridge,
+            handler,
+            reply_timeout: REPLY_TIMEOUT,
+            pipeline: PIPELINE,
+            first_poll: FirstPoll::Here,
+            fallback: None,
+            close_on_missing_reply: true,
+        }
+    }
+
+    /// How long a handler may take, counted from when its request was read; 30 s unless told.
+    ///
+    /// On a connection, give a [`fallback`](Self::fallback) as well: a request without any reply
+    /// closes it (see [`close_on_missing_reply`](Self::close_on_missing_reply)).
+    /// Zero gives only handlers that are done at once a chance; `Duration::MAX` means for ever.
+    ///
+    /// # Examples
+    ///
+    /// See [`fallback`](Self::fallback).
+    pub fn reply_timeout(mut self, timeout: Duration) -> Self {
+        self.reply_timeout = timeout;
+        self
+    }
+
+    /// How many requests of one connection, or of one datagram socket, may be at work at once; 64 unless
+    /// told, and 0 is taken as 1.
+    ///
+    /// While so many wait for their handlers, no more are read. `pipeline(1)` has the handlers of one
+    /// connection run one after the other, for protocols whose requests depend on those before.
+    ///
+    /// # Examples
+    ///
+    /// See [`ServeBuilder`].
+    pub fn pipeline(mut self, requests: usize) -> Self {
+        self.pipeline = requests.max(1);
+        self
+    }
+
+    /// Where a handler is polled first; on the listener's thread unless told.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::Bridge;
+    /// use callbridge::listener::{Datagram, FirstPoll, Listener, UdpSource};
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// # let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
+    /// # let bridge = Bridge::new(runtime.handle().clone());
+    /// let listener = Listener::builder(UdpSource::bind("127.0.0.1:0")?)
+    ///     .serve(&bridge, |datagram: Datagram| async move {
+    ///         std::thread::sleep(Duration::from_millis(1)); // computes before its first await
+    ///         Some(datagram.payload)
+    ///     })
+    ///     .first_poll(FirstPoll::OnLoop)
+    ///     .spawn()?;
+    /// # drop(listener);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn first_poll(mut self, place: FirstPoll) -> Self {
+        self.first_poll = place;
+        self
+    }
+
+    /// Makes the reply to a request that is late or whose handler panicked; by default there is none.
+    ///
+    /// It runs on the listener's thread; a panic in it is contained and sends nothing. On a connection,
+    /// give one that makes a reply of the protocol that says "failed": a request without any reply
+    /// closes it (see [`close_on_missing_reply`](Self::close_on_missing_reply)).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::Bridge;
+    /// use callbridge::listener::{Datagram, Listener, UdpSource};
+    /// use std::net::UdpSocket;
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
+    /// let bridge = Bridge::new(runtime.handle().clone());
+    /// let source = UdpSource::bind("127.0.0.1:0")?;
+    /// let addr = source.local_addr()?;
+    /// let _listener = Listener::builder(source)
+    ///     .serve(&bridge, |_: Datagram| std::future::pending::<Option<&str>>())
+    ///     .reply_timeout(Duration::from_millis(5))
+    ///     .fallback(|_why| Some("busy"))
+    ///     .spawn()?;
+    ///
+    /// let client = UdpSocket::bind("127.0.0.1:0")?;
+    /// client.send_to(b"anyone?", addr)?;
+    /// let mut reply = [0; 8];
+    /// assert_eq!(client.recv(&mut reply)?, 4);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn fallback(
+        mut self,
+        reply: impl Fn(Unanswered) -> Option<R> + Send + Sync + 'static,
+    ) -> Self {
+        self.fallback = Some(Box::new(reply));
+        self
+    }
+
+    /// Whether a connection is closed when one of its requests gets no reply because its handler was
+    /// late or panicked, or because its reply couldn't be encoded, and no fallback was sent instead;
+    /// true unless told.
+    ///
+    /// A peer whose protocol doesn't number requests takes each reply for that to its oldest open
+    /// request: after a gap, every later reply would be taken for the wrong one. So the replies before
+    /// the gap are written, and the connection is closed; what was at work behind it is cancelled and
+    /// counted as aborted. A handler that returns `None` means no reply and closes nothing. Set it to
+    /// false for a protocol with request numbers. Datagrams are never concerned; sources of your own
+    /// are as [`replies_in_order`](super::RequestSource::replies_in_order) says.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::Bridge;
+    /// use callbridge::listener::{Listener, Request, TcpServer};
+    /// use std::io::{Read, Write};
+    /// use std::net::TcpStream;
+    /// use std::time::Duration;
+    /// use tokio_util::codec::LinesCodec;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
+    /// let bridge = Bridge::new(runtime.handle().clone());
+    /// // "7 what?" is answered by "7 this": a gap does no harm.
+    /// let server = TcpServer::bind("127.0.0.1:0", 1024, LinesCodec::new)?;
+    /// let listener = Listener::builder(server)
+    ///     .serve(&bridge, async |request: Request<String>| {
+    ///         if request.frame.starts_with('1') {
+    ///             std::future::pending::<()>().await;
+    ///         }
+    ///         Some(request.frame)
+    ///     })
+    ///     .reply_timeout(Duration::from_millis(5))
+    ///     .close_on_missing_reply(false)
+    ///     .spawn()?;
+    ///
+    /// let mut client = TcpStream::connect(listener.local_addr().unwrap())?;
+    /// client.write_all(b"1 hard\n2 easy\n")?;
+    /// let mut reply = [0; 7];
+    /// client.read_exact(&mut reply)?;
+    /// assert_eq!(&reply, b"2 easy\n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn close_on_missing_reply(mut self, close: bool) -> Self {
+        self.close_on_missing_reply = close;
+        self
+    }
+
+    /// Starts the thread.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses the thread, when the source can't be set up, and
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a poll timeout of zero.
+    ///
+    /// # Examples
+    ///
+    /// See [`ServeBuilder`].
+    pub fn spawn<Fut>(self) -> io::Result<Listener>
+    where
+        S: Serve<R>,
+        H: Fn(S::Request) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Option<R>> + Send + 'static,
+    {
+        if self.has_writer {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a listener that serves writes its replies only: use spawn for one with a writer",
+            ));
+        }
+        let mut options = self.options.checked()?;
+        let core = Core::new(&mut options);
+        // Kept by the listener, as the tokens that it was told to stop on are.
+        let watch_loop = Waker::from(Arc::new(LoopWatch(Arc::clone(&core))));
+        let gone = Arc::clone(&core);
+        let token = self.bridge.child_token();
+        let watched = watch(token, &watch_loop, || gone.stop_for(Ending::LoopGone));
+        let service = Service {
+            core: Arc::clone(&core),
+            bridge: self.bridge,
+            handler: Arc::new(self.handler),
+            reply_timeout: self.reply_timeout,
+            pipeline: self.pipeline,
+            first_poll: self.first_poll,
+            fallback: self.fallback,
+            close_on_missing_reply: self.close_on_missing_reply,
+        };
+        self.source.launch_service(service)?;
+        let listener = Listener::new(core, options.stop_on, None);
+        listener.keep(watched);
+        Ok(listener)
+    }
+}
+
+impl<S, R, H> fmt::Debug for ServeBuilder<S, R, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServeBuilder")
+            .field("name", &self.options.name)
+            .field("reply_timeout", &self.reply_timeout)
+            .field("pipeline", &self.pipeline)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, R> Serve<R> for S
+where
+    S: RequestSource<R>,
+    R: Send + 'static,
+{
+    fn launch_service<H, Fut>(mut self, service: Service<R, H>) -> io::Result<()>
+    where
+        H: Fn(S::Frame) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Option<R>> + Send + 'static,
+    {
+        let core = Arc::clone(&service.core);
+        prepare(&mut self, &core)?;
+        let mut driver = Driver::new(&core, Wake::new(), self);
+        core.stop.spawn(&core.name, move || {
+            let verdict = judged(|| service.run(&mut driver));
+            release(&service.core, driver);
+            service.core.conclude(&End::of(verdict, &service.core.name));
+        })
+    }
+}
+
+impl<M, C, K, R> Serve<R> for StreamServer<M, K>
+where
+    M: Fn() -> C + Send + Sync + 'static,
+    C: Decoder + Encoder<R> + Send + 'static,
+    C::Item: Send + 'static,
+    <C as Decoder>::Error: Error + Send + Sync + 'static,
+    <C as Encoder<R>>::Error: Error + Send + Sync + 'static,
+    K: StreamKind,
+    R: Send + 'static,
+{
+    fn launch_service<H, Fut>(self, service: Service<R, H>) -> io::Result<()>
+    where
+        H: Fn(Self::Request) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Option<R>> + Send + 'static,
+    {
+        let core = Arc::clone(&service.core);
+        let last = Arc::clone(&core);
+        let work = move |accepted: Accepted, stream: StreamSource<C, K>| {
+            let Accepted { link, limits, linger, place, .. } = accepted;
+            let connection = ConnectionHandle { link: Arc::clone(&link) };
+            let patience = service.reply_timeout;
+            let asking = Asking { stream, connection, patience, deadline: None };
+            let mut driver = Driver::of_connection(&service.core, &link, limits, asking);
+            let verdict = judged(|| service.run(&mut driver));
+            link.peer_is_gone();
+            driver.part(crate::sync::Deadline::after(linger));
+            link.end();
+            contain("the destructor of a codec", || drop(driver));
+            drop(place);
+            let name =
+                format_args!("connection {} of {}", link.id(), service.core.name).to_string();
+            match End::of(verdict, &name) {
+                End::Failed(_) => super::stats::count(&service.core.counters.failed_connections),
+                End::Of(Ending::LoopGone) => service.core.stop_for(Ending::LoopGone),
+                End::Of(_) => {}
+            }
+        };
+        let end = move |verdict| last.conclude(&End::of(verdict, &last.name));
+        self.serve_on_threads(&core, work, end)
+    }
+}
+
+/// A connection whose frames are requests.
+struct Asking<C, K> {
+    stream: StreamSource<C, K>,
+    connection: ConnectionHandle,
+    patience: Duration,
+    /// When the requests that are at hand are too late, outer none until it is asked again.
+    deadline: Option<Option<Instant>>,
+}
+
+impl<C, K> Asking<C, K> {
+    fn request<F>(&mut self, frame: F) -> Request<F> {
+        let patience = self.patience;
+        let deadline = *self.deadline.get_or_insert_with(|| Instant::now().checked_add(patience));
+        Request { frame, connection: self.connection.clone(), deadline }
+    }
+}
+
+impl<C, K> FrameSource for Asking<C, K>
+where
+    C: Decoder + Send + 'static,
+    C::Item: Send + 'static,
+    C::Error: Error + Send + Sync + 'static,
+    K: StreamKind,
+{
+    type Frame = Request<C::Item>;
+
+    fn next_frame(&mut self) -> io::Result<Option<Self::Frame>> {
+        let frame = self.stream.next_frame().inspect_err(|_| self.deadline = None)?;
+        Ok(frame.map(|frame| self.request(frame)))
+    }
+
+    fn next_ready(&mut self) -> io::Result<Option<Self::Frame>> {
+        let frame = self.stream.next_ready().inspect_err(|_| self.deadline = None)?;
+        Ok(frame.map(|frame| self.request(frame)))
+    }
+
+    fn next_buffered(&mut self) -> io::Result<Option<Self::Frame>> {
+        let frame = self.stream.next_buffered()?;
+        if frame.is_none() {
+            self.deadline = None;
+        }
+        Ok(frame.map(|frame| self.request(frame)))
+    }
+
+    #[cfg(unix)]
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.stream.as_fd()
+    }
+
+    fn gauge(&self) -> Gauge {
+        self.stream.gauge()
+    }
+
+    fn is_inside_frame(&self) -> bool {
+        self.stream.is_inside_frame()
+    }
+
+    fn waits_briefly(&self) -> bool {
+        self.stream.waits_briefly()
+    }
+
+    fn part(&mut self) -> io::Result<bool> {
+        self.stream.part()
+    }
+}
+
+impl<C, K, R> RequestSource<R> for Asking<C, K>
+where
+    C: Decoder + Encoder<R> + Send + 'static,
+    C::Item: Send + 'static,
+    <C as Decoder>::Error: Error + Send + Sync + 'static,
+    <C as Encoder<R>>::Error: Error + Send + Sync + 'static,
+    K: StreamKind,
+{
+    type Address = ();
+
+    fn address(&mut self, _frame: &mut Self::Frame) {}
+
+    fn answer(&mut self, to: (), reply: R) -> io::Result<bool> {
+        self.stream.answer(to, reply)
+    }
+
+    fn flush(&mut self) -> io::Result<bool> {
+        RequestSource::<R>::flush(&mut self.stream)
+    }
+
+    fn staged(&self) -> usize {
+        RequestSource::<R>::staged(&self.stream)
+    }
+
+    fn replies_in_order(&self) -> bool {
+        RequestSource::<R>::replies_in_order(&self.stream)
+    }
+}

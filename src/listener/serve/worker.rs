@@ -1,0 +1,539 @@
+//! The loop of a thread that serves: take requests in, answer those that are ready, write, wait.
+//!
+//! Every request is settled once: by `settle`, as one of the staged when they leave or are lost, or
+//! by the worker's drop.
+
+use super::super::core::{Core, Verdict};
+use super::super::driver::{Driver, For, Taken, sooner};
+use super::super::source::{FrameSource, RequestSource, is_tick};
+use super::super::stats::{count, count_by};
+use super::super::stop::Phase;
+use super::{FirstPoll, Service, Unanswered};
+use crate::bridge::{FirstPolls, Polled};
+use crate::sync::prim::atomic::{AtomicU64, Ordering};
+use crate::sync::{Deadline, contain, discard, event, report};
+use crate::{BlockingFuture, ResultError, SubmitError};
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io::{self, ErrorKind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// A first poll that took longer has its successors begin on the loop, where they run in parallel.
+const SLOW: Duration = Duration::from_micros(50);
+
+/// So many begin there, until the next is tried here.
+const SUCCESSORS: usize = 16;
+
+/// A first poll that took longer is counted and reported.
+const HELD: Duration = Duration::from_millis(10);
+
+/// How often a request that the bridge had no room for is tried again.
+const ROOM: Duration = Duration::from_millis(20);
+
+/// So many replies, or bytes of them, are gathered at most before they are written.
+const GATHERED: (usize, usize) = (256, 256 * 1024);
+
+/// A request at work.
+struct Pending<A, R> {
+    address: A,
+    deadline: Deadline,
+    reply: Reply<R>,
+}
+
+type Call<R> = Pin<Box<dyn Future<Output = Option<R>> + Send>>;
+
+/// Where a reply comes from.
+enum Reply<R> {
+    /// The handler is done.
+    Done(Result<Option<R>, ResultError>),
+    /// It goes on as a call; cancelled when dropped.
+    Call(BlockingFuture<Option<R>>),
+    /// It waits for room in the bridge.
+    NoRoom(Call<R>),
+    /// It had no time left.
+    Late,
+}
+
+impl<R, H> Service<R, H> {
+    /// Serves one source until it ends or the listener does.
+    pub(super) fn run<S, Fut>(&self, driver: &mut Driver<S>) -> Verdict
+    where
+        S: RequestSource<R>,
+        R: Send + 'static,
+        H: Fn(S::Frame) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Option<R>> + Send + 'static,
+    {
+        let waker = driver.wake.waker();
+        let mut worker = Worker {
+            service: self,
+            driver,
+            waker,
+            window: VecDeque::new(),
+            slot: Box::pin(None),
+            on_the_loop: 0,
+            staged: 0,
+            patience: None,
+            end: None,
+            clock: None,
+            tally: Cell::default(),
+        };
+        loop {
+            match worker.turn() {
+                Ok(()) => worker.wait(),
+                Err(verdict) => {
+                    worker.abort_the_rest();
+                    return verdict;
+                }
+            }
+        }
+    }
+}
+
+struct Worker<'a, S: FrameSource, A, R, H, Fut> {
+    service: &'a Service<R, H>,
+    driver: &'a mut Driver<S>,
+    /// Wakes this thread.
+    waker: Waker,
+    /// Requests at work, oldest first.
+    window: VecDeque<Pending<A, R>>,
+    /// Where a handler is polled first; goes with it if it has to wait.
+    slot: Pin<Box<Option<Fut>>>,
+    /// How many handlers are to begin on the loop, since one was slow.
+    on_the_loop: usize,
+    /// Replies that were encoded and haven't left.
+    staged: usize,
+    /// When a peer that doesn't read is given up; set while it doesn't.
+    patience: Option<Deadline>,
+    /// Nothing more is taken in, and why.
+    end: Option<Verdict>,
+    /// When the last first poll ended, while nothing was waited for since.
+    clock: Option<Instant>,
+    tally: Cell<Tally>,
+}
+
+/// What one thread has counted; entered in the listener's counters now and then, since they are shared.
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    /// Requests taken in since the last entry.
+    requests: usize,
+    /// Requests that ended since.
+    ended: usize,
+    /// Requests that nothing has come of yet, wherever they are.
+    unsettled: usize,
+}
+
+impl<S, R, H, Fut> Worker<'_, S, S::Address, R, H, Fut>
+where
+    S: RequestSource<R>,
+    R: Send + 'static,
+    H: Fn(S::Frame) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Option<R>> + Send + 'static,
+{
+    fn core(&self) -> &Core {
+        &self.service.core
+    }
+
+    /// Does all that can be done without waiting. An error is the end.
+    fn turn(&mut self) -> Result<(), Verdict> {
+        loop {
+            self.take_in()?;
+            let was_full = !self.has_room();
+            self.answer_ready()?;
+            self.flush()?;
+            if self.driver.is_cut() {
+                return Err(Verdict::Stopped);
+            }
+            if let Some(verdict) = self.end.take_if(|_| self.window.is_empty() && self.staged == 0)
+            {
+                return Err(verdict);
+            }
+            // Requests that have been read already wake nobody.
+            if !(was_full && self.has_room()) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether another request may be taken in.
+    fn has_room(&self) -> bool {
+        self.end.is_none()
+            && self.window.len() < self.service.pipeline
+            && self.driver.source.staged() < GATHERED.1
+            && !matches!(self.window.back(), Some(Pending { reply: Reply::NoRoom(_), .. }))
+    }
+
+    /// Takes in what is at hand, and begins with it.
+    fn take_in(&mut self) -> Result<(), Verdict> {
+        let service = self.service;
+        let mut polls = None;
+        while self.has_room() {
+            // A source without a descriptor may wait if there is nothing else to wait for.
+            let may_wait = self.window.is_empty() && self.staged == 0;
+            if may_wait && (self.driver.is_hot() || !self.driver.has_descriptor()) {
+                self.enter();
+                self.clock = None;
+            }
+            if !self.driver.has_descriptor() {
+                polls = None;
+            }
+            let mut frame = match self.driver.take(may_wait) {
+                Taken::Frame(frame) => frame,
+                Taken::Nothing => return Ok(()),
+                Taken::End(verdict) => {
+                    if let Verdict::Failed(_) = verdict {
+                        // Handlers at work may want to know.
+                        self.driver.peer_is_gone();
+                    }
+                    self.end = Some(verdict);
+                    return Ok(());
+                }
+            };
+            self.book();
+            let address = self.driver.source.address(&mut frame);
+            let began = *self.clock.get_or_insert_with(Instant::now);
+            let polls = polls.get_or_insert_with(|| service.bridge.first_polls().ok());
+            let Some(reply) = self.begin(frame, began, polls.as_ref()) else {
+                self.settle(&self.core().counters.aborted);
+                self.end = Some(Verdict::LoopGone);
+                return Ok(());
+            };
+            match reply {
+                Reply::Done(outcome)
+                    if self.window.is_empty() || !self.driver.source.replies_in_order() =>
+                {
+                    self.answer(address, outcome)?;
+                }
+                reply => {
+                    let deadline = match began.checked_add(service.reply_timeout) {
+                        Some(at) => Deadline::At(at),
+                        None => Deadline::Never,
+                    };
+                    self.window.push_back(Pending { address, deadline, reply });
+                }
+            }
+            if self.staged >= GATHERED.0 {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts a request; the first of several at once.
+    fn book(&self) {
+        let mut tally = self.tally.get();
+        tally.requests += 1;
+        tally.unsettled += 1;
+        self.tally.set(tally);
+        // What is seen while its handler is polled is right for the first of a batch.
+        if tally.requests == 1 && self.clock.is_none() {
+            self.enter();
+        }
+    }
+
+    /// Begins with a request: polls its handler here, as long as handlers are quick. None if the loop is
+    /// gone.
+    fn begin<G>(
+        &mut self,
+        frame: S::Frame,
+        began: Instant,
+        polls: Option<&FirstPolls<'_, G>>,
+    ) -> Option<Reply<R>> {
+        let handler = &self.service.handler;
+        let mut frame = Some(frame);
+        if self.service.first_poll == FirstPoll::Here && self.on_the_loop == 0 {
+            let make = || handler(frame.take().expect("made once"));
+            let polled = polls?.call_or_start(make, &mut self.slot);
+            self.time_poll(began);
+            match polled {
+                Ok(Polled::Ready(outcome)) => return Some(Reply::Done(outcome)),
+                Ok(Polled::Started(call)) => return Some(self.watched(call)),
+                Err(SubmitError::Full(())) => {}
+                Err(_) => return None,
+            }
+        }
+        self.on_the_loop = self.on_the_loop.saturating_sub(1);
+        let frame = frame?;
+        let handler = Arc::clone(handler);
+        self.submit(Box::pin(async move { handler(frame).await }))
+    }
+
+    /// Looks how long a first poll has held the thread.
+    fn time_poll(&mut self, began: Instant) {
+        let now = Instant::now();
+        self.clock = Some(now);
+        let took = now - began;
+        if took > SLOW {
+            self.on_the_loop = SUCCESSORS;
+        }
+        if took > HELD {
+            count(&self.core().counters.slow_polls);
+            let held = format_args!("a handler held {} in its first poll", self.core().name);
+            event(held, &format_args!("{took:?}"));
+        }
+    }
+
+    /// Submits a call, or keeps it until there is room; none if the loop is gone.
+    fn submit(&mut self, call: Call<R>) -> Option<Reply<R>> {
+        match self.service.bridge.try_run_coroutine_threadsafe(call) {
+            Ok(call) => Some(self.watched(call)),
+            Err(SubmitError::Full(call)) => Some(Reply::NoRoom(call)),
+            Err(_) => None,
+        }
+    }
+
+    /// A call whose end wakes this thread, and which is cancelled if nobody waits for it.
+    fn watched(&self, call: BlockingFuture<Option<R>>) -> Reply<R> {
+        let mut call = call.cancel_on_drop();
+        match Pin::new(&mut call).poll(&mut Context::from_waker(&self.waker)) {
+            Poll::Ready(outcome) => Reply::Done(outcome),
+            Poll::Pending => Reply::Call(call),
+        }
+    }
+
+    /// Answers what is ready, or late: the oldest where the order counts, else any.
+    fn answer_ready(&mut self) -> Result<(), Verdict> {
+        let in_order = self.driver.source.replies_in_order();
+        let mut at = 0;
+        while at < self.window.len() && self.driver.source.staged() < GATHERED.1 {
+            if self.look(at) {
+                if let Some(Pending { address, reply, .. }) = self.window.remove(at) {
+                    match reply {
+                        Reply::Done(outcome) => self.answer(address, outcome)?,
+                        Reply::Call(mut call) => {
+                            let outcome = call.try_result().unwrap_or(Err(ResultError::Cancelled));
+                            self.answer(address, outcome)?;
+                        }
+                        Reply::NoRoom(_) | Reply::Late => {
+                            self.settle(&self.core().counters.late);
+                            self.fall_back(address, Unanswered::TimedOut)?;
+                        }
+                    }
+                }
+            } else if in_order {
+                break;
+            } else {
+                at += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a request at work can be answered now.
+    fn look(&mut self, at: usize) -> bool {
+        let pending = &mut self.window[at];
+        let late = pending.deadline.passed();
+        match &mut pending.reply {
+            Reply::Done(_) | Reply::Late => return true,
+            Reply::Call(call) if call.is_done() => return true,
+            Reply::Call(_) if !late => return false,
+            Reply::NoRoom(_) if !late => {}
+            late => {
+                *late = Reply::Late;
+                return true;
+            }
+        }
+        // There may be room by now.
+        let Reply::NoRoom(call) = std::mem::replace(&mut pending.reply, Reply::Late) else {
+            return true;
+        };
+        let reply = self.submit(call).unwrap_or(Reply::Done(Err(ResultError::LoopClosed)));
+        let done = matches!(reply, Reply::Done(_));
+        self.window[at].reply = reply;
+        done
+    }
+
+    /// Stages the reply of a request that is ready, or whatever takes its place.
+    fn answer(
+        &mut self,
+        address: S::Address,
+        outcome: Result<Option<R>, ResultError>,
+    ) -> Result<(), Verdict> {
+        let counters = &self.service.core.counters;
+        match outcome {
+            Ok(Some(reply)) => return self.stage(address, reply),
+            Ok(None) => self.settle(&counters.no_reply),
+            Err(ResultError::Panicked(panic)) => {
+                let payload = panic.into_payload();
+                report("a handler", payload.as_ref());
+                discard(payload);
+                self.settle(&counters.panicked);
+                return self.fall_back(address, Unanswered::Panicked);
+            }
+            Err(ResultError::LoopClosed) => {
+                self.settle(&counters.aborted);
+                // Later replies would be taken for this one.
+                if self.driver.source.replies_in_order() {
+                    return self.write_the_rest(Verdict::LoopGone);
+                }
+                self.end.get_or_insert(Verdict::LoopGone);
+            }
+            Err(_) => {
+                self.settle(&counters.aborted);
+                return self.leave_a_gap();
+            }
+        }
+        Ok(())
+    }
+
+    fn stage(&mut self, address: S::Address, reply: R) -> Result<(), Verdict> {
+        match self.driver.source.answer(address, reply) {
+            Ok(true) => self.settle(&self.core().counters.replies),
+            Ok(false) => self.staged += 1,
+            Err(_) => {
+                self.settle(&self.core().counters.reply_errors);
+                return self.leave_a_gap();
+            }
+        }
+        Ok(())
+    }
+
+    /// A request gets no reply: where only their order tells replies apart, there can be no more.
+    fn leave_a_gap(&mut self) -> Result<(), Verdict> {
+        if !self.service.close_on_missing_reply || !self.driver.source.replies_in_order() {
+            return Ok(());
+        }
+        let text = "a request has no reply: the connection is closed, or later replies would be \
+                    taken for the wrong requests";
+        self.write_the_rest(Verdict::Failed(io::Error::other(text)))
+    }
+
+    /// Sends the fallback, if there is one; the request itself is settled.
+    fn fall_back(&mut self, address: S::Address, why: Unanswered) -> Result<(), Verdict> {
+        let fallback = self.service.fallback.as_ref();
+        let reply = fallback.and_then(|make| contain("a fallback", || make(why)).flatten());
+        match reply.map(|reply| self.driver.source.answer(address, reply)) {
+            Some(Ok(_)) => {
+                count(&self.core().counters.fallbacks);
+                Ok(())
+            }
+            _ => self.leave_a_gap(),
+        }
+    }
+
+    /// Writes what is staged, as far as it fits now.
+    fn flush(&mut self) -> Result<(), Verdict> {
+        loop {
+            match RequestSource::<R>::flush(&mut self.driver.source) {
+                Ok(true) => {
+                    if self.staged > 0 {
+                        count_by(&self.core().counters.replies, self.staged);
+                        let staged = std::mem::take(&mut self.staged);
+                        self.forget(staged);
+                    }
+                    self.patience = None;
+                    return Ok(());
+                }
+                Ok(false) => self.patience = None,
+                Err(error) if is_tick(&error) => {
+                    let write_timeout = self.core().write_timeout;
+                    let patience =
+                        *self.patience.get_or_insert_with(|| Deadline::after(write_timeout));
+                    if !patience.passed() {
+                        return Ok(());
+                    }
+                    let text = "the peer doesn't read its replies: the connection is given up";
+                    return Err(self.lose_staged(io::Error::new(ErrorKind::TimedOut, text)));
+                }
+                Err(error) => return Err(self.lose_staged(error)),
+            }
+        }
+    }
+
+    fn lose_staged(&mut self, error: io::Error) -> Verdict {
+        count_by(&self.core().counters.reply_errors, self.staged);
+        let staged = std::mem::take(&mut self.staged);
+        self.forget(staged);
+        if self.driver.is_cut() { Verdict::Stopped } else { Verdict::Failed(error) }
+    }
+
+    /// Writes all that is staged, and ends with the verdict.
+    fn write_the_rest(&mut self, verdict: Verdict) -> Result<(), Verdict> {
+        loop {
+            self.flush()?;
+            if self.patience.is_none() || self.driver.is_cut() {
+                return Err(verdict);
+            }
+            self.driver
+                .wait(For { read: false, write: true }, self.patience.unwrap_or(Deadline::Now));
+        }
+    }
+
+    /// Waits until there is something to do.
+    fn wait(&mut self) {
+        self.enter();
+        self.clock = None;
+        if self.window.is_empty() && self.staged == 0 && self.has_room() && self.driver.is_hot() {
+            return;
+        }
+        let mut deadline = self.patience.unwrap_or(Deadline::Never);
+        // The oldest has the first deadline.
+        if let Some(first) = self.window.front() {
+            self.driver.is_owed();
+            deadline = sooner(deadline, first.deadline);
+        }
+        if self.window.iter().any(|pending| matches!(pending.reply, Reply::NoRoom(_))) {
+            deadline = deadline.or_after(ROOM);
+        }
+        let what = For { read: self.has_room(), write: self.patience.is_some() };
+        self.driver.wait(what, deadline);
+    }
+
+    /// Counts the requests that were received and won't be begun.
+    fn abort_the_rest(&mut self) {
+        if self.driver.phase() == Phase::Running {
+            return;
+        }
+        contain("a source", || {
+            while let Ok(Some(_)) = self.driver.source.next_buffered() {
+                self.book();
+                self.settle(&self.core().counters.aborted);
+            }
+        });
+    }
+}
+
+impl<S: FrameSource, A, R, H, Fut> Worker<'_, S, A, R, H, Fut> {
+    /// Counts the outcome of a request.
+    fn settle(&self, column: &AtomicU64) {
+        count(column);
+        self.forget(1);
+    }
+
+    /// Takes requests off what is in flight; their outcome is counted.
+    fn forget(&self, requests: usize) {
+        let mut tally = self.tally.get();
+        tally.ended += requests;
+        tally.unsettled -= requests;
+        self.tally.set(tally);
+    }
+
+    /// Enters what was counted here in the listener's counters.
+    fn enter(&self) {
+        let tally = self.tally.get();
+        if tally.requests == 0 && tally.ended == 0 {
+            return;
+        }
+        let counters = &self.service.core.counters;
+        count_by(&counters.frames, tally.requests);
+        count_by(&counters.requests, tally.requests);
+        count_by(&counters.in_flight, tally.requests);
+        counters.in_flight.fetch_sub(tally.ended as u64, Ordering::AcqRel);
+        self.tally.set(Tally { unsettled: tally.unsettled, ..Tally::default() });
+    }
+}
+
+impl<S: FrameSource, A, R, H, Fut> Drop for Worker<'_, S, A, R, H, Fut> {
+    fn drop(&mut self) {
+        let counters = &self.service.core.counters;
+        let unsettled = self.tally.get().unsettled;
+        count_by(&counters.aborted, unsettled - self.staged);
+        // Encoded, but the source went before they could leave.
+        count_by(&counters.reply_errors, self.staged);
+        self.forget(unsettled);
+        self.enter();
+    }
+}

@@ -1,0 +1,351 @@
+//! What the two sides of a server's connection share: its thread, and async code.
+//!
+//! Invariants:
+//! 1. Bytes enter `queued` under the lock, and leave it in order, under the lock: whoever writes takes
+//!    them from the front.
+//! 2. Once `socket` is gone nothing is queued; whoever takes it away counts what was queued as lost.
+//! 3. Wakers are woken with the lock released.
+
+use super::super::builder::Options;
+use super::super::core::Core;
+use super::super::source::socket;
+use super::super::stats::count_by;
+use super::super::wake::Wake;
+use super::Peer;
+use crate::sync::Monitor;
+use crate::sync::prim::atomic::{AtomicBool, Ordering};
+use bytes::{Buf, BytesMut};
+use socket2::Socket;
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio_util::sync::CancellationToken;
+
+/// One connection.
+pub(crate) struct Link {
+    id: u64,
+    peer: Peer,
+    pub(crate) wake: Arc<Wake>,
+    core: Arc<Core>,
+    /// This side wants no more of it.
+    closing: AtomicBool,
+    /// Cancelled when nothing more comes from the peer.
+    gone: CancellationToken,
+    outbox: Monitor<Outbox>,
+}
+
+#[derive(Default)]
+struct Outbox {
+    socket: Option<Arc<Socket>>,
+    queued: BytesMut,
+    /// How many bytes and frames were queued together; the bytes shrink as they leave.
+    batches: VecDeque<(usize, usize)>,
+    /// Nothing more will be queued.
+    over: bool,
+}
+
+impl Outbox {
+    /// Writes what fits now; the bytes that left.
+    fn write(&mut self) -> io::Result<usize> {
+        let Some(socket) = self.socket.clone() else { return Err(closed()) };
+        let mut all = 0;
+        while !self.queued.is_empty() {
+            match socket::send_now(&socket, &self.queued) {
+                Ok(written) => {
+                    self.queued.advance(written);
+                    self.forget(written);
+                    all += written;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) if all > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        if self.queued.is_empty() && self.queued.capacity() > KEPT {
+            self.queued = BytesMut::new();
+        }
+        Ok(all)
+    }
+
+    fn forget(&mut self, mut written: usize) {
+        while let Some((bytes, _)) = self.batches.front_mut() {
+            if written < *bytes {
+                *bytes -= written;
+                return;
+            }
+            written -= *bytes;
+            self.batches.pop_front();
+        }
+    }
+
+    /// Gives the socket up; how many frames are lost by that.
+    fn give_up(&mut self) -> (Option<Arc<Socket>>, usize) {
+        self.over = true;
+        self.queued = BytesMut::new();
+        let lost = std::mem::take(&mut self.batches).iter().map(|(_, frames)| frames).sum();
+        (self.socket.take(), lost)
+    }
+}
+
+/// How much memory an empty queue keeps.
+const KEPT: usize = 256 * 1024;
+
+impl Link {
+    pub(super) fn new(id: u64, peer: Peer, core: &Arc<Core>, socket: Arc<Socket>) -> Arc<Self> {
+        Link::with(id, peer, core, Some(socket))
+    }
+
+    fn with(id: u64, peer: Peer, core: &Arc<Core>, socket: Option<Arc<Socket>>) -> Arc<Self> {
+        Arc::new(Link {
+            id,
+            peer,
+            wake: Wake::new(),
+            core: Arc::clone(core),
+            closing: AtomicBool::new(false),
+            gone: CancellationToken::new(),
+            outbox: Monitor::new(Outbox { socket, ..Outbox::default() }),
+        })
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        // Pairs with the store in `close`.
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// Has the thread read no more, write what is queued, and end the connection.
+    pub(super) fn close(&self) {
+        // Pairs with the load in `is_closing`.
+        self.closing.store(true, Ordering::Release);
+        self.finish_writing();
+        self.gone.cancel();
+        self.wake.notify();
+    }
+
+    /// Nothing more will be queued.
+    pub(super) fn finish_writing(&self) {
+        self.outbox.change(|outbox| outbox.over = true);
+        self.wake.notify();
+    }
+
+    /// Ends the write side, of which everything has left.
+    pub(super) fn shut_down_writing(&self) -> io::Result<()> {
+        self.outbox.change(|outbox| {
+            outbox.over = true;
+            match &outbox.socket {
+                Some(socket) => socket.shutdown(Shutdown::Write),
+                None => Ok(()),
+            }
+        })
+    }
+
+    /// Nothing more comes from the peer.
+    pub(crate) fn peer_is_gone(&self) {
+        self.gone.cancel();
+    }
+
+    /// The connection is over: what is queued is lost.
+    pub(crate) fn end(&self) {
+        self.gone.cancel();
+        let (socket, lost) = self.outbox.change(Outbox::give_up);
+        drop(socket);
+        self.lose(lost);
+    }
+
+    pub(super) fn lose(&self, frames: usize) {
+        count_by(&self.core.counters.answers_lost, frames);
+    }
+
+    /// Queues bytes of so many frames, and writes what fits now.
+    pub(super) fn queue(&self, bytes: &mut BytesMut, frames: usize) -> io::Result<()> {
+        let rest = self.outbox.with(|outbox| {
+            if outbox.socket.is_none() || outbox.over {
+                return Err(closed());
+            }
+            let first = outbox.queued.is_empty();
+            outbox.batches.push_back((bytes.len(), frames));
+            if first {
+                // An empty queue is exchanged instead of copied to.
+                std::mem::swap(&mut outbox.queued, bytes);
+                bytes.clear();
+                match outbox.write() {
+                    Err(error) if error.kind() != ErrorKind::WouldBlock => {
+                        // The caller counts what is lost by it.
+                        outbox.batches.clear();
+                        outbox.give_up();
+                        return Err(error);
+                    }
+                    _ => {}
+                }
+            } else {
+                outbox.queued.extend_from_slice(bytes);
+                bytes.clear();
+            }
+            Ok(!outbox.queued.is_empty())
+        })?;
+        if rest {
+            self.wake.notify();
+        }
+        Ok(())
+    }
+
+    /// Waits until at most `most` bytes are queued.
+    pub(super) fn poll_queued(
+        &self,
+        most: usize,
+        ticket: &mut Option<u64>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.outbox.poll(ticket, cx, |outbox| match outbox.socket {
+            None => Some(Err(closed())),
+            Some(_) => (outbox.queued.len() <= most).then_some(Ok(())),
+        })
+    }
+
+    pub(super) fn forget(&self, ticket: u64) {
+        self.outbox.forget(ticket);
+    }
+
+    /// Writes what fits now; a tick if it wasn't all. Any other error is the end of writing: nobody waits
+    /// any longer for what is queued to leave.
+    pub(super) fn write(&self) -> io::Result<()> {
+        let (result, lost) = self.outbox.change(|outbox| match outbox.write() {
+            Ok(_) if outbox.queued.is_empty() => (Ok(()), 0),
+            Ok(_) => (Err(ErrorKind::WouldBlock.into()), 0),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => (Err(error), 0),
+            Err(error) => (Err(error), outbox.give_up().1),
+        });
+        self.lose(lost);
+        result
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.outbox.with(|outbox| outbox.over)
+    }
+}
+
+fn closed() -> io::Error {
+    io::Error::new(ErrorKind::NotConnected, "the connection is closed: nobody is there to write to")
+}
+
+/// A connection of a server, as anybody may hold it: who it is, whether it lasts, and the way to end it.
+///
+/// A cheap clone; it doesn't keep the connection open.
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::Bridge;
+/// use callbridge::listener::{Listener, Request, TcpServer};
+/// use std::io::{BufRead, BufReader, Write};
+/// use tokio_util::codec::LinesCodec;
+///
+/// # fn main() -> std::io::Result<()> {
+/// # let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
+/// # let bridge = Bridge::new(runtime.handle().clone());
+/// let server = TcpServer::bind("127.0.0.1:0", 1024, LinesCodec::new)?;
+/// let addr = server.local_addr()?;
+/// let _listener = Listener::builder(server)
+///     .serve(&bridge, |request: Request<String>| async move {
+///         if request.frame == "QUIT" {
+///             request.connection.close(); // this reply still leaves
+///         }
+///         Some("bye")
+///     })
+///     .spawn()?;
+///
+/// let mut client = std::net::TcpStream::connect(addr)?;
+/// client.write_all(b"QUIT\n")?;
+/// let lines: Vec<_> = BufReader::new(client).lines().collect::<Result<_, _>>()?;
+/// assert_eq!(lines, ["bye"]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct ConnectionHandle {
+    pub(crate) link: Arc<Link>,
+}
+
+impl ConnectionHandle {
+    /// Of a connection without a socket.
+    pub(crate) fn detached() -> Self {
+        let core = Core::new(&mut Options::default());
+        let link = Link::with(0, Peer::Unix(None), &core, None);
+        link.end();
+        ConnectionHandle { link }
+    }
+
+    /// The connection's number: they count up from 1.
+    ///
+    /// # Examples
+    ///
+    /// See [`Connection`](super::Connection).
+    pub fn id(&self) -> u64 {
+        self.link.id
+    }
+
+    /// Who is at the other end.
+    ///
+    /// # Examples
+    ///
+    /// See [`Connection`](super::Connection).
+    pub fn peer(&self) -> &Peer {
+        &self.link.peer
+    }
+
+    /// Whether nobody has closed the connection.
+    ///
+    /// # Examples
+    ///
+    /// See [`Connection`](super::Connection).
+    pub fn is_open(&self) -> bool {
+        !self.link.gone.is_cancelled()
+    }
+
+    /// Ends the connection: nothing more is read, what is queued or being answered is written, then the
+    /// peer sees the end.
+    ///
+    /// Returns at once. The thread waits for the peer's own end for as long as
+    /// [`with_linger`](super::StreamServer::with_linger) says, so that nothing that was written is lost.
+    ///
+    /// # Examples
+    ///
+    /// See [`ConnectionHandle`].
+    pub fn close(&self) {
+        self.link.close();
+    }
+
+    /// A token that is cancelled when nothing more comes from the peer, or the connection is closed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::listener::Request;
+    ///
+    /// async fn handler(request: Request<String>) -> Option<String> {
+    ///     tokio::select! {
+    ///         () = request.connection.gone().cancelled_owned() => None,
+    ///         reply = async { Some(request.frame.clone()) } => reply,
+    ///     }
+    /// }
+    /// # let _ = handler;
+    /// ```
+    pub fn gone(&self) -> CancellationToken {
+        self.link.gone.clone()
+    }
+}
+
+impl fmt::Debug for ConnectionHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectionHandle")
+            .field("id", &self.id())
+            .field("peer", self.peer())
+            .finish()
+    }
+}

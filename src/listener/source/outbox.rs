@@ -1,0 +1,58 @@
+//! Encoded frames that haven't been written yet.
+
+use bytes::{Buf, BytesMut};
+use std::error::Error;
+use std::io::{self, ErrorKind};
+use tokio_util::codec::Encoder;
+
+/// How much memory an empty outbox keeps.
+const KEPT: usize = 256 * 1024;
+
+/// What was encoded and hasn't left.
+#[derive(Default)]
+pub(crate) struct Outbox(BytesMut);
+
+impl Outbox {
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Encodes behind what is there; false, since nothing has left. A failure leaves no trace.
+    pub(crate) fn encode<T, E>(&mut self, encoder: &mut E, item: T) -> io::Result<bool>
+    where
+        E: Encoder<T>,
+        E::Error: Error + Send + Sync + 'static,
+    {
+        let before = self.0.len();
+        match encoder.encode(item, &mut self.0) {
+            Ok(()) => Ok(false),
+            Err(error) => {
+                self.0.truncate(before);
+                Err(io::Error::new(ErrorKind::InvalidData, error))
+            }
+        }
+    }
+
+    /// Writes once; true if nothing is left.
+    pub(crate) fn write(
+        &mut self,
+        write: impl FnOnce(&[u8]) -> io::Result<usize>,
+    ) -> io::Result<bool> {
+        if self.0.is_empty() {
+            return Ok(true);
+        }
+        let written = write(&self.0)?;
+        if written == 0 {
+            return Err(ErrorKind::WriteZero.into());
+        }
+        self.0.advance(written);
+        if self.0.is_empty() && self.0.capacity() > KEPT {
+            self.0 = BytesMut::new();
+        }
+        Ok(self.0.is_empty())
+    }
+}

@@ -1,0 +1,389 @@
+use super::framing::{BadFrames, Framer};
+use super::outbox::Outbox;
+#[cfg(unix)]
+use super::socket;
+use super::{FrameSource, Gauge, Interrupter, RequestSource};
+use crate::sync::prim::atomic::{AtomicBool, Ordering};
+use std::error::Error;
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+#[cfg(unix)]
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+#[cfg(unix)]
+use std::time::Duration;
+use tokio_util::codec::{Decoder, Encoder};
+
+/// Frames from anything that is [`Read`], cut by any tokio-util [`Decoder`].
+///
+/// For serial ports, pipes, a child's output, a file, a TLS session of a blocking library. Frames
+/// that are already buffered are all handed over before the next read.
+///
+/// The source ends at the end of the stream. A stream that ends inside a frame, or can't be decoded, fails
+/// with a [`FrameError`](super::FrameError) inside the [`io::Error`], unless bad frames are
+/// [skipped](Self::with_bad_frames). A device that says "0 bytes" for "nothing yet" is told apart from an
+/// end by [`with_empty_reads`](Self::with_empty_reads).
+///
+/// With a codec that is an [`Encoder`] as well, a reader that can be written to can be
+/// [served](super::super::ListenerBuilder::serve), and spoken to by a
+/// [`writer`](super::super::ListenerBuilder::writer).
+///
+/// A reader with a descriptor (a pipe, a terminal, stdin, a serial port) is best [`polled`](Self::polled):
+/// a stop, or a frame to write, then ends the wait at once. Otherwise a reader that blocks for ever can only
+/// be stopped by an [`Interrupter`] ([`with_interrupter`](Self::with_interrupter)); one with a read timeout
+/// of its own stops when that has passed.
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::listener::{FrameSource, ReadSource};
+/// use tokio_util::codec::LinesCodec;
+///
+/// let log = std::io::Cursor::new(b"first\nsecond\n");
+/// let mut source = ReadSource::new(log, 1024, LinesCodec::new()).unwrap();
+/// assert_eq!(source.next_frame().unwrap().as_deref(), Some("first"));
+/// assert_eq!(source.next_frame().unwrap().as_deref(), Some("second"));
+/// assert_eq!(source.next_frame().unwrap(), None);
+/// ```
+pub struct ReadSource<R, D> {
+    reader: R,
+    framer: Framer<D>,
+    interrupter: Interrupter,
+    /// Set before the interrupter runs.
+    cut: Arc<AtomicBool>,
+    /// Whether an empty read only says that nothing has come.
+    empty_is_tick: bool,
+    /// Where to wait, and whether a read must not be tried before.
+    #[cfg(unix)]
+    polled: Option<Polled<R>>,
+    outbox: Outbox,
+}
+
+#[cfg(unix)]
+struct Polled<R> {
+    fd: fn(&R) -> BorrowedFd<'_>,
+    blocks: bool,
+}
+
+#[cfg(unix)]
+impl<R> Clone for Polled<R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+#[cfg(unix)]
+impl<R> Copy for Polled<R> {}
+
+impl<R, D> ReadSource<R, D>
+where
+    R: Read + Send + 'static,
+    D: Decoder + Send + 'static,
+    D::Item: Send + 'static,
+    D::Error: Error + Send + Sync + 'static,
+{
+    /// A source that reads `reader` and cuts frames of at most `max_frame` bytes with `decoder`.
+    ///
+    /// `max_frame` counts what a frame takes in the stream, header and delimiter included. What a decoder
+    /// takes without a frame and leaves nothing behind it, such as heartbeats, belongs to no frame (of
+    /// tokio-util's `LengthDelimitedCodec` it is the header, and counts). Give a decoder that reserves room
+    /// by a length it reads (such as tokio-util's `LengthDelimitedCodec`) its own limit as well.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) when `max_frame` is 0.
+    ///
+    /// # Examples
+    ///
+    /// See [`ReadSource`].
+    pub fn new(reader: R, max_frame: usize, decoder: D) -> io::Result<Self> {
+        let framer = Framer::new(max_frame, decoder)?;
+        Ok(ReadSource {
+            reader,
+            framer,
+            interrupter: Interrupter::none(),
+            cut: Arc::default(),
+            empty_is_tick: false,
+            #[cfg(unix)]
+            polled: None,
+            outbox: Outbox::default(),
+        })
+    }
+
+    /// Sets what happens with bytes that make no frame; [`BadFrames::Fail`] unless told.
+    ///
+    /// # Examples
+    ///
+    /// See [`BadFrames`].
+    #[must_use]
+    pub fn with_bad_frames(mut self, bad_frames: BadFrames) -> Self {
+        self.framer.set_bad_frames(bad_frames);
+        self
+    }
+
+    /// Takes a read of 0 bytes for "nothing yet" instead of the end, as some devices mean it.
+    ///
+    /// A terminal with `VMIN` 0 is one. Where the source is [`polled`](Self::polled), a hang-up still ends it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::listener::{Listener, ReadSource};
+    /// use std::io::{self, Read};
+    /// use tokio_util::codec::LinesCodec;
+    ///
+    /// /// Has a line every third time.
+    /// struct Slow(u32);
+    /// impl Read for Slow {
+    ///     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    ///         self.0 += 1;
+    ///         if self.0 % 3 == 0 { (&b"tick\n"[..]).read(buffer) } else { Ok(0) }
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> io::Result<()> {
+    /// let device = ReadSource::new(Slow(0), 80, LinesCodec::new())?.with_empty_reads();
+    /// let (_listener, mut lines) = Listener::builder(device).spawn()?;
+    /// assert_eq!(lines.recv_blocking(None).unwrap(), "tick");
+    /// assert_eq!(lines.recv_blocking(None).unwrap(), "tick");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_empty_reads(mut self) -> Self {
+        self.empty_is_tick = true;
+        self
+    }
+
+    /// Waits for the reader's descriptor, so that a stop or a frame to write ends the wait at once.
+    ///
+    /// For pipes, terminals, stdin, serial ports, and sessions over a socket whose descriptor is in
+    /// blocking mode; for a session with a buffer of its own, such as TLS, see
+    /// [`polled_by`](Self::polled_by). On macOS the system can't wait for `/dev/tty`.
+    ///
+    /// # Errors
+    ///
+    /// What the system says of the descriptor.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::listener::{Listener, ReadSource};
+    /// use std::time::Duration;
+    /// use tokio_util::codec::LinesCodec;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let (device, mut other_end) = std::os::unix::net::UnixStream::pair()?;
+    /// let source = ReadSource::new(device, 1024, LinesCodec::new())?.polled()?;
+    /// let (listener, mut lines) = Listener::builder(source).spawn()?;
+    /// std::io::Write::write_all(&mut other_end, b"hello\n")?;
+    /// assert_eq!(lines.recv_blocking(None).unwrap(), "hello");
+    /// assert!(listener.close_blocking(Duration::from_secs(5)).is_clean());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(unix)]
+    pub fn polled(self) -> io::Result<Self>
+    where
+        R: AsFd,
+    {
+        self.polled_by(AsFd::as_fd)
+    }
+
+    /// As [`polled`](Self::polled), for a reader that has its descriptor inside.
+    ///
+    /// A session that buffers what it has read (TLS, a WebSocket) must have its socket in non-blocking mode:
+    /// then a read is tried first, and the descriptor is waited for only where that finds nothing.
+    ///
+    /// # Errors
+    ///
+    /// What the system says of the descriptor.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::listener::ReadSource;
+    /// use std::io::BufReader;
+    /// use std::os::fd::AsFd;
+    /// use std::os::unix::net::UnixStream;
+    /// use tokio_util::codec::LinesCodec;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let (ours, _theirs) = UnixStream::pair()?;
+    /// ours.set_nonblocking(true)?;
+    /// let session = BufReader::new(ours);
+    /// let source = ReadSource::new(session, 1024, LinesCodec::new())?
+    ///     .polled_by(|session| session.get_ref().as_fd())?;
+    /// # let _ = source;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(unix)]
+    pub fn polled_by(mut self, fd: fn(&R) -> BorrowedFd<'_>) -> io::Result<Self> {
+        use rustix::fs::{OFlags, fcntl_getfl};
+        let blocks = !fcntl_getfl(fd(&self.reader))?.contains(OFlags::NONBLOCK);
+        self.polled = Some(Polled { fd, blocks });
+        Ok(self)
+    }
+
+    /// Sets what makes a blocked read return when the listener stops.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::listener::{Interrupter, Listener, ReadSource};
+    /// use std::net::{Shutdown, TcpListener, TcpStream};
+    /// use std::time::Duration;
+    /// use tokio_util::codec::LinesCodec;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let device = TcpListener::bind("127.0.0.1:0")?;
+    /// // Stands for a reader that blocks for ever, such as a TLS session over this socket.
+    /// let reader = TcpStream::connect(device.local_addr()?)?;
+    /// let handle = reader.try_clone()?;
+    /// let source = ReadSource::new(reader, 1024, LinesCodec::new())?
+    ///     .with_interrupter(Interrupter::new(move || drop(handle.shutdown(Shutdown::Both))));
+    /// let (listener, _lines) = Listener::builder(source).spawn()?;
+    /// assert!(listener.close_blocking(Duration::from_secs(5)).is_clean());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_interrupter(mut self, interrupter: Interrupter) -> Self {
+        let cut = Arc::clone(&self.cut);
+        self.interrupter = Interrupter::new(move || {
+            // First: an interruption may look like the end. Pairs with the load in `take`.
+            cut.store(true, Ordering::Release);
+            interrupter.interrupt();
+        });
+        self
+    }
+
+    fn take(&mut self, wait: bool) -> io::Result<Option<D::Item>> {
+        #[cfg(unix)]
+        let polled = self.polled;
+        let (reader, cut, empty_is_tick) = (&mut self.reader, &self.cut, self.empty_is_tick);
+        self.framer.next_frame(|buffer| {
+            #[cfg(unix)]
+            if let Some(Polled { fd, blocks: true }) = polled {
+                let patience = if wait { socket::POLL_TIMEOUT } else { Duration::ZERO };
+                if !socket::wait_readable(fd(reader), patience) {
+                    return Err(ErrorKind::WouldBlock.into());
+                }
+            }
+            match reader.read(buffer)? {
+                0 if cut.load(Ordering::Acquire) => Err(ErrorKind::Interrupted.into()),
+                0 if empty_is_tick => {
+                    #[cfg(unix)]
+                    if polled.is_some_and(|polled| socket::is_hung_up((polled.fd)(reader))) {
+                        return Ok(0);
+                    }
+                    Err(ErrorKind::WouldBlock.into())
+                }
+                count => Ok(count),
+            }
+        })
+    }
+
+    /// Whether the reader is never to be waited for inside a call.
+    fn is_polled(&self) -> bool {
+        #[cfg(unix)]
+        return self.polled.is_some();
+        #[cfg(not(unix))]
+        false
+    }
+}
+
+impl<R, D> FrameSource for ReadSource<R, D>
+where
+    R: Read + Send + 'static,
+    D: Decoder + Send + 'static,
+    D::Item: Send + 'static,
+    D::Error: Error + Send + Sync + 'static,
+{
+    type Frame = D::Item;
+
+    fn next_frame(&mut self) -> io::Result<Option<D::Item>> {
+        self.take(true)
+    }
+
+    fn next_ready(&mut self) -> io::Result<Option<D::Item>> {
+        if self.is_polled() {
+            return self.take(false);
+        }
+        match self.framer.decode() {
+            Ok(None) if !self.framer.at_end() => Err(ErrorKind::WouldBlock.into()),
+            decoded => decoded.map_err(super::FrameError::into_io),
+        }
+    }
+
+    fn next_buffered(&mut self) -> io::Result<Option<D::Item>> {
+        self.framer.next_buffered()
+    }
+
+    #[cfg(unix)]
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.polled.map(|polled| (polled.fd)(&self.reader))
+    }
+
+    fn interrupter(&self) -> Interrupter {
+        self.interrupter.clone()
+    }
+
+    fn gauge(&self) -> Gauge {
+        self.framer.gauge()
+    }
+
+    fn is_inside_frame(&self) -> bool {
+        self.framer.is_inside_frame()
+    }
+}
+
+impl<R, C, T> RequestSource<T> for ReadSource<R, C>
+where
+    R: Read + Write + Send + 'static,
+    C: Decoder + Encoder<T> + Send + 'static,
+    C::Item: Send + 'static,
+    <C as Decoder>::Error: Error + Send + Sync + 'static,
+    <C as Encoder<T>>::Error: Error + Send + Sync + 'static,
+{
+    type Address = ();
+
+    fn address(&mut self, _frame: &mut C::Item) {}
+
+    fn answer(&mut self, _to: (), reply: T) -> io::Result<bool> {
+        self.outbox.encode(self.framer.decoder_mut(), reply)
+    }
+
+    fn flush(&mut self) -> io::Result<bool> {
+        let writer = &mut self.reader;
+        #[cfg(unix)]
+        if let (Some(Polled { fd, blocks: true }), false) = (self.polled, self.outbox.is_empty()) {
+            // So much can be written without waiting, once the system says that it can.
+            let fits = socket::is_writable(fd(writer));
+            return match fits {
+                true => self.outbox.write(|bytes| writer.write(&bytes[..bytes.len().min(512)])),
+                false => Err(ErrorKind::WouldBlock.into()),
+            };
+        }
+        let all = self.outbox.write(|bytes| writer.write(bytes))?;
+        if all {
+            writer.flush()?;
+        }
+        Ok(all)
+    }
+
+    fn staged(&self) -> usize {
+        self.outbox.len()
+    }
+
+    fn replies_in_order(&self) -> bool {
+        true
+    }
+}
+
+impl<R, D> fmt::Debug for ReadSource<R, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadSource").field("staged", &self.outbox.len()).finish_non_exhaustive()
+    }
+}

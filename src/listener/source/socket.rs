@@ -1,0 +1,160 @@
+//! What the socket sources share: poll timeouts, sends that don't wait, checks.
+
+#[cfg(not(unix))]
+use socket2::SockRef;
+use socket2::{Domain, Socket, Type};
+use std::io;
+use std::net::ToSocketAddrs;
+use std::time::Duration;
+
+/// How often a thread that can't be woken looks at its stop, unless told otherwise.
+pub(crate) const POLL_TIMEOUT: Duration = Duration::from_millis(50);
+
+/// How long a receive waits on a socket that nobody else has, where no other wait is needed: a stop is
+/// seen that much later.
+#[cfg(unix)]
+pub(crate) const BRIEF: Duration = Duration::from_millis(10);
+
+const LONGEST_POLL: Duration = Duration::from_secs(3600);
+
+/// Has calls that wait return at least this often, where the system can't wait for two things at once.
+#[cfg(not(unix))]
+pub(crate) fn set_tick(socket: &SockRef<'_>, timeout: Duration) -> io::Result<()> {
+    socket.set_nonblocking(false)?;
+    socket.set_read_timeout(Some(check_poll_timeout(timeout)?))?;
+    socket.set_write_timeout(Some(check_poll_timeout(timeout)?))
+}
+
+pub(crate) fn check_poll_timeout(timeout: Duration) -> io::Result<Duration> {
+    if timeout.is_zero() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a poll timeout of zero would spin: give at least 1 ms",
+        ));
+    }
+    Ok(timeout.clamp(Duration::from_millis(1), LONGEST_POLL))
+}
+
+/// Receives, on a socket whose receive timeout is brief.
+#[cfg(unix)]
+pub(crate) fn receive_briefly(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
+    let (received, _) = rustix::net::recv(socket, buffer, rustix::net::RecvFlags::empty())?;
+    Ok(received)
+}
+
+/// Receives what is there, whatever the mode that the socket's owners have set.
+#[cfg(unix)]
+pub(crate) fn receive_now(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
+    use rustix::net::{RecvFlags, recv};
+    let (received, _) = recv(socket, buffer, RecvFlags::DONTWAIT)?;
+    Ok(received)
+}
+
+/// Sends what fits now, without a SIGPIPE.
+#[cfg(unix)]
+pub(crate) fn send_now(socket: &Socket, data: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(socket, data, no_wait())?)
+}
+
+/// Sends what fits within the poll timeout.
+#[cfg(not(unix))]
+pub(crate) fn send_now(socket: &Socket, data: &[u8]) -> io::Result<usize> {
+    socket.send(data)
+}
+
+/// Waits until there is something to receive, up to the timeout.
+#[cfg(unix)]
+pub(crate) fn wait_readable(fd: std::os::fd::BorrowedFd<'_>, timeout: Duration) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    let timeout = Timespec::try_from(timeout).ok();
+    poll(&mut fds, timeout.as_ref()).is_ok_and(|ready| ready > 0)
+}
+
+/// Whether something can be written without waiting.
+#[cfg(unix)]
+pub(crate) fn is_writable(fd: std::os::fd::BorrowedFd<'_>) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
+    poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+}
+
+/// Whether nothing more can come, since this side or the other was shut down.
+#[cfg(unix)]
+pub(crate) fn is_hung_up(fd: std::os::fd::BorrowedFd<'_>) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let end = PollFlags::HUP | PollFlags::RDHUP;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let end = PollFlags::HUP;
+    let mut fds = [PollFd::from_borrowed_fd(fd, end)];
+    let _ = poll(&mut fds, Some(&Timespec::default()));
+    fds[0].revents().intersects(end)
+}
+
+#[cfg(unix)]
+pub(crate) fn no_wait() -> rustix::net::SendFlags {
+    use rustix::net::SendFlags;
+    // Where the flag doesn't exist, socket2 has set SO_NOSIGPIPE.
+    #[cfg(not(target_vendor = "apple"))]
+    return SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    #[cfg(target_vendor = "apple")]
+    SendFlags::DONTWAIT
+}
+
+/// Tries the addresses one after the other; gives the last error.
+pub(crate) fn first_that_works<T>(
+    addrs: impl ToSocketAddrs,
+    mut attempt: impl FnMut(std::net::SocketAddr) -> io::Result<T>,
+) -> io::Result<T> {
+    let mut failure =
+        io::Error::new(io::ErrorKind::InvalidInput, "the name stands for no address: check it");
+    for addr in addrs.to_socket_addrs()? {
+        match attempt(addr) {
+            Ok(outcome) => return Ok(outcome),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+/// Refuses a socket of another type or family than the source reads.
+pub(crate) fn check_kind(socket: &Socket, kind: Type, unix: bool) -> io::Result<()> {
+    let family = match socket.local_addr()?.domain() {
+        Domain::IPV4 | Domain::IPV6 => !unix,
+        Domain::UNIX => unix,
+        _ => false,
+    };
+    if family && socket.r#type()? == kind {
+        return Ok(());
+    }
+    let wants = match (kind, unix) {
+        (Type::DGRAM, false) => "a UDP socket",
+        (Type::DGRAM, true) => "a Unix datagram socket",
+        (_, false) => "a TCP socket",
+        (_, true) => "a Unix stream socket",
+    };
+    Err(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!("the socket is of the wrong kind: give {wants}"),
+    ))
+}
+
+/// How many datagrams the kernel has dropped because the socket's buffer was full.
+#[cfg(target_os = "linux")]
+pub(crate) fn kernel_drops(socket: &impl std::os::fd::AsRawFd) -> Option<u64> {
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).ok()?;
+    let link = link.to_str()?;
+    let inode = link.strip_prefix("socket:[")?.strip_suffix(']')?;
+    ["/proc/self/net/udp", "/proc/self/net/udp6"].into_iter().find_map(|table| {
+        let table = std::fs::read_to_string(table).ok()?;
+        // The tenth column is the inode, the last one the drops.
+        let row = table.lines().find(|row| row.split_whitespace().nth(9) == Some(inode))?;
+        row.split_whitespace().last()?.parse().ok()
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn kernel_drops<S>(_socket: &S) -> Option<u64> {
+    None
+}

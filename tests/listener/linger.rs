@@ -1,0 +1,123 @@
+//! What has left arrives: a close waits for the peer to read, whatever it still sends, up to a limit.
+
+use crate::common::{LONG, eventually};
+use crate::support::*;
+use callbridge::listener::{Listener, Request, TcpServer};
+use futures_util::SinkExt;
+use socket2::{Domain, SockRef, Socket, Type};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+use tokio_util::codec::LinesCodec;
+
+/// How long the big reply is.
+const BIG: usize = 200_000;
+
+/// A server whose connections' send buffers hold the big reply whole.
+fn roomy() -> TcpServer<fn() -> LinesCodec> {
+    let listening = TcpListener::bind("127.0.0.1:0").unwrap();
+    SockRef::from(&listening).set_send_buffer_size(1 << 20).unwrap();
+    TcpServer::from_socket(listening, 1024, LinesCodec::new as fn() -> _).unwrap().with_linger(LONG)
+}
+
+/// A client with little room, so that most of what it is sent waits in the server's kernel buffer.
+fn small_client(addr: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(8 << 10).unwrap();
+    socket.connect(&addr.into()).unwrap();
+    let client = TcpStream::from(socket);
+    client.set_read_timeout(Some(LONG)).unwrap();
+    client.set_write_timeout(Some(LONG)).unwrap();
+    client
+}
+
+/// Reads to the end; how much came, and how it ended.
+fn drain(client: &mut TcpStream) -> (usize, Option<io::Error>) {
+    let mut all = Vec::new();
+    let error = client.read_to_end(&mut all).err();
+    (all.len(), error)
+}
+
+#[test]
+fn what_has_left_arrives_though_the_peer_talks_on_after_the_close() {
+    for talks_on in [true, false] {
+        let (listener, mut connections) = Listener::builder(roomy()).spawn().unwrap();
+        let mut client = small_client(listener.local_addr().unwrap());
+        client.write_all(b"get\n").unwrap();
+        let mut connection = next(&mut connections);
+        assert_eq!(frame(&mut connection), "get");
+        futures_executor::block_on(connection.send("r".repeat(BIG - 1))).unwrap();
+        drop(connection);
+        if talks_on {
+            client.write_all(b"get\n").unwrap();
+        }
+        let (got, error) = drain(&mut client);
+        assert!(got == BIG && error.is_none(), "{got} of {BIG} bytes, {error:?}");
+        drop(client);
+        wait_for(&listener, |stats| stats.open == 0);
+        assert_eq!(clean(&listener).answers_lost, 0);
+    }
+}
+
+/// Serves "big" with 200 kB, "slow" with nothing in time, all else with itself. What a client gets that
+/// sends `bytes` and reads once the server has closed.
+fn reply_before_an_end(bytes: &[u8]) {
+    let (_loop, bridge) = event_loop();
+    let listener = Listener::builder(roomy())
+        .serve(&bridge, |request: Request<String>| async move {
+            match &request.frame[..] {
+                "big" => Some("r".repeat(BIG - 1)),
+                "slow" => std::future::pending().await,
+                _ => Some(request.frame),
+            }
+        })
+        .pipeline(2)
+        .reply_timeout(300 * MS)
+        .spawn()
+        .unwrap();
+    let mut client = small_client(listener.local_addr().unwrap());
+    client.write_all(bytes).unwrap();
+    wait_for(&listener, |stats| stats.replies > 0 && stats.decode_errors + stats.late > 0);
+    let (got, error) = drain(&mut client);
+    assert!(got == BIG && error.is_none(), "{got} of {BIG} bytes, {error:?}");
+    assert_eq!(clean(&listener).replies, 1);
+}
+
+#[test]
+fn a_big_reply_before_a_bad_frame_arrives() {
+    reply_before_an_end(&[&b"big\n"[..], &[b'x'; 150_000]].concat());
+}
+
+#[test]
+fn a_big_reply_before_a_missing_one_arrives() {
+    reply_before_an_end(&[&b"big\nslow\n"[..], &b"more\n".repeat(30_000)].concat());
+}
+
+/// A peer that neither reads to the end nor hangs up is waited for as long as was said.
+#[test]
+fn a_peer_that_never_hangs_up_keeps_its_place_as_long_as_was_said() {
+    let (server, addr) = lines(100);
+    let server = server.with_linger(50 * MS);
+    let (listener, mut connections) = Listener::builder(server).spawn().unwrap();
+    let client = connect(addr);
+    let connection = next(&mut connections);
+    let began = Instant::now();
+    drop(connection);
+    wait_for(&listener, |stats| stats.open == 0);
+    assert!(began.elapsed() >= 50 * MS, "{:?}", began.elapsed());
+    drop(client);
+    clean(&listener);
+}
+
+#[test]
+fn a_stop_cuts_a_connection_that_lingers() {
+    let (server, addr) = lines(100);
+    let server = server.with_linger(Duration::MAX);
+    let (listener, mut connections) = Listener::builder(server).spawn().unwrap();
+    let mut client = connect(addr);
+    drop(next(&mut connections));
+    assert_eq!(client.read(&mut [0; 8]).unwrap(), 0, "its side is ended");
+    assert_eq!(listener.stats().open, 1, "and the peer's is waited for");
+    clean(&listener);
+    eventually("its end", || client.write_all(b"x").is_err());
+}

@@ -1,0 +1,125 @@
+//! Stop and close: who may wait where, and what a report says.
+
+use crate::common::LONG;
+use crate::support::*;
+use callbridge::listener::Listener;
+use callbridge::{Ending, FrameStream, Overflow};
+use std::io;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+/// A source that nothing can wake, until it is let go.
+fn stuck() -> (Listener, FrameStream<()>, mpsc::Sender<()>) {
+    let (release, blocked) = mpsc::channel::<()>();
+    let (entered, inside) = mpsc::channel();
+    let source = FromFn(move || {
+        let _ = entered.send(());
+        let _ = blocked.recv();
+        Ok(None)
+    });
+    let (listener, frames) = Listener::builder(source).name("stuck").spawn().unwrap();
+    inside.recv_timeout(LONG).unwrap();
+    (listener, frames, release)
+}
+
+#[test]
+fn a_deadline_that_passes_names_the_straggler_and_a_later_wait_succeeds() {
+    let (listener, _frames, release) = stuck();
+    for deadline in [Duration::ZERO, Duration::from_millis(30)] {
+        let report = listener.close_blocking(deadline);
+        assert_eq!(report.stragglers, ["stuck"]);
+        assert!(!report.is_clean() && !report.would_deadlock);
+        assert!(report.to_string().contains("still running: stuck"), "{report}");
+    }
+    drop(release);
+    assert!(listener.close_blocking(Duration::MAX).is_clean());
+}
+
+#[tokio::test]
+async fn the_async_shutdown_keeps_its_deadline_without_a_timer() {
+    let (listener, _frames, release) = stuck();
+    for deadline in [Duration::ZERO, Duration::from_millis(30)] {
+        assert_eq!(listener.close(deadline).await.stragglers, ["stuck"]);
+    }
+    drop(release);
+    assert!(listener.close(Duration::MAX).await.is_clean());
+}
+
+#[tokio::test]
+async fn an_async_shutdown_that_is_dropped_leaves_the_stop_asked_for() {
+    let (listener, frames, release) = stuck();
+    tokio::time::timeout(Duration::from_millis(20), listener.close(Duration::MAX))
+        .await
+        .expect_err("it is stuck");
+    drop(release);
+    assert!(listener.close(LONG).await.is_clean());
+    drop(frames);
+}
+
+#[tokio::test]
+async fn a_blocking_shutdown_on_the_loop_is_refused_not_waited_for() {
+    let (listener, _frames, release) = stuck();
+    let report = listener.close_blocking(LONG);
+    assert!(report.would_deadlock);
+    assert_eq!(report.stragglers, ["stuck"]);
+    drop(release);
+    assert!(listener.close(LONG).await.is_clean());
+    assert!(!listener.close_blocking(LONG).would_deadlock, "nothing to wait for any more");
+}
+
+#[test]
+fn a_shutdown_on_the_listeners_own_thread_is_refused_and_stops_it_all_the_same() {
+    let (give, take) = mpsc::channel::<Arc<Listener>>();
+    let (tell, told) = mpsc::channel();
+    let (listener, mut frames) = Listener::from_fn::<(), _>(move |sink| {
+        let myself = take.recv_timeout(LONG).map_err(io::Error::other)?;
+        tell.send(myself.close_blocking(LONG)).map_err(io::Error::other)?;
+        assert!(sink.is_stopping());
+        Ok(())
+    })
+    .spawn()
+    .unwrap();
+    let listener = Arc::new(listener);
+    give.send(Arc::clone(&listener)).unwrap();
+    assert!(told.recv_timeout(LONG).unwrap().would_deadlock);
+    assert_eq!(end(&mut frames), Ending::Aborted);
+    clean(&listener);
+}
+
+#[test]
+fn a_loss_hook_may_stop_its_listener() {
+    let slot = Arc::new(Mutex::new(None::<Listener>));
+    let inside = Arc::clone(&slot);
+    let (tell, told) = mpsc::channel();
+    let (listener, frames) = Listener::builder(FromFn(|| Ok(Some(0_u8))))
+        .capacity(1)
+        .overflow(Overflow::DropNewest)
+        .on_loss(move |_| {
+            if let Some(listener) = inside.lock().unwrap().as_ref() {
+                let _ = tell.send(listener.close_blocking(LONG).would_deadlock);
+            }
+        })
+        .spawn()
+        .unwrap();
+    *slot.lock().unwrap() = Some(listener);
+    assert!(told.recv_timeout(LONG).unwrap());
+    let listener = slot.lock().unwrap().take().unwrap();
+    clean(&listener);
+    drop(frames);
+}
+
+#[test]
+fn stop_can_be_asked_for_by_many_at_once() {
+    let (source, client) = udp();
+    let (listener, mut frames) = Listener::builder(source).spawn().unwrap();
+    client.send(b"x").unwrap();
+    next(&mut frames);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| listener.stop());
+            scope.spawn(|| clean(&listener));
+        }
+    });
+    assert_eq!(end(&mut frames), Ending::Aborted);
+}

@@ -1,0 +1,228 @@
+//! Sockets, peers and a look at threads.
+
+use crate::common::{LONG, Loop};
+use callbridge::listener::{
+    Connection, FrameSource, Listener, ListenerStats, TcpServer, UdpSource,
+};
+use callbridge::{Bridge, Ending, FrameStream, RecvBlockingError};
+use futures_util::{Sink, SinkExt};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::task::{RawWaker, RawWakerVTable, Waker};
+use std::time::Duration;
+use tokio_util::codec::{Decoder, LinesCodec};
+
+pub(crate) const MS: Duration = Duration::from_millis(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+
+pub(crate) fn next<T>(frames: &mut FrameStream<T>) -> T {
+    frames.recv_blocking(LONG).expect("a frame is on its way")
+}
+
+pub(crate) fn end<T>(frames: &mut FrameStream<T>) -> Ending {
+    assert_eq!(frames.recv_blocking(LONG).err(), Some(RecvBlockingError::Ended));
+    frames.ending().expect("it has ended")
+}
+
+/// Stops the listener at once; its counters must balance, with nothing in flight or open.
+pub(crate) fn clean(listener: &Listener) -> ListenerStats {
+    listener.stop();
+    let report = listener.close_blocking(LONG);
+    assert!(report.is_clean() && !report.would_deadlock, "{report}");
+    let stats = report.stats;
+    assert!(stats.balances() && stats.in_flight == 0 && stats.open == 0, "{stats:?}");
+    stats
+}
+
+/// Waits for what the listener counts.
+pub(crate) fn wait_for(listener: &Listener, what: impl Fn(&ListenerStats) -> bool) {
+    let deadline = std::time::Instant::now() + LONG;
+    while !what(&listener.stats()) {
+        assert!(std::time::Instant::now() < deadline, "{:?}", listener.stats());
+        std::thread::yield_now();
+    }
+}
+
+/// Yields what the closure returns.
+pub(crate) struct FromFn<F>(pub(crate) F);
+
+impl<T: Send + 'static, F> FrameSource for FromFn<F>
+where
+    F: FnMut() -> io::Result<Option<T>> + Send + 'static,
+{
+    type Frame = T;
+    fn next_frame(&mut self) -> io::Result<Option<T>> {
+        (self.0)()
+    }
+}
+
+/// A source, and a client that is connected to it.
+pub(crate) fn udp() -> (UdpSource, UdpSocket) {
+    let source = UdpSource::bind("127.0.0.1:0").unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.connect(source.local_addr().unwrap()).unwrap();
+    client.set_read_timeout(Some(LONG)).unwrap();
+    (source, client)
+}
+
+pub(crate) fn ask(client: &UdpSocket, request: &str) -> String {
+    client.send(request.as_bytes()).unwrap();
+    let mut reply = [0; 1024];
+    let n = client.recv(&mut reply).unwrap();
+    String::from_utf8(reply[..n].to_vec()).unwrap()
+}
+
+pub(crate) type Lines = TcpServer<fn() -> LinesCodec>;
+
+pub(crate) fn lines(max: usize) -> (Lines, SocketAddr) {
+    let server = TcpServer::bind("127.0.0.1:0", max, LinesCodec::new as fn() -> _).unwrap();
+    let addr = server.local_addr().unwrap();
+    (server, addr)
+}
+
+pub(crate) fn connect(addr: SocketAddr) -> TcpStream {
+    let client = TcpStream::connect(addr).unwrap();
+    client.set_read_timeout(Some(LONG)).unwrap();
+    client.set_write_timeout(Some(LONG)).unwrap();
+    client
+}
+
+/// A pair of connected sockets.
+pub(crate) fn pair() -> (TcpStream, TcpStream) {
+    let device = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ours = connect(device.local_addr().unwrap());
+    (ours, device.accept().unwrap().0)
+}
+
+pub(crate) fn say(client: &TcpStream, lines: &str) {
+    (&*client).write_all(lines.as_bytes()).unwrap();
+}
+
+pub(crate) fn hear(client: &mut BufReader<TcpStream>) -> String {
+    let mut line = String::new();
+    client.read_line(&mut line).unwrap();
+    line.trim_end().to_owned()
+}
+
+/// Reads until the other side ends its own, or breaks off.
+pub(crate) fn read_all(mut client: TcpStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    match client.read_to_end(&mut all) {
+        Ok(_) => {}
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+    }
+    all
+}
+
+/// The next frame of a connection.
+pub(crate) fn frame<C: Decoder>(connection: &mut Connection<C>) -> C::Item {
+    next(connection.frames())
+}
+
+/// How a connection's stream ends; nothing more may come of it.
+pub(crate) fn ending<C: Decoder>(connection: &mut Connection<C>) -> Ending {
+    end(connection.frames())
+}
+
+/// The error that a connection's stream ends with.
+pub(crate) fn failure<C: Decoder>(connection: &mut Connection<C>) -> io::Error
+where
+    C::Item: std::fmt::Debug,
+{
+    let error = futures_executor::block_on(futures_util::StreamExt::next(connection));
+    error.expect("an error comes before the end").expect_err("it has failed")
+}
+
+pub(crate) fn send<S, I>(sink: &mut S, item: I) -> io::Result<()>
+where
+    S: Sink<I, Error = io::Error> + Unpin,
+{
+    futures_executor::block_on(sink.send(item))
+}
+
+/// A path of this process for one socket, not there yet; removed in the end.
+pub(crate) struct Scratch(pub(crate) PathBuf);
+
+pub(crate) fn scratch(name: &str) -> Scratch {
+    let path = std::env::temp_dir().join(format!("callbridge-{}-{name}", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    Scratch(path)
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// This process's threads whose name starts with `prefix`: their directories in /proc, and their names.
+#[cfg(target_os = "linux")]
+pub(crate) fn threads(prefix: &str) -> Vec<(PathBuf, String)> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let named = tasks.filter_map(|task| {
+        let task = task.ok()?.path();
+        let name = std::fs::read_to_string(task.join("comm")).ok()?;
+        Some((task, name.trim_end().to_owned()))
+    });
+    named.filter(|(_, name)| name.starts_with(prefix)).collect()
+}
+
+/// The CPU time of this process's thread of this name so far.
+#[cfg(target_os = "linux")]
+pub(crate) fn cpu_time(name: &str) -> Option<Duration> {
+    let (task, _) = threads(name).into_iter().next()?;
+    let schedstat = std::fs::read_to_string(task.join("schedstat")).ok()?;
+    Some(Duration::from_nanos(schedstat.split_whitespace().next()?.parse().ok()?))
+}
+
+/// What share of a core a thread costs over a second, in percent.
+#[cfg(target_os = "linux")]
+pub(crate) fn percent_of_a_core(name: &str) -> u128 {
+    crate::common::eventually("the thread", || cpu_time(name).is_some());
+    let before = cpu_time(name).unwrap();
+    std::thread::sleep(SECOND);
+    (cpu_time(name).expect("it is still there") - before).as_millis() / 10
+}
+
+/// Waits until a thread sleeps in the kernel.
+#[cfg(target_os = "linux")]
+pub(crate) fn wait_asleep(name: &str) {
+    crate::common::eventually("a thread that sleeps", || {
+        let asleep = |(task, _): &(PathBuf, String)| {
+            let stat = std::fs::read_to_string(task.join("stat")).unwrap_or_default();
+            stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('S'))
+        };
+        threads(name).first().is_some_and(asleep)
+    });
+}
+
+/// A client that reads by lines.
+pub(crate) fn talk(addr: SocketAddr) -> BufReader<TcpStream> {
+    BufReader::new(connect(addr))
+}
+
+pub(crate) fn event_loop() -> (Loop, Bridge) {
+    let event_loop = Loop::multi(2);
+    let bridge = event_loop.bridge();
+    (event_loop, bridge)
+}
+
+/// A reply timeout that hanging requests run into and others, also on a busy machine, do not.
+pub(crate) const LATE: Duration = Duration::from_millis(500);
+
+/// A waker whose clone runs `on_clone`, as that of an executor written by hand may.
+#[allow(unsafe_code, reason = "no safe waker has a say in its own clone")]
+pub(crate) fn waker_that_runs_on_clone(on_clone: impl Fn() + Send + Sync + 'static) -> Waker {
+    type Hook = Box<dyn Fn() + Send + Sync>;
+    static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, |_| {}, |_| {}, |_| {});
+    fn clone(data: *const ()) -> RawWaker {
+        // SAFETY: `data` is a leaked `Hook`.
+        unsafe { (*data.cast::<Hook>())() };
+        RawWaker::new(data, &VTABLE)
+    }
+    let hook: Hook = Box::new(on_clone);
+    let hook: &'static Hook = Box::leak(Box::new(hook));
+    // SAFETY: the hook lives for ever and may be used by any thread.
+    unsafe { Waker::from_raw(RawWaker::new(std::ptr::from_ref(hook).cast(), &VTABLE)) }
+}

@@ -1,0 +1,304 @@
+//! Async code writes to a device through the thread that owns it.
+
+use crate::common::{LONG, SHORT, eventually};
+use crate::support::*;
+use callbridge::Ending;
+use callbridge::listener::{FrameSink, Listener, ReadSource, TcpSource, WriteError, inbox};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
+use tokio_util::codec::LinesCodec;
+
+/// A source over a socket, the other end of that, and a way to write to it.
+fn device(
+    capacity: usize,
+) -> (Listener, callbridge::FrameStream<String>, FrameSink<String>, TcpStream) {
+    let (ours, theirs) = pair();
+    let source = TcpSource::from_socket(ours, 1 << 20, LinesCodec::new()).unwrap();
+    let mut builder = Listener::builder(source).write_timeout(LONG);
+    let sink = builder.writer::<String>(capacity);
+    let (listener, frames) = builder.spawn().unwrap();
+    theirs.set_read_timeout(Some(LONG)).unwrap();
+    (listener, frames, sink, theirs)
+}
+
+#[tokio::test]
+async fn a_device_is_written_to_while_it_is_read() {
+    let (listener, mut frames, sink, theirs) = device(8);
+    let device = thread::spawn(move || {
+        let mut lines = BufReader::new(theirs.try_clone().unwrap()).lines();
+        for n in 0..100 {
+            assert_eq!(lines.next().unwrap().unwrap(), format!("ask {n}"));
+            say(&theirs, &format!("answer {n}\n"));
+        }
+        theirs
+    });
+    for n in 0..100 {
+        sink.send(format!("ask {n}")).await.unwrap();
+        assert_eq!(frames.recv().await.unwrap(), format!("answer {n}"));
+    }
+    drop(device.join().unwrap());
+    assert!(frames.recv().await.is_none());
+    assert_eq!(frames.ending(), Some(Ending::Finished));
+    assert!(listener.close(LONG).await.is_clean());
+    assert!(matches!(
+        sink.send("late".into()).await,
+        Err(WriteError::Closed(_) | WriteError::Failed(_))
+    ));
+}
+
+/// The thread waits for the device, and is woken for a frame to write.
+#[test]
+fn a_write_doesnt_wait_for_the_device_to_speak() {
+    let (ours, theirs) = pair();
+    let source = TcpSource::from_socket(ours, 100, LinesCodec::new()).unwrap();
+    let mut builder = Listener::builder(source).poll_timeout(LONG).name("written");
+    let sink = builder.writer::<String>(1);
+    let (listener, _frames) = builder.spawn().unwrap();
+    #[cfg(target_os = "linux")]
+    wait_asleep("written");
+    sink.send_blocking("now".into(), LONG / 2).unwrap();
+    let mut line = String::new();
+    BufReader::new(theirs).read_line(&mut line).unwrap();
+    assert_eq!(line, "now\n");
+    clean(&listener);
+}
+
+#[test]
+fn writes_go_on_while_nobody_takes_what_is_read() {
+    let (listener, mut frames, sink, theirs) = device(1);
+    say(&theirs, &"unread\n".repeat(1000));
+    eventually("a full channel", || frames.stats().waiting == 1);
+    let mut theirs = BufReader::new(theirs);
+    for n in 0..20 {
+        sink.send_blocking(n.to_string(), LONG).unwrap();
+        assert_eq!(hear(&mut theirs), n.to_string());
+    }
+    assert_eq!(next(&mut frames), "unread");
+    clean(&listener);
+}
+
+#[test]
+fn a_device_that_takes_nothing_is_told_apart_and_its_frames_have_their_result() {
+    let (listener, mut frames, sink, theirs) = device(2);
+    let big = "x".repeat(16 << 20);
+    let mut accepted = Vec::new();
+    let refused = loop {
+        match sink.try_send(big.clone()) {
+            Ok(written) => accepted.push(written),
+            Err(error) => break error,
+        }
+        if accepted.len() > 100 {
+            panic!("it takes everything");
+        }
+    };
+    assert!(matches!(&refused, WriteError::Full(frame) if frame.len() == big.len()), "{refused:?}");
+    let late = sink.send_blocking("more".into(), SHORT);
+    assert!(matches!(late, Err(WriteError::Full(_) | WriteError::NotYet)), "{late:?}");
+    // It reads again: all that was accepted is written.
+    let reader = thread::spawn(move || read_all(theirs).len());
+    for mut written in accepted.drain(..) {
+        written.result(LONG).unwrap().unwrap();
+    }
+    clean(&listener);
+    assert_eq!(end(&mut frames), Ending::Aborted);
+    assert!(reader.join().unwrap() > big.len());
+}
+
+#[test]
+fn a_stop_gives_frames_that_werent_written_their_error() {
+    let (listener, _frames, sink, theirs) = device(64);
+    let big = "x".repeat(16 << 20);
+    let mut waiting: Vec<_> = (0..8).map(|_| sink.try_send(big.clone()).unwrap()).collect();
+    clean(&listener);
+    let failed = waiting.iter_mut().map(|written| written.result(LONG).unwrap());
+    let failed = failed.filter(Result::is_err).count();
+    assert!(failed >= 1, "nobody read them");
+    assert!(matches!(sink.try_send("late".into()), Err(WriteError::Closed(_))));
+    drop(theirs);
+}
+
+#[test]
+fn a_close_writes_what_was_given_first() {
+    let (listener, _frames, sink, theirs) = device(64);
+    let waiting: Vec<_> = (0..50).map(|n| sink.try_send(n.to_string()).unwrap()).collect();
+    let report = listener.close_blocking(LONG);
+    assert!(report.is_clean(), "{report}");
+    for mut written in waiting {
+        written.result(LONG).unwrap().unwrap();
+    }
+    let expected: String = (0..50).map(|n| format!("{n}\n")).collect();
+    assert_eq!(String::from_utf8(read_all(theirs)).unwrap(), expected);
+}
+
+#[test]
+fn a_device_that_doesnt_read_for_too_long_is_given_up() {
+    let (ours, theirs) = pair();
+    let source = TcpSource::from_socket(ours, 100, LinesCodec::new()).unwrap();
+    let mut builder = Listener::builder(source).write_timeout(100 * MS);
+    let sink = builder.writer::<String>(8);
+    let (listener, mut frames) = builder.spawn().unwrap();
+    let mut written = sink.try_send("x".repeat(32 << 20)).unwrap();
+    assert!(written.result(LONG).unwrap().is_err());
+    assert_eq!(end(&mut frames), Ending::Failed);
+    let error = frames.error().unwrap();
+    assert_eq!(error.downcast_ref::<io::Error>().unwrap().kind(), ErrorKind::TimedOut);
+    clean(&listener);
+    drop(theirs);
+}
+
+/// Reads and writes in turns, without a descriptor: it is written to when its call returns.
+#[test]
+fn a_device_without_a_descriptor_is_written_to_between_its_reads() {
+    struct Loopback(std::collections::VecDeque<u8>);
+    impl Read for Loopback {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            if self.0.is_empty() {
+                thread::sleep(MS);
+                return Err(ErrorKind::TimedOut.into());
+            }
+            self.0.read(buffer)
+        }
+    }
+    impl Write for Loopback {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.write(&bytes[..bytes.len().min(3)])
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let source = ReadSource::new(Loopback(Default::default()), 100, LinesCodec::new()).unwrap();
+    let mut builder = Listener::builder(source);
+    let sink = builder.writer::<String>(4);
+    let (listener, mut frames) = builder.spawn().unwrap();
+    for n in 0..20 {
+        sink.send_blocking(format!("number {n}"), LONG).unwrap();
+        assert_eq!(next(&mut frames), format!("number {n}"));
+    }
+    clean(&listener);
+}
+
+/// What can't be encoded, or is too much for the codec, is that frame's error.
+#[test]
+fn a_write_error_is_that_frames_alone() {
+    struct Picky(LinesCodec);
+    impl tokio_util::codec::Decoder for Picky {
+        type Item = String;
+        type Error = tokio_util::codec::LinesCodecError;
+        fn decode(&mut self, bytes: &mut bytes::BytesMut) -> Result<Option<String>, Self::Error> {
+            self.0.decode(bytes)
+        }
+    }
+    impl tokio_util::codec::Encoder<u8> for Picky {
+        type Error = io::Error;
+        fn encode(&mut self, byte: u8, out: &mut bytes::BytesMut) -> io::Result<()> {
+            out.extend_from_slice(&[byte, b'\n']);
+            if byte == b'!' { Err(io::Error::other("not that one")) } else { Ok(()) }
+        }
+    }
+    let (ours, theirs) = pair();
+    let source = TcpSource::from_socket(ours, 100, Picky(LinesCodec::new())).unwrap();
+    let mut builder = Listener::builder(source);
+    let sink = builder.writer::<u8>(4);
+    let (listener, _frames) = builder.spawn().unwrap();
+    sink.send_blocking(b'a', LONG).unwrap();
+    let refused = sink.send_blocking(b'!', LONG).unwrap_err();
+    assert!(matches!(refused, WriteError::Failed(_)), "{refused:?}");
+    sink.send_blocking(b'b', LONG).unwrap();
+    clean(&listener);
+    assert_eq!(read_all(theirs), b"a\nb\n");
+}
+
+#[test]
+fn a_listener_that_serves_refuses_a_writer() {
+    let (_loop, bridge) = event_loop();
+    let (ours, _theirs) = pair();
+    let source = TcpSource::from_socket(ours, 100, LinesCodec::new()).unwrap();
+    let mut builder = Listener::builder(source);
+    let sink = builder.writer::<String>(1);
+    let refused =
+        builder.serve(&bridge, |line: String| async move { Some(line) }).spawn().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+    assert!(sink.try_send("x".into()).is_err(), "nobody writes it");
+}
+
+// --- a loop of one's own -----------------------------------------------------------------------
+
+#[test]
+fn a_legacy_loop_takes_commands_between_its_turns() {
+    let (commands, inbox) = inbox::<u32>(4);
+    let (listener, mut frames) = Listener::from_fn(move |sink| {
+        while !sink.is_stopping() {
+            if let Ok(command) = inbox.recv_timeout(10 * MS) {
+                let square = command.frame().checked_mul(*command.frame());
+                let told = square.ok_or_else(|| io::Error::other("too much"));
+                if let Ok(square) = &told {
+                    sink.send(*square).map_err(io::Error::other)?;
+                }
+                command.done(told.map(drop));
+            }
+        }
+        Ok(())
+    })
+    .spawn()
+    .unwrap();
+    for n in 0..50 {
+        commands.send_blocking(n, LONG).unwrap();
+        assert_eq!(next(&mut frames), n * n);
+    }
+    let failed = commands.send_blocking(u32::MAX, LONG).unwrap_err();
+    assert!(matches!(failed, WriteError::Failed(_)), "{failed:?}");
+    clean(&listener);
+    eventually("the inbox is gone", || matches!(commands.try_send(1), Err(WriteError::Closed(_))));
+}
+
+/// A loop that waits for a device in `poll` waits for its commands there, too.
+#[cfg(unix)]
+#[test]
+fn a_legacy_loop_can_poll_for_its_commands() {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let (commands, inbox) = inbox::<u32>(8);
+    let (listener, mut frames) = Listener::from_fn(move |sink| {
+        loop {
+            let bell = inbox.descriptor().unwrap();
+            let mut fds = [PollFd::from_borrowed_fd(bell, PollFlags::IN)];
+            poll(&mut fds, None)?;
+            if let Some(command) = inbox.try_recv() {
+                let n = *command.frame();
+                command.done(Ok(()));
+                if n == 0 {
+                    return Ok(());
+                }
+                sink.send(n).map_err(io::Error::other)?;
+            }
+        }
+    })
+    .spawn()
+    .unwrap();
+    // Several at once, and one by one: none stays unseen.
+    for n in 1..=5 {
+        commands.try_send(n).unwrap().detach();
+    }
+    for n in 1..=5 {
+        assert_eq!(next(&mut frames), n);
+    }
+    commands.send_blocking(6, LONG).unwrap();
+    assert_eq!(next(&mut frames), 6);
+    commands.send_blocking(0, LONG).unwrap();
+    assert_eq!(end(&mut frames), Ending::Finished);
+    clean(&listener);
+}
+
+#[test]
+fn a_command_that_is_dropped_has_its_error() {
+    let (commands, inbox) = inbox::<u32>(1);
+    let mut written = commands.try_send(1).unwrap();
+    assert!(matches!(commands.try_send(2), Err(WriteError::Full(2))));
+    drop(inbox);
+    assert!(!matches!(written.result(LONG), Ok(Ok(()))), "nobody did it");
+    assert!(matches!(commands.try_send(3), Err(WriteError::Closed(3))));
+    let told = commands.send_blocking(4, Duration::ZERO);
+    assert!(matches!(told, Err(WriteError::Closed(4))), "{told:?}");
+}
