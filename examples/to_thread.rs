@@ -2,8 +2,8 @@
 //!
 //! A ticker task plays the part of everything else that the program does. First the blocking call is
 //! made in a task, as one shouldn't: the ticker stops. Then it is made through `to_thread`: the
-//! ticker ticks on. The rest shows arguments, results and panics; a pool of one's own with a
-//! shutdown; a library bound to one thread; and a call that is cancelled while it is blocked. At the
+//! ticker ticks on. The rest shows arguments, results and panics; a pool of one's own that is
+//! closed; a library bound to one thread; and a call that is cancelled while it is blocked. At the
 //! end a call is abandoned, which doesn't hold up the exit.
 //!
 //!     cargo run --release --example to_thread
@@ -56,8 +56,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         other => return Err(format!("expected a panic: {other:?}").into()),
     }
 
-    // A pool of one's own, made at the start and shut down at the end; three calls at a time.
-    let pool = ThreadPool::builder().max_workers(8).thread_name("legacy").build();
+    // A pool of one's own, made at the start and closed at the end; three calls at a time.
+    let pool = ThreadPool::builder().max_workers(8).name("legacy").build()?;
     let name = run_in_executor(&pool, || thread::current().name().map(str::to_owned)).await?;
     println!("a pool's thread:    {}", name.unwrap_or_default());
     let limiter = CapacityLimiter::new(3);
@@ -79,7 +79,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         counter.call(move |total| total.set(total.get() + n)).await?;
     }
     println!("a dedicated thread: 1 + 2 + 3 = {}", counter.call(|total| total.get()).await?);
-    println!("                    {}", counter.shutdown(Duration::from_secs(5)).await);
+    println!("                    {}", counter.close(Duration::from_secs(5)).await);
 
     // A call that is blocked in a read: the cancel shuts its socket down, and it comes back.
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
@@ -98,6 +98,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let forever = to_thread(|| thread::sleep(Duration::from_secs(3600)));
     let abandoned = tokio::time::timeout(Duration::from_millis(50), forever).await.is_err();
     println!("an abandoned call:  {abandoned}");
-    println!("                    {}", pool.shutdown(Duration::from_secs(5)).await);
+    println!("                    {}", pool.close(Duration::from_secs(5)).await);
     Ok(())
 }

@@ -184,9 +184,9 @@ const METHODS: &[(&str, Method)] = &[
         let (pool, _release) = full_pool();
         by_submit(pool.submit_timeout(|| {}, SHORT))
     }),
-    ("ThreadPool::shutdown_blocking", |_| {
+    ("ThreadPool::close_blocking", |_| {
         let (pool, _release) = full_pool();
-        said(pool.shutdown_blocking(SHORT).would_deadlock)
+        said(pool.close_blocking(SHORT).would_deadlock)
     }),
     ("DedicatedThread::call_blocking", |_| {
         let (thread, _release) = full_thread();
@@ -199,9 +199,9 @@ const METHODS: &[(&str, Method)] = &[
             _ => Allowed,
         }
     }),
-    ("DedicatedThread::shutdown_blocking", |_| {
+    ("DedicatedThread::close_blocking", |_| {
         let (thread, _release) = full_thread();
-        said(thread.shutdown_blocking(SHORT).would_deadlock)
+        said(thread.close_blocking(SHORT).would_deadlock)
     }),
     ("Listener::close_blocking", |_| {
         let (release, blocked) = mpsc::channel::<()>();
@@ -391,7 +391,7 @@ fn full() -> (Bridge, BlockingFuture<()>) {
 /// A pool without room, until the sender is dropped.
 fn full_pool() -> (ThreadPool, mpsc::Sender<()>) {
     aside(|| {
-        let pool = ThreadPool::builder().max_workers(1).queue(1).build();
+        let pool = ThreadPool::builder().max_workers(1).capacity(1).build().unwrap();
         let (release, blocked) = mpsc::channel::<()>();
         let (began, begun) = mpsc::channel();
         drop(pool.submit(move || {
@@ -408,7 +408,7 @@ fn full_pool() -> (ThreadPool, mpsc::Sender<()>) {
 fn full_thread() -> (DedicatedThread<()>, mpsc::Sender<()>) {
     aside(|| {
         let build = || Ok::<_, std::io::Error>(());
-        let thread = DedicatedThread::builder().queue(1).spawn(build).result(LONG).unwrap();
+        let thread = DedicatedThread::builder().capacity(1).spawn(build).result(LONG).unwrap();
         let (release, blocked) = mpsc::channel::<()>();
         let (began, begun) = mpsc::channel();
         drop(thread.submit(move |()| {
@@ -425,7 +425,7 @@ fn full_thread() -> (DedicatedThread<()>, mpsc::Sender<()>) {
 static TOKEN: LazyLock<CancelToken> = LazyLock::new(|| {
     aside(|| {
         let (hand, handed) = mpsc::channel();
-        let pool = ThreadPool::builder().max_workers(1).build();
+        let pool = ThreadPool::builder().max_workers(1).build().unwrap();
         drop(pool.submit(move || {
             hand.send(CancelToken::current().unwrap()).unwrap();
             thread::park_timeout(Duration::MAX);

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 /// How long work inside a poll is waited for after the deadline.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// How a bridge closed; returned by [`Bridge::close`](crate::Bridge::close).
+/// How a bridge, a pool or a dedicated thread closed; returned by its `close`.
+///
+/// Calls are jobs, where it is a pool or a thread.
 ///
 /// # Examples
 ///
@@ -23,32 +25,35 @@ const GRACE: Duration = Duration::from_millis(100);
 /// assert!(report.is_clean(), "{report}");
 /// # Ok::<(), std::io::Error>(())
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 #[must_use = "it names what did not stop"]
 pub struct CloseReport {
     /// Calls in flight that ended before the deadline, their callbacks included.
     pub drained: usize,
-    /// Calls that were dropped at the deadline.
+    /// Calls that were dropped at the deadline, or refused, since they hadn't begun.
     pub cancelled: usize,
-    /// Calls that could not be dropped, because they don't come out of a poll.
+    /// Calls that could not be ended, because they don't come out of a poll, or run on.
     pub stuck: Vec<StuckCall>,
     /// Calls that are still in flight: stuck ones, and all of them if the closing did not wait.
     pub in_flight: usize,
+    /// Threads that haven't ended, the destructors of their thread-locals included. A bridge has none
+    /// of its own.
+    pub threads_left: usize,
     /// How long the closing took.
     pub elapsed: Duration,
-    /// The closing did not wait, because the calling thread drives an event loop.
+    /// The closing did not wait: the calling thread drives an event loop, or is one of those to end.
     pub would_deadlock: bool,
 }
 
 impl CloseReport {
-    /// Whether everything in flight ended by itself, in time.
+    /// Whether everything in flight ended by itself, and every thread did, in time.
     ///
     /// # Examples
     ///
     /// See [`CloseReport`].
     pub fn is_clean(&self) -> bool {
-        self.cancelled == 0 && self.in_flight == 0
+        self.cancelled == 0 && self.in_flight == 0 && self.threads_left == 0
     }
 }
 
@@ -59,6 +64,9 @@ impl fmt::Display for CloseReport {
         if self.in_flight > 0 {
             write!(f, ", {} in flight", self.in_flight)?;
         }
+        if self.threads_left > 0 {
+            write!(f, ", {} threads left", self.threads_left)?;
+        }
         for call in &self.stuck {
             write!(f, ", stuck: {call}")?;
         }
@@ -66,7 +74,8 @@ impl fmt::Display for CloseReport {
     }
 }
 
-/// A call that could not be ended: it is inside a poll, or a destructor of its future.
+/// A call that could not be ended: it is inside a poll, or a destructor of its future. Or a job that
+/// runs on, or doesn't come out of a callback or a destructor.
 ///
 /// # Examples
 ///
@@ -159,6 +168,7 @@ impl<'a> Closing<'a> {
             cancelled: (stats.loop_closed - in_time.loop_closed) as usize,
             stuck,
             in_flight: stats.in_flight,
+            threads_left: 0,
             elapsed: self.started.elapsed(),
             would_deadlock,
         }

@@ -1,100 +1,204 @@
-use super::core::{Core, Settings};
+use super::core::{Alone, Core, Make, Reason, Settings};
+use super::dedicated::{self, DedicatedThread};
+use super::error::SettingError;
 use super::pool::ThreadPool;
+use super::shared;
+use crate::future::{BlockingFuture, ResultError, resolved};
+use crate::sync::ThreadSettings;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Settings of a [`ThreadPool`]; see [`ThreadPool::builder`].
+pub type ThreadPoolBuilder = ExecutorBuilder<Pooled>;
+
+/// Settings of a [`DedicatedThread`]; see [`DedicatedThread::builder`].
+pub type DedicatedThreadBuilder = ExecutorBuilder<Dedicated>;
+
+/// Settings of an executor: a [`ThreadPool`] or a [`DedicatedThread`].
+///
+/// All of them are checked at the end, by [`build`](ExecutorBuilder::build) or [`spawn`](ExecutorBuilder::spawn), whose
+/// error names the one that makes no sense.
 ///
 /// # Examples
 ///
-/// See [`ThreadPool::builder`].
-#[must_use = "build() makes the pool"]
-pub struct ThreadPoolBuilder {
-    settings: Settings,
+/// See [`ThreadPool::builder`] and [`DedicatedThread::builder`].
+#[must_use = "build() makes the pool, spawn() starts the thread"]
+pub struct ExecutorBuilder<K> {
+    name: String,
+    threads: ThreadSettings,
+    capacity: usize,
+    kind: K,
+}
+
+/// What only a pool has; see [`ThreadPoolBuilder`].
+pub struct Pooled {
+    max_workers: usize,
+    max_threads: Option<usize>,
+    idle_timeout: Duration,
+    initializer: Option<Make<()>>,
+}
+
+/// What only a dedicated thread has; see [`DedicatedThreadBuilder`].
+#[derive(Debug)]
+pub struct Dedicated {
+    alone: Alone,
+}
+
+impl<K> ExecutorBuilder<K> {
+    fn new(name: &str, kind: K) -> Self {
+        let capacity = ThreadPool::DEFAULT_CAPACITY;
+        ExecutorBuilder {
+            name: name.to_owned(),
+            threads: ThreadSettings::default(),
+            capacity,
+            kind,
+        }
+    }
+
+    /// What the threads are called; "callbridge-pool" or "callbridge-dedicated" by default. Those of a
+    /// pool have a number behind it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = callbridge::ThreadPool::builder().name("disk").build()?;
+    /// let name = pool.submit(|| std::thread::current().name().map(str::to_owned));
+    /// # let mut name = name;
+    /// assert_eq!(name.result(None).unwrap().unwrap(), "disk-0");
+    /// # Ok::<(), callbridge::executor::SettingError>(())
+    /// ```
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// How many submitted jobs may wait for a thread, from 1 up; by default
+    /// [`DEFAULT_CAPACITY`](ThreadPool::DEFAULT_CAPACITY).
+    ///
+    /// A cancelled job gives its room back at once. Calls that are made to be awaited
+    /// ([`run_in_executor`](super::run_in_executor), [`DedicatedThread::call`]) don't count: each has a
+    /// caller who waits for it.
+    ///
+    /// # Examples
+    ///
+    /// See [`ThreadPool::try_submit`].
+    pub fn capacity(mut self, jobs: usize) -> Self {
+        self.capacity = jobs;
+        self
+    }
+
+    /// Lifts the limit of [`capacity`](Self::capacity): the memory is the limit then, and no submission
+    /// waits.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = callbridge::ThreadPool::builder().unbounded().build()?;
+    /// assert_eq!(pool.submit(|| 1).result(None).unwrap(), 1);
+    /// # Ok::<(), callbridge::executor::SettingError>(())
+    /// ```
+    pub fn unbounded(mut self) -> Self {
+        self.capacity = usize::MAX;
+        self
+    }
+
+    /// The stack of each thread in bytes; by default what std takes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = callbridge::ThreadPool::builder().stack_size(512 * 1024).build()?;
+    /// assert_eq!(pool.submit(|| 1).result(None).unwrap(), 1);
+    /// # Ok::<(), callbridge::executor::SettingError>(())
+    /// ```
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.threads.stack_size = Some(bytes);
+        self
+    }
+
+    /// Runs first on each thread, for signal masks, priorities, names and the like. A panic in it is
+    /// contained.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicUsize, Ordering};
+    ///
+    /// let running = Arc::new(AtomicUsize::new(0));
+    /// let (up, down) = (Arc::clone(&running), Arc::clone(&running));
+    /// let pool = callbridge::ThreadPool::builder()
+    ///     .on_thread_start(move || drop(up.fetch_add(1, Ordering::SeqCst)))
+    ///     .on_thread_stop(move || drop(down.fetch_sub(1, Ordering::SeqCst)))
+    ///     .build()?;
+    /// pool.submit(|| ()).result(None).unwrap();
+    /// assert_eq!(running.load(Ordering::SeqCst), 1);
+    /// assert!(pool.close_blocking(None).is_clean());
+    /// assert_eq!(running.load(Ordering::SeqCst), 0);
+    /// # Ok::<(), callbridge::executor::SettingError>(())
+    /// ```
+    pub fn on_thread_start(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.threads.on_start = Some(Arc::new(hook));
+        self
+    }
+
+    /// Runs last on each thread, before the destructors of its thread-locals. A panic in it is contained.
+    ///
+    /// # Examples
+    ///
+    /// See [`on_thread_start`](Self::on_thread_start).
+    pub fn on_thread_stop(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.threads.on_stop = Some(Arc::new(hook));
+        self
+    }
+
+    fn check(&self) -> Result<(), SettingError> {
+        match self {
+            _ if self.name.contains('\0') => Err(SettingError::NulInName),
+            _ if self.capacity == 0 => Err(SettingError::ZeroCapacity),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl ThreadPoolBuilder {
-    pub(super) fn new() -> Self {
-        ThreadPoolBuilder {
-            settings: Settings {
-                max_workers: ThreadPool::DEFAULT_MAX_WORKERS,
-                queue: Some(ThreadPool::DEFAULT_QUEUE),
-                thread_name: "callbridge-pool".to_owned(),
-                initializer: None,
-                idle_timeout: ThreadPool::DEFAULT_IDLE_TIMEOUT,
-                stack_size: None,
-            },
-        }
+    pub(super) fn pool() -> Self {
+        let kind = Pooled {
+            max_workers: ThreadPool::DEFAULT_MAX_WORKERS,
+            max_threads: None,
+            idle_timeout: ThreadPool::DEFAULT_IDLE_TIMEOUT,
+            initializer: None,
+        };
+        ExecutorBuilder::new("callbridge-pool", kind)
     }
 
     /// How many jobs may run at a time, from 1 up; by default
     /// [`DEFAULT_MAX_WORKERS`](ThreadPool::DEFAULT_MAX_WORKERS). Threads are started when there is
     /// work for them.
     ///
-    /// # Panics
-    ///
-    /// If `workers` is 0: no job would ever run.
-    ///
     /// # Examples
     ///
     /// See [`ThreadPool::builder`].
-    #[track_caller]
     pub fn max_workers(mut self, workers: usize) -> Self {
-        assert!(workers > 0, "max_workers(0) would run nothing: allow at least 1");
-        self.settings.max_workers = workers;
+        self.kind.max_workers = workers;
         self
     }
 
-    /// How many jobs may wait for a worker, from 1 up; by default
-    /// [`DEFAULT_QUEUE`](ThreadPool::DEFAULT_QUEUE).
+    /// How many threads there may be, from `max_workers` up; by default `max_workers` and
+    /// [`DEFAULT_SPARE_THREADS`](ThreadPool::DEFAULT_SPARE_THREADS).
     ///
-    /// # Panics
-    ///
-    /// If `jobs` is 0: a job reaches its worker through the queue.
-    ///
-    /// # Examples
-    ///
-    /// See [`ThreadPool::builder`].
-    #[track_caller]
-    pub fn queue(mut self, jobs: usize) -> Self {
-        assert!(jobs > 0, "queue(0) would let no job through: allow at least 1");
-        self.settings.queue = Some(jobs);
-        self
-    }
-
-    /// Lifts the limit of the queue: the memory is the limit then, and no submission waits.
+    /// There are more than `max_workers` only while jobs wait for other work of the crate's, or while
+    /// callbacks run; see [`ThreadPool`]. When all threads there may be wait, queued jobs do, too.
     ///
     /// # Examples
     ///
     /// ```
-    /// let pool = callbridge::ThreadPool::builder().unbounded().build();
-    /// assert_eq!(pool.submit(|| 1).result(None).unwrap(), 1);
+    /// let pool = callbridge::ThreadPool::builder().max_workers(4).max_threads(8).build()?;
+    /// # Ok::<(), callbridge::executor::SettingError>(())
     /// ```
-    pub fn unbounded(mut self) -> Self {
-        self.settings.queue = None;
-        self
-    }
-
-    /// What the threads are called, each with its number behind it; "callbridge-pool" unless told.
-    ///
-    /// # Panics
-    ///
-    /// If the name has a NUL byte in it, which the system doesn't take.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let pool = callbridge::ThreadPool::builder().thread_name("disk").build();
-    /// let name = pool.submit(|| std::thread::current().name().map(str::to_owned));
-    /// # let mut name = name;
-    /// assert_eq!(name.result(None).unwrap().unwrap(), "disk-0");
-    /// ```
-    #[track_caller]
-    pub fn thread_name(mut self, name: impl Into<String>) -> Self {
-        let name = name.into();
-        assert!(!name.contains('\0'), "a thread's name can't have a NUL byte in it");
-        self.settings.thread_name = name;
+    pub fn max_threads(mut self, threads: usize) -> Self {
+        self.kind.max_threads = Some(threads);
         self
     }
 
@@ -115,55 +219,209 @@ impl ThreadPoolBuilder {
     where
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        self.settings.initializer = Some(Arc::new(move || initializer().map_err(Into::into)));
+        self.kind.initializer = Some(Box::new(move |_| initializer().map_err(Into::into)));
         self
     }
 
-    /// How long a thread stays without work before it ends; 10 s unless told.
+    /// How long a thread stays without work before it ends; 10 s by default, `Duration::MAX` for ever.
     ///
     /// # Examples
     ///
     /// ```
     /// use std::time::Duration;
     ///
-    /// let pool = callbridge::ThreadPool::builder().idle_timeout(Duration::from_secs(60)).build();
+    /// let pool = callbridge::ThreadPool::builder().idle_timeout(Duration::from_secs(60)).build()?;
     /// assert_eq!(pool.stats().workers, 0, "no thread before the first job");
+    /// # Ok::<(), callbridge::executor::SettingError>(())
     /// ```
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.idle_timeout = timeout;
-        self
-    }
-
-    /// The stack of each thread in bytes; what std takes by default unless told.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let pool = callbridge::ThreadPool::builder().stack_size(512 * 1024).build();
-    /// assert_eq!(pool.submit(|| 1).result(None).unwrap(), 1);
-    /// ```
-    pub fn stack_size(mut self, bytes: usize) -> Self {
-        self.settings.stack_size = Some(bytes);
+        self.kind.idle_timeout = timeout;
         self
     }
 
     /// The pool. It has no thread yet.
     ///
+    /// # Errors
+    ///
+    /// A [`SettingError`] names the setting that makes no sense.
+    ///
     /// # Examples
     ///
     /// See [`ThreadPool::builder`].
-    pub fn build(self) -> ThreadPool {
-        ThreadPool::new(Core::new(self.settings))
+    pub fn build(self) -> Result<ThreadPool, SettingError> {
+        self.check()?;
+        let ExecutorBuilder { name, threads, capacity, kind } = self;
+        let spare = kind.max_workers.saturating_add(ThreadPool::DEFAULT_SPARE_THREADS);
+        let max_threads = kind.max_threads.unwrap_or(spare);
+        if kind.max_workers == 0 {
+            return Err(SettingError::ZeroWorkers);
+        }
+        if max_threads < kind.max_workers {
+            return Err(SettingError::TooFewThreads);
+        }
+        Ok(ThreadPool::new(Core::new(Settings {
+            name,
+            threads,
+            capacity,
+            max_workers: kind.max_workers,
+            max_threads,
+            idle_timeout: Some(kind.idle_timeout),
+            make: kind.initializer.unwrap_or_else(|| Box::new(|_| Ok(()))),
+            alone: None,
+        })))
+    }
+
+    /// Makes the pool that [`ThreadPool::shared`] gives, if nobody has used that yet.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingError::AlreadyShared`] when there is a shared pool; otherwise as [`build`](Self::build).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// use callbridge::{ThreadPool, to_thread};
+    ///
+    /// ThreadPool::builder().name("blocking").max_workers(16).build_shared().unwrap();
+    /// let name = to_thread(|| std::thread::current().name().map(str::to_owned)).await;
+    /// assert_eq!(name.unwrap().unwrap(), "blocking-0");
+    /// # }
+    /// ```
+    pub fn build_shared(self) -> Result<&'static ThreadPool, SettingError> {
+        shared::set(self.build()?)
     }
 }
 
-impl fmt::Debug for ThreadPoolBuilder {
+impl fmt::Debug for Pooled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ThreadPoolBuilder")
-            .field("max_workers", &self.settings.max_workers)
-            .field("queue", &self.settings.queue)
-            .field("thread_name", &self.settings.thread_name)
-            .field("idle_timeout", &self.settings.idle_timeout)
+        f.debug_struct("Pooled")
+            .field("max_workers", &self.max_workers)
+            .field("max_threads", &self.max_threads)
+            .field("idle_timeout", &self.idle_timeout)
             .finish_non_exhaustive()
+    }
+}
+
+impl<K: fmt::Debug> fmt::Debug for ExecutorBuilder<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExecutorBuilder")
+            .field("name", &self.name)
+            .field("capacity", &self.capacity)
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
+    }
+}
+
+impl DedicatedThreadBuilder {
+    pub(super) fn dedicated() -> Self {
+        let alone = Alone { rebuilds: 5, backoff: Duration::from_millis(100) };
+        ExecutorBuilder::new("callbridge-dedicated", Dedicated { alone })
+    }
+
+    /// How often in a row [`spawn_rebuilding`](Self::spawn_rebuilding) builds a new value, from 0 up; 5 by
+    /// default.
+    ///
+    /// A build that fails counts. A call that ends without a panic ends the row.
+    ///
+    /// # Examples
+    ///
+    /// See [`spawn_rebuilding`](Self::spawn_rebuilding).
+    pub fn rebuilds(mut self, limit: u32) -> Self {
+        self.kind.alone.rebuilds = limit;
+        self
+    }
+
+    /// How long the thread waits before the second build in a row; 100 ms by default. It waits twice as
+    /// long before each further one, at most 30 s. Calls wait meanwhile; a close ends the pause.
+    ///
+    /// # Examples
+    ///
+    /// See [`spawn_rebuilding`](Self::spawn_rebuilding).
+    pub fn rebuild_backoff(mut self, pause: Duration) -> Self {
+        self.kind.alone.backoff = pause;
+        self
+    }
+
+    /// Starts the thread, which builds its value; a panic in a call poisons it.
+    ///
+    /// Wait for the handle in a thread with [`BlockingFuture::result`], or await it. The caller's event
+    /// loop is current while the value is built, and in each call that of who made it.
+    ///
+    /// # Errors
+    ///
+    /// The future gives [`Refused`](ResultError::Refused) with the reason when a setting makes no sense,
+    /// when `build` failed or panicked, or when no thread could be started.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let missing = callbridge::DedicatedThread::spawn(|| std::fs::File::open("no such file"));
+    /// # let mut missing = missing;
+    /// let Err(callbridge::ResultError::Refused(why)) = missing.result(None) else { unreachable!() };
+    /// assert!(why.to_string().starts_with("the executor is broken"));
+    /// ```
+    pub fn spawn<S, E>(
+        self,
+        build: impl FnOnce() -> Result<S, E> + Send + 'static,
+    ) -> BlockingFuture<DedicatedThread<S>>
+    where
+        S: 'static,
+        E: Into<Reason>,
+    {
+        let alone = Alone { rebuilds: 0, ..self.kind.alone };
+        self.start(dedicated::build_once(build), alone)
+    }
+
+    /// Starts the thread, which builds its value, and another one after each panic in a call.
+    ///
+    /// The old value is dropped first. How often, and after which pauses, a new one is built, is set by
+    /// [`rebuilds`](Self::rebuilds) and [`rebuild_backoff`](Self::rebuild_backoff); after that the thread
+    /// is poisoned. The caller's event loop is current whenever a value is built, so the thread keeps its
+    /// runtime's handle.
+    ///
+    /// # Errors
+    ///
+    /// As [`spawn`](Self::spawn).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::DedicatedThread;
+    /// use std::time::Duration;
+    ///
+    /// let builder = DedicatedThread::builder().rebuilds(3).rebuild_backoff(Duration::from_millis(10));
+    /// let thread = builder.spawn_rebuilding(|| Ok::<_, String>(Vec::<u8>::new())).result(None).unwrap();
+    /// thread.call_blocking(|bytes| bytes.push(1), None).unwrap();
+    /// assert!(thread.call_blocking(|bytes| bytes[7], None).is_err());
+    /// assert_eq!(thread.call_blocking(|bytes| bytes.len(), None).unwrap(), 0, "a new one");
+    /// ```
+    pub fn spawn_rebuilding<S, E>(
+        self,
+        build: impl FnMut() -> Result<S, E> + Send + 'static,
+    ) -> BlockingFuture<DedicatedThread<S>>
+    where
+        S: 'static,
+        E: Into<Reason>,
+    {
+        let alone = self.kind.alone;
+        self.start(dedicated::build_again(build), alone)
+    }
+
+    fn start<S: 'static>(self, make: Make<S>, alone: Alone) -> BlockingFuture<DedicatedThread<S>> {
+        if let Err(error) = self.check() {
+            return resolved(ResultError::Refused(Arc::new(error)));
+        }
+        let ExecutorBuilder { name, threads, capacity, .. } = self;
+        dedicated::start(&Core::new(Settings {
+            name,
+            threads,
+            capacity,
+            max_workers: 1,
+            max_threads: 1,
+            idle_timeout: None,
+            make,
+            alone: Some(alone),
+        }))
     }
 }

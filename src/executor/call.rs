@@ -5,14 +5,11 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use tokio_util::sync::CancellationToken;
 
-/// Puts a job into a queue when there is room, or refuses it.
-pub(super) type Sending = Pin<Box<dyn Future<Output = ()> + Send>>;
-
 /// A blocking call that runs on a pool's thread, for a task to await.
 ///
 /// Returned by [`to_thread`](super::to_thread) and [`run_in_executor`](super::run_in_executor). The
 /// call is in the pool's queue as soon as it is made, so several can be made first and awaited
-/// later; only if the queue is full it waits, while it is awaited, for room.
+/// later.
 ///
 /// # Cancel safety
 ///
@@ -36,14 +33,12 @@ pub(super) type Sending = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// ```
 #[must_use = "dropping it abandons the call"]
 pub struct ThreadCall<T> {
-    /// The job on its way into a queue that was full.
-    sending: Option<Sending>,
     result: BlockingFuture<T>,
 }
 
 impl<T: Send + 'static> ThreadCall<T> {
-    pub(super) fn new(sending: Option<Sending>, result: BlockingFuture<T>) -> Self {
-        ThreadCall { sending, result: result.cancel_on_drop() }
+    pub(super) fn new(result: BlockingFuture<T>) -> Self {
+        ThreadCall { result: result.cancel_on_drop() }
     }
 
     /// Asks for a cancel; whether this call was the one that asked.
@@ -161,27 +156,10 @@ impl<T: Send + 'static> ThreadCall<T> {
     }
 }
 
-impl<T> ThreadCall<T> {
-    /// Whether the job is in the queue, or past it.
-    pub(super) fn is_sent(&self) -> bool {
-        self.sending.is_none()
-    }
-
-    /// Sends the job on as far as it goes now.
-    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) {
-        if let Some(sending) = &mut self.sending {
-            if sending.as_mut().poll(cx).is_ready() {
-                self.sending = None;
-            }
-        }
-    }
-}
-
 impl<T> Future for ThreadCall<T> {
     type Output = Result<T, ResultError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.poll_send(cx);
         Pin::new(&mut self.result).poll(cx)
     }
 }

@@ -164,7 +164,7 @@ impl CapacityLimiter {
     /// use callbridge::executor::{CapacityLimiter, ThreadPool};
     ///
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-    /// let pool = ThreadPool::builder().build();
+    /// let pool = ThreadPool::builder().build().unwrap();
     /// let limiter = CapacityLimiter::new(1);
     /// assert_eq!(limiter.run_in_executor(&pool, || 5).await.unwrap(), 5);
     /// assert_eq!(limiter.stats().in_use, 0);

@@ -1,7 +1,9 @@
-//! Model checks of who looks at a pool's queue next, of the limiter, and of the token.
+//! Model checks of who looks at a pool's queue next and who has a place, of its threads' end, and of the
+//! token.
 
-use super::crew::{Crew, Next, Order, Seat};
+use super::threads::{Current, Threads};
 use super::token::{CancelToken, Signal, Signalled};
+use super::workers::{Action, Next, Seat, Workers};
 use crate::sync::prim::{Mutex, lock};
 use crate::sync::{Deadline, Parker, Woken, park_until};
 use loom::thread;
@@ -12,98 +14,127 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
 
-type Job = Box<dyn FnOnce(&Desk) + Send>;
+type Job = Box<dyn FnOnce(&Worker) + Send>;
 
-/// A pool, with the crew under test and the simplest of queues.
+/// A pool, with the workers' state under test and the simplest of queues.
 struct Pool {
-    crew: Crew,
-    /// The jobs, and whether there will be more.
-    queue: Mutex<(VecDeque<Job>, bool)>,
-    hired: AtomicUsize,
+    workers: Workers,
+    queue: Mutex<VecDeque<Job>>,
+    threads: Mutex<Vec<thread::JoinHandle<()>>>,
+    started: AtomicUsize,
 }
 
-/// What a job sees of its worker.
-struct Desk {
+/// What a job sees of its thread.
+struct Worker {
     pool: Arc<Pool>,
+    number: usize,
+    parker: Parker,
 }
 
 impl Pool {
-    fn new(max: usize) -> Arc<Self> {
+    fn new(max: usize, max_threads: usize) -> Arc<Self> {
         Arc::new(Pool {
-            crew: Crew::new(max),
-            queue: Mutex::new((VecDeque::new(), false)),
-            hired: AtomicUsize::new(0),
+            workers: Workers::new(max, max_threads),
+            queue: Mutex::new(VecDeque::new()),
+            threads: Mutex::new(Vec::new()),
+            started: AtomicUsize::new(0),
         })
     }
 
     fn queued(&self) -> usize {
-        lock(&self.queue).0.len()
+        lock(&self.queue).len()
     }
 
-    fn submit(self: &Arc<Self>, job: impl FnOnce(&Desk) + Send + 'static) {
-        lock(&self.queue).0.push_back(Box::new(job));
-        self.carry_out(self.crew.summon(|| self.queued(), 0));
+    fn submit(self: &Arc<Self>, job: impl FnOnce(&Worker) + Send + 'static) {
+        let push = || {
+            lock(&self.queue).push_back(Box::new(job));
+            self.queued()
+        };
+        let action = self.workers.submit(push).expect("it is open");
+        self.act(action);
     }
 
-    fn carry_out(self: &Arc<Self>, order: Order) {
-        match order {
-            Order::Nothing => {}
-            Order::Wake(waker) => waker.wake(),
-            Order::Hire => {
-                let pool = Arc::clone(self);
-                let number = self.hired.fetch_add(1, SeqCst);
-                thread::spawn(move || work(pool, number));
+    fn act(self: &Arc<Self>, action: Action) {
+        match action {
+            Action::Nothing => {}
+            Action::Wake(waker) => waker.wake(),
+            Action::Start => {
+                let number = self.started.fetch_add(1, SeqCst);
+                let worker = Worker { pool: Arc::clone(self), number, parker: Parker::new() };
+                let handle = thread::spawn(move || worker.work());
+                lock(&self.threads).push(handle);
             }
         }
     }
 
     fn close(&self) {
-        lock(&self.queue).1 = true;
-        self.crew.close().into_iter().for_each(std::task::Waker::wake);
-        let mut gone = pin!(self.crew.gone());
-        park_until(Deadline::Never, |cx| gone.as_mut().poll(cx));
+        self.workers.close().into_iter().for_each(std::task::Waker::wake);
+        // Each is entered before the one that started it leaves.
+        while let Some(thread) = { lock(&self.threads).pop() } {
+            thread.join().unwrap();
+        }
+        assert_eq!(self.workers.count().threads, 0);
+        assert_eq!(self.queued(), 0);
     }
 }
 
-fn work(pool: Arc<Pool>, worker: usize) {
-    let parker = Parker::new();
-    let mut searching = true;
-    let desk = Desk { pool };
-    let pool = &desk.pool;
-    loop {
-        let (job, closed) = {
-            let mut queue = lock(&pool.queue);
-            (queue.0.pop_front(), queue.1)
-        };
-        if let Some(job) = job {
-            if std::mem::take(&mut searching) {
-                pool.carry_out(pool.crew.stop_search(|| pool.queued(), 0));
+impl Worker {
+    fn seat(&self) -> Seat {
+        Seat { worker: self.number, waker: self.parker.waker().clone() }
+    }
+
+    fn wait_for_place(&self) {
+        let mut returning = self.pool.workers.come_back(self.seat());
+        while returning.is_some() {
+            self.parker.park(Deadline::Never);
+            returning = self.pool.workers.still_returning(self.number);
+        }
+    }
+
+    /// Waits inside a job, with its place lent.
+    fn wait(&self, parker: &Parker) {
+        self.pool.act(self.pool.workers.lend(false, || self.pool.queued()));
+        parker.park(Deadline::Never);
+        self.wait_for_place();
+    }
+
+    fn work(&self) {
+        let pool = &self.pool;
+        let mut looking = true;
+        loop {
+            let job = match pool.workers.is_crowded() {
+                true => None,
+                false => lock(&pool.queue).pop_front(),
+            };
+            if let Some(job) = job {
+                if std::mem::take(&mut looking) {
+                    let (has_place, action) = pool.workers.found_job(|| pool.queued());
+                    pool.act(action);
+                    if !has_place {
+                        self.wait_for_place();
+                    }
+                }
+                job(self);
+                continue;
             }
-            job(&desk);
-            if let Some(order) = pool.crew.leave_if_crowded(false, || pool.queued(), 0) {
-                return pool.carry_out(order);
+            let looked = std::mem::take(&mut looking);
+            let (mut next, action) = pool.workers.sit_down(self.seat(), looked, || pool.queued());
+            pool.act(action);
+            while next == Next::Sleep {
+                let timed_out = self.parker.park(Deadline::Never) == Woken::TimedOut;
+                next = pool.workers.get_up(self.number, timed_out);
             }
-            continue;
-        }
-        if closed {
-            return pool.crew.resign(searching, false);
-        }
-        let seat = Seat { worker, waker: parker.waker().clone() };
-        let mut next = pool.crew.sit_down(seat, std::mem::take(&mut searching), || pool.queued());
-        while next == Next::Sleep {
-            let timed_out = parker.park(Deadline::Never) == Woken::TimedOut;
-            next = pool.crew.get_up(worker, timed_out, || pool.queued());
-        }
-        match next {
-            Next::Look { searching: now } => searching = now,
-            _ => return,
+            match next {
+                Next::Work { looking: now } => looking = now,
+                _ => return,
+            }
         }
     }
 }
 
-fn counting(ran: &Arc<AtomicUsize>) -> impl FnOnce(&Desk) + Send + use<> {
+fn counting(ran: &Arc<AtomicUsize>) -> impl FnOnce(&Worker) + Send + use<> {
     let ran = Arc::clone(ran);
-    move |_: &Desk| {
+    move |_: &Worker| {
         ran.fetch_add(1, SeqCst);
     }
 }
@@ -111,7 +142,7 @@ fn counting(ran: &Arc<AtomicUsize>) -> impl FnOnce(&Desk) + Send + use<> {
 #[test]
 fn every_job_is_run_by_one_worker() {
     loom::model(|| {
-        let (pool, ran) = (Pool::new(1), Arc::new(AtomicUsize::new(0)));
+        let (pool, ran) = (Pool::new(1, 1), Arc::new(AtomicUsize::new(0)));
         pool.submit(counting(&ran));
         pool.submit(counting(&ran));
         pool.close();
@@ -122,7 +153,7 @@ fn every_job_is_run_by_one_worker() {
 #[test]
 fn a_job_reaches_the_worker_that_is_about_to_sit_down() {
     loom::model(|| {
-        let (pool, ran) = (Pool::new(1), Arc::new(AtomicUsize::new(0)));
+        let (pool, ran) = (Pool::new(1, 1), Arc::new(AtomicUsize::new(0)));
         pool.submit(counting(&ran));
         // Awaited before the close, which would wake whoever sleeps.
         let parker = Parker::new();
@@ -137,7 +168,7 @@ fn a_job_reaches_the_worker_that_is_about_to_sit_down() {
 #[test]
 fn two_jobs_that_wait_for_each_other_get_a_worker_each() {
     loom::model(|| {
-        let pool = Pool::new(2);
+        let pool = Pool::new(2, 2);
         let (first, second) = (Arc::new(Parker::new()), Arc::new(Parker::new()));
         for (mine, theirs) in [(&first, &second), (&second, &first)] {
             let (mine, theirs) = (Arc::clone(mine), theirs.waker().clone());
@@ -150,53 +181,81 @@ fn two_jobs_that_wait_for_each_other_get_a_worker_each() {
     });
 }
 
+/// One that comes back gets a place, from a thread that has nothing to do or from one that has.
 #[test]
 fn a_job_may_wait_for_a_later_one_in_a_pool_of_one() {
     loom::model(|| {
-        let (pool, ran) = (Pool::new(1), Arc::new(AtomicUsize::new(0)));
-        let inner = Arc::clone(&ran);
-        pool.submit(move |desk| {
-            let pool = &desk.pool;
-            let parker = Parker::new();
-            let done = parker.waker().clone();
-            pool.submit(move |_| {
-                inner.fetch_add(1, SeqCst);
+        let (pool, inside) = (Pool::new(1, 2), Arc::new(AtomicUsize::new(0)));
+        let parker = Parker::new();
+        let over = parker.waker().clone();
+        let counted = Arc::clone(&inside);
+        pool.submit(move |worker| {
+            let inner = Parker::new();
+            let (done, also) = (inner.waker().clone(), Arc::clone(&counted));
+            worker.pool.submit(move |_| {
+                assert_eq!(also.fetch_add(1, SeqCst), 0, "one at a time");
+                also.fetch_sub(1, SeqCst);
                 done.wake();
             });
-            pool.carry_out(pool.crew.lend(false, || pool.queued(), 0));
-            parker.park(Deadline::Never);
-            pool.crew.take_back();
+            worker.wait(&inner);
+            assert_eq!(counted.fetch_add(1, SeqCst), 0, "one at a time");
+            counted.fetch_sub(1, SeqCst);
+            over.wake();
         });
-        pool.submit(counting(&ran));
-        // Closing doesn't keep an accepted job from queueing another: only after it is all run.
-        while ran.load(SeqCst) < 2 {
-            thread::yield_now();
-        }
+        parker.park(Deadline::Never);
         pool.close();
     });
 }
 
+/// A thread that delivers a result has lent its place, and takes up what is left when nobody else can.
 #[test]
-fn a_watcher_that_is_relied_on_looks_again() {
+fn a_job_that_comes_during_a_delivery_is_run() {
     loom::model(|| {
-        let (pool, ran) = (Pool::new(2), Arc::new(AtomicUsize::new(0)));
-        // A worker that is busy for good, and one that watches with a timeout.
-        assert!(matches!(pool.crew.summon(|| 1, 0), Order::Hire));
+        let workers = Arc::new(Workers::new(1, 1));
+        let queued = Arc::new(AtomicUsize::new(0));
+        let start = workers.submit(|| queued.fetch_add(1, SeqCst) + 1);
+        assert!(matches!(start, Some(Action::Start)));
+        queued.fetch_sub(1, SeqCst);
+        assert!(workers.found_job(|| 0).0);
+        let (submitting, more) = (Arc::clone(&workers), Arc::clone(&queued));
+        let submitter = thread::spawn(move || submitting.submit(|| more.fetch_add(1, SeqCst) + 1));
+        let action = workers.lend(false, || queued.load(SeqCst));
+        assert!(matches!(action, Action::Nothing), "there is one thread only");
         let parker = Parker::new();
-        let _ = pool.crew.stop_search(|| 0, 0);
-        assert!(matches!(pool.crew.summon(|| 1, 0), Order::Hire));
-        let seat = Seat { worker: 1, waker: parker.waker().clone() };
-        assert!(pool.crew.watch(seat));
-        let submitting = Arc::clone(&pool);
-        let job = counting(&ran);
-        let submitter = thread::spawn(move || submitting.submit(job));
-        // The busy one waits in its job: nobody is active, so the watcher is called, or sees it.
-        pool.carry_out(pool.crew.lend(false, || pool.queued(), 0));
-        submitter.join().unwrap();
-        let next = pool.crew.stop_watch(1);
-        assert_eq!(pool.queued(), 1);
-        assert_eq!(next, Next::Look { searching: true }, "called: nobody else is active");
-        assert_eq!(parker.park(Deadline::Never), Woken::Notified);
+        let seat = Seat { worker: 0, waker: parker.waker().clone() };
+        let mut next = workers.end_delivery(seat, || queued.load(SeqCst));
+        if let Some(Action::Wake(waker)) = submitter.join().unwrap() {
+            waker.wake();
+        }
+        if next == Next::Sleep {
+            parker.park(Deadline::Never);
+            next = workers.get_up(0, false);
+        }
+        assert_eq!(next, Next::Work { looking: true });
+    });
+}
+
+/// Who has joined what can be joined, when none runs any more, has seen all threads end.
+#[test]
+fn every_thread_is_joined() {
+    loom::model(|| {
+        let threads = Arc::new(Threads::new());
+        // A step of the model: one of std's would come along with the one before.
+        let ended = Arc::new(loom::sync::atomic::AtomicUsize::new(0));
+        for _ in 0..2 {
+            let key = threads.enter(Current::new(0, "worker"));
+            let (leaving, ended) = (Arc::clone(&threads), Arc::clone(&ended));
+            let handle = thread::spawn(move || {
+                leaving.leave(key);
+                // What comes last: the destructors of its thread-locals, say.
+                ended.fetch_add(1, SeqCst);
+            });
+            threads.started(key, handle);
+        }
+        let mut all = pin!(threads.all_ended());
+        park_until(Deadline::Never, |cx| all.as_mut().poll(cx));
+        threads.join_ended(|| ());
+        assert_eq!((threads.left(), ended.load(SeqCst)), (0, 2));
     });
 }
 

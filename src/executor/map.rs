@@ -1,6 +1,6 @@
 use super::call::ThreadCall;
-use super::core::Core;
 use super::job::Site;
+use super::pool::ThreadPool;
 use crate::future::ResultError;
 use futures_core::Stream;
 use std::collections::VecDeque;
@@ -22,11 +22,11 @@ use std::task::{Context, Poll};
 /// See [`ThreadPool::map`](super::ThreadPool::map).
 #[must_use = "dropping it abandons the calls"]
 pub struct Map<I: Iterator, F, T> {
-    core: Arc<Core>,
+    pool: ThreadPool,
     /// `None` once it has ended.
     items: Option<I>,
     function: Arc<F>,
-    /// Calls made and not handed out, in order; the last one may still wait for the queue.
+    /// Calls made and not handed out, in order.
     calls: VecDeque<ThreadCall<T>>,
     /// The most calls held at a time.
     buffer: usize,
@@ -39,9 +39,9 @@ where
     F: Fn(I::Item) -> T + Send + Sync + 'static,
     T: Send + 'static,
 {
-    pub(super) fn new(core: &Arc<Core>, items: I, function: F, buffer: usize, site: Site) -> Self {
+    pub(super) fn new(pool: ThreadPool, items: I, function: F, buffer: usize, site: Site) -> Self {
         let mut map = Map {
-            core: Arc::clone(core),
+            pool,
             items: Some(items),
             function: Arc::new(function),
             calls: VecDeque::new(),
@@ -53,14 +53,14 @@ where
     }
 
     fn top_up(&mut self) {
-        while self.calls.len() < self.buffer && self.calls.back().is_none_or(ThreadCall::is_sent) {
+        while self.calls.len() < self.buffer {
             let Some(items) = &mut self.items else { return };
             let Some(item) = items.next() else {
                 self.items = None;
                 return;
             };
             let function = Arc::clone(&self.function);
-            let call = self.core.call(move || function(item), self.site);
+            let call = self.pool.call(move || function(item), self.site);
             self.calls.push_back(call);
         }
     }
@@ -75,13 +75,14 @@ where
     type Item = Result<T, ResultError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Some(last) = self.calls.back_mut() {
-            last.poll_send(cx);
-        }
         self.top_up();
         let Some(first) = self.calls.front_mut() else { return Poll::Ready(None) };
         let Poll::Ready(result) = Pin::new(first).poll(cx) else { return Poll::Pending };
         self.calls.pop_front();
+        // A pool that takes none will take none later.
+        if matches!(result, Err(ResultError::Refused(_) | ResultError::Forked)) {
+            self.items = None;
+        }
         self.top_up();
         Poll::Ready(Some(result))
     }

@@ -16,37 +16,39 @@
 
 mod builder;
 mod call;
-mod card;
+mod close;
 mod core;
-mod crew;
+mod cycle;
 mod dedicated;
 mod error;
-mod inbox;
 mod job;
 mod limiter;
 mod map;
 mod pool;
-mod shutdown;
+mod scope;
+mod shared;
+mod threads;
 mod token;
 mod worker;
+mod workers;
 
 #[cfg(all(test, callbridge_loom))]
 mod loom_tests;
 
-pub use builder::ThreadPoolBuilder;
+pub use builder::{Dedicated, DedicatedThreadBuilder, ExecutorBuilder, Pooled, ThreadPoolBuilder};
 pub use call::ThreadCall;
-pub use card::StuckJob;
-pub use dedicated::{DedicatedThread, DedicatedThreadBuilder};
-pub use error::ExecutorError;
+pub use dedicated::DedicatedThread;
+pub use error::{ExecutorError, SettingError};
 pub use limiter::{CapacityLimiter, LimiterStats, Permit};
 pub use map::Map;
 pub use pool::{PoolStats, ThreadPool};
-pub use shutdown::ShutdownReport;
+pub use scope::PoolScope;
 pub use token::{CancelHook, CancelToken};
 
 use std::panic::Location;
 
-/// Runs a blocking call on a thread of a process-wide pool; await it for the result.
+/// Runs a blocking call on a thread of a process-wide pool; await it for the result, for dropped before
+/// that it is abandoned, and never runs if it hasn't begun.
 ///
 /// The pool is [`ThreadPool::shared`], up to
 /// [`DEFAULT_MAX_WORKERS`](ThreadPool::DEFAULT_MAX_WORKERS) threads of the crate's own, named
@@ -61,13 +63,13 @@ use std::panic::Location;
 ///
 /// # Cancel safety
 ///
-/// Dropping the [`ThreadCall`] abandons the call: one that hasn't begun never runs.
+/// Dropping the [`ThreadCall`] abandons the call: one that hasn't begun never runs. The drop of what it
+/// captures, which may block, is then the dropping thread's.
 ///
 /// # Errors
 ///
 /// [`Panicked`](crate::ResultError::Panicked) when the call panicked,
-/// [`Refused`](crate::ResultError::Refused) when no thread could be started or the pool was shut
-/// down.
+/// [`Refused`](crate::ResultError::Refused) when no thread could be started or the pool was closed.
 ///
 /// # Examples
 ///
@@ -86,10 +88,12 @@ where
     ThreadPool::shared().call(job, Location::caller())
 }
 
-/// Runs a blocking call on a thread of `pool`; await it for the result.
+/// Runs a blocking call on a thread of `pool`; await it for the result, for dropped before that it is
+/// abandoned, and never runs if it hasn't begun.
 ///
-/// As [`to_thread`], with a pool of one's own. If the queue is full, the call waits for room while it
-/// is awaited.
+/// As [`to_thread`], with a pool of one's own. The call is queued at once, and doesn't count against the
+/// pool's capacity, since its caller waits for it. For a job that runs whether or not anybody waits, as in
+/// Python, there is [`ThreadPool::submit`].
 ///
 /// Python: `loop.run_in_executor(pool, f)`.
 ///
@@ -107,7 +111,7 @@ where
 /// use callbridge::{ThreadPool, run_in_executor};
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-/// let pool = ThreadPool::builder().max_workers(4).thread_name("disk").build();
+/// let pool = ThreadPool::builder().max_workers(4).name("disk").build().unwrap();
 /// let name = run_in_executor(&pool, || std::thread::current().name().map(str::to_owned));
 /// assert_eq!(name.await.unwrap().unwrap(), "disk-0");
 /// # }

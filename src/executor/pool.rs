@@ -1,20 +1,22 @@
 use super::builder::ThreadPoolBuilder;
 use super::call::ThreadCall;
-use super::card::StuckJob;
-use super::core::Core;
-use super::inbox::refused;
-use super::job::{Plain, Site, prepare};
+use super::close;
+use super::core::{Core, Owner};
+use super::error::SettingError;
+use super::job::{Plain, Site};
 use super::map::Map;
-use super::shutdown::{self, ShutDown, ShutdownReport};
+use super::shared;
+use super::workers::Action;
+use crate::bridge::CloseReport;
 use crate::future::{BlockingFuture, SubmitError, resolved};
-use crate::sync::Deadline;
+use crate::sync::{Deadline, WaitError};
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-/// Threads for blocking work, with a bounded queue and a shutdown that ends.
+/// Threads for blocking work, with a bounded queue and a close that ends.
 ///
 /// A clone is a handle to the same pool. Threads are started when there is work for them, up to
 /// [`max_workers`](ThreadPoolBuilder::max_workers), and end when they have been idle for a while.
@@ -24,16 +26,30 @@ use std::time::Duration;
 ///
 /// The threads are the crate's own and not the runtime's: a runtime is dropped, and a process exits,
 /// without waiting for them. Dropping the last handle refuses nothing that was accepted: the threads
-/// end when the queue is empty. [`shutdown`](Self::shutdown) waits for that, with a deadline.
+/// end when the queue is empty. [`close`](Self::close) waits for that, with a deadline.
+///
+/// When a job has ended, whoever waits for it goes on. Its done-callbacks then run on its thread, and a
+/// result that nobody reads is dropped there; other jobs don't wait for that.
 ///
 /// # Jobs that wait for jobs
 ///
 /// A worker that waits inside its job through this crate (on a [`BlockingFuture`], for room in a
-/// queue or a channel, or for a permit) lends its place: as long as it waits, another thread
-/// may be started in its stead, which ends when there are too many. So a job may wait for another
-/// one of the same pool, directly or through the loop, even in a pool of one. A wait by other means,
-/// on a channel of std's or a lock, can't be seen, and a job that waits like this for a job behind it
-/// in a full pool waits for ever.
+/// queue or a channel, or for a permit) lends its place: as long as it waits, another thread may run
+/// jobs in its stead, up to [`max_threads`](ThreadPoolBuilder::max_threads) threads in all. So a job may
+/// wait for another one of the same pool, directly or through the loop, even in a pool of one.
+///
+/// When its wait is over, it goes on as soon as there is a place for it, before jobs that haven't begun,
+/// so that no more than [`max_workers`](ThreadPoolBuilder::max_workers) run at a time. It goes on without
+/// one at its wait's own timeout, and when no place has changed hands for a second: who has its place
+/// may be waiting for it.
+///
+/// When all threads there may be wait, queued jobs do, too, but for this: a job that waits for a queued one
+/// of its own pool without a timeout runs it itself, on its thread, and one that waits for room in the
+/// queue gets some.
+///
+/// A wait by other means, on a channel of std's or a lock, can't be seen, and a job that waits like this
+/// for a job behind it in a full pool waits for ever. The same goes for more jobs than there may be threads
+/// that all wait for jobs behind them by way of the loop, or of another executor.
 ///
 /// Python: `concurrent.futures.ThreadPoolExecutor`.
 ///
@@ -43,53 +59,29 @@ use std::time::Duration;
 /// use callbridge::ThreadPool;
 /// use std::time::Duration;
 ///
-/// let pool = ThreadPool::builder().max_workers(4).thread_name("disk").build();
+/// let pool = ThreadPool::builder().max_workers(4).name("disk").build()?;
 /// let mut size = pool.submit(|| std::fs::metadata("Cargo.toml").map(|file| file.len()));
 /// assert!(size.result(Duration::from_secs(10)).unwrap().unwrap() > 0);
-/// assert!(pool.shutdown_blocking(Duration::from_secs(10)).is_clean());
+/// assert!(pool.close_blocking(Duration::from_secs(10)).is_clean());
+/// # Ok::<(), callbridge::executor::SettingError>(())
 /// ```
 #[derive(Clone)]
 pub struct ThreadPool {
-    owner: Arc<Owner>,
-}
-
-/// Tells the core when the last handle has gone.
-struct Owner {
-    core: Arc<Core>,
-}
-
-impl Drop for Owner {
-    fn drop(&mut self) {
-        self.core.close();
-    }
+    owner: Arc<Owner<()>>,
 }
 
 impl ThreadPool {
     /// How many jobs may run at a time unless the builder says otherwise: 64.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert_eq!(callbridge::ThreadPool::DEFAULT_MAX_WORKERS, 64);
-    /// ```
     pub const DEFAULT_MAX_WORKERS: usize = 64;
 
-    /// How many jobs may be queued unless the builder says otherwise: 1024.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert_eq!(callbridge::ThreadPool::DEFAULT_QUEUE, 1024);
-    /// ```
-    pub const DEFAULT_QUEUE: usize = 1024;
+    /// How many threads there may be beyond `max_workers`, while others wait, unless the builder says
+    /// otherwise: 32.
+    pub const DEFAULT_SPARE_THREADS: usize = 32;
+
+    /// How many submitted jobs may be queued unless the builder says otherwise: 1024.
+    pub const DEFAULT_CAPACITY: usize = 1024;
 
     /// How long a thread may be idle unless the builder says otherwise: 10 s.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert_eq!(callbridge::ThreadPool::DEFAULT_IDLE_TIMEOUT.as_secs(), 10);
-    /// ```
     pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
     /// A pool with settings of one's own.
@@ -97,20 +89,24 @@ impl ThreadPool {
     /// # Examples
     ///
     /// ```
-    /// let pool = callbridge::ThreadPool::builder().max_workers(2).queue(16).build();
+    /// let pool = callbridge::ThreadPool::builder().max_workers(2).capacity(16).build()?;
     /// assert_eq!(pool.max_workers(), 2);
+    /// # Ok::<(), callbridge::executor::SettingError>(())
     /// ```
     pub fn builder() -> ThreadPoolBuilder {
-        ThreadPoolBuilder::new()
+        ThreadPoolBuilder::pool()
     }
 
-    pub(super) fn new(core: Arc<Core>) -> Self {
+    pub(super) fn new(core: Arc<Core<()>>) -> Self {
         ThreadPool { owner: Arc::new(Owner { core }) }
     }
 
-    /// The process-wide pool behind [`to_thread`](super::to_thread), with the default settings.
+    /// The process-wide pool behind [`to_thread`](super::to_thread), with the default settings unless
+    /// [`build_shared`](ThreadPoolBuilder::build_shared) gave it others.
     ///
-    /// Anybody can shut it down, for good.
+    /// Anybody can close it, for good. A forked process gets another one, with the default settings, in a
+    /// runtime of its own and outside of one; a task of the parent's runtime that goes on in the forked
+    /// process is told [`Forked`](crate::ResultError::Forked).
     ///
     /// # Examples
     ///
@@ -119,12 +115,10 @@ impl ThreadPool {
     /// assert_eq!(answer.result(None).unwrap(), 42);
     /// ```
     pub fn shared() -> &'static ThreadPool {
-        static SHARED: LazyLock<ThreadPool> =
-            LazyLock::new(|| ThreadPool::builder().thread_name("callbridge").build());
-        &SHARED
+        shared::get()
     }
 
-    fn core(&self) -> &Arc<Core> {
+    pub(super) fn core(&self) -> &Arc<Core<()>> {
         &self.owner.core
     }
 
@@ -133,7 +127,7 @@ impl ThreadPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.core().call(job, site)
+        ThreadCall::new(self.core().call(Plain(job), site))
     }
 
     /// Queues `job` and returns at once with what will be its result.
@@ -151,7 +145,8 @@ impl ThreadPool {
     /// # Blocking
     ///
     /// Blocks the calling thread while the queue is full. Where that would block an event loop, the
-    /// returned future is [`WouldDeadlock`](crate::ResultError::WouldDeadlock) already.
+    /// returned future is [`WouldDeadlock`](crate::ResultError::WouldDeadlock) already; in a forked
+    /// process, [`Forked`](crate::ResultError::Forked).
     ///
     /// # Examples
     ///
@@ -162,7 +157,7 @@ impl ThreadPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        match self.put(job, Deadline::Never, Location::caller()) {
+        match self.core().submit(Plain(job), Deadline::Never, Location::caller()) {
             Ok(result) => result,
             Err(SubmitError::Closed(_)) => resolved(self.core().why().into()),
             Err(refused) => resolved(refused.into()),
@@ -181,7 +176,7 @@ impl ThreadPool {
     /// use callbridge::ThreadPool;
     /// use callbridge::SubmitError;
     ///
-    /// let pool = ThreadPool::builder().max_workers(1).queue(1).build();
+    /// let pool = ThreadPool::builder().max_workers(1).capacity(1).build()?;
     /// let (release, blocked) = std::sync::mpsc::channel::<()>();
     /// let (began, begun) = std::sync::mpsc::channel();
     /// let _busy = pool.submit(move || (began.send(()).unwrap(), blocked.recv()));
@@ -189,6 +184,7 @@ impl ThreadPool {
     /// let _queued = pool.try_submit(|| ()).unwrap();
     /// assert!(matches!(pool.try_submit(|| ()), Err(SubmitError::Full(_))));
     /// drop(release);
+    /// # Ok::<(), callbridge::executor::SettingError>(())
     /// ```
     #[track_caller]
     pub fn try_submit<F, T>(&self, job: F) -> Result<BlockingFuture<T>, SubmitError<F>>
@@ -196,13 +192,11 @@ impl ThreadPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let core = self.core();
-        let (job, submission) = prepare(Plain(job), Location::caller());
-        let result = core.inbox.try_put(job, submission, || core.why());
-        result.inspect(|_| core.job_queued()).map_err(|error| error.map(|Plain(job)| job))
+        let submitted = self.core().submit(Plain(job), Deadline::Now, Location::caller());
+        submitted.map_err(|error| error.map(|Plain(job)| job))
     }
 
-    /// As [`submit`](Self::submit), but waits for room at most `timeout`.
+    /// As [`submit`](Self::submit), but waits for room at most `timeout`; `None` waits for ever.
     ///
     /// # Blocking
     ///
@@ -210,15 +204,15 @@ impl ThreadPool {
     ///
     /// # Errors
     ///
-    /// Hands `job` back when there was no room in time, when the pool refuses it, and when it would
-    /// have to block a thread that drives an event loop.
+    /// Hands `job` back when there was no room in time, when the pool refuses it, when it would have to
+    /// block a thread that drives an event loop, and when it would have to wait in a forked process.
     ///
     /// # Examples
     ///
     /// ```
     /// # use callbridge::ThreadPool;
     /// # use std::time::Duration;
-    /// let pool = ThreadPool::builder().build();
+    /// let pool = ThreadPool::builder().build().unwrap();
     /// let mut answer = pool.submit_timeout(|| 42, Duration::from_secs(1)).unwrap();
     /// assert_eq!(answer.result(None).unwrap(), 42);
     /// ```
@@ -226,36 +220,24 @@ impl ThreadPool {
     pub fn submit_timeout<F, T>(
         &self,
         job: F,
-        timeout: Duration,
+        timeout: impl Into<Option<Duration>>,
     ) -> Result<BlockingFuture<T>, SubmitError<F>>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.put(job, Deadline::after(Some(timeout)), Location::caller())
-    }
-
-    fn put<F, T>(
-        &self,
-        job: F,
-        deadline: Deadline,
-        site: Site,
-    ) -> Result<BlockingFuture<T>, SubmitError<F>>
-    where
-        F: FnOnce() -> T + Send + 'static,
-        T: Send + 'static,
-    {
-        let core = self.core();
-        let (job, submission) = prepare(Plain(job), site);
-        let result = core.inbox.put(job, submission, deadline, || core.why());
-        result.inspect(|_| core.job_queued()).map_err(|error| error.map(|Plain(job)| job))
+        let deadline = Deadline::after(timeout);
+        let submitted = self.core().submit(Plain(job), deadline, Location::caller());
+        submitted.map_err(|error| error.map(|Plain(job)| job))
     }
 
     /// As [`submit`](Self::submit), but awaits room: backpressure for a task.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the returned future before it is ready drops `job`, which never runs.
+    /// Dropping the returned future before it is ready drops `job`, which never runs. Until then it keeps
+    /// its place in line: one that is neither polled nor dropped keeps the room that comes free from
+    /// others.
     ///
     /// # Errors
     ///
@@ -265,7 +247,7 @@ impl ThreadPool {
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-    /// let pool = callbridge::ThreadPool::builder().max_workers(1).queue(1).build();
+    /// let pool = callbridge::ThreadPool::builder().max_workers(1).capacity(1).build().unwrap();
     /// let mut results = Vec::new();
     /// for n in 0..8 {
     ///     results.push(pool.submit_async(move || n).await.unwrap());
@@ -282,20 +264,8 @@ impl ThreadPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let core = Arc::clone(self.core());
-        let (job, submission) = prepare(Plain(job), Location::caller());
-        async move {
-            match core.inbox.sending(job).await {
-                Ok(()) => {
-                    core.job_queued();
-                    Ok(submission.result)
-                }
-                Err(_job) => {
-                    let error = refused(submission, |job| core.why().hand_back(job));
-                    Err(error.map(|Plain(job)| job))
-                }
-            }
-        }
+        let submitted = self.core().submit_async(Plain(job), Location::caller());
+        async { submitted.await.map_err(|error| error.map(|Plain(job)| job)) }
     }
 
     /// Runs `function` over `items` on the pool, and gives the results in the items' order.
@@ -303,7 +273,8 @@ impl ThreadPool {
     /// At most `buffer` items are taken from the iterator and not handed out as results: it may be
     /// endless. The first ones are submitted at once, more as results are taken. The iterator runs on
     /// the thread that polls the stream, so it must not block. A call that panics gives its error in
-    /// its place, and the stream goes on.
+    /// its place, and the stream goes on; a pool that refuses a call ends it. The stream is a handle to
+    /// the pool.
     ///
     /// Python: `Executor.map(function, items, buffersize=buffer)`.
     ///
@@ -320,7 +291,7 @@ impl ThreadPool {
     /// # use futures_core::Stream;
     ///
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-    /// let pool = ThreadPool::builder().max_workers(2).build();
+    /// let pool = ThreadPool::builder().max_workers(2).build().unwrap();
     /// let mut squares = pool.map(1_u64.., |n| n * n, 8);
     /// for n in 1..100 {
     ///     // With `futures::StreamExt`: `squares.next().await`.
@@ -337,23 +308,26 @@ impl ThreadPool {
         T: Send + 'static,
     {
         assert!(buffer > 0, "map with a buffer of 0 would submit nothing: allow at least 1");
-        Map::new(self.core(), items.into_iter(), function, buffer, Location::caller())
+        Map::new(self.clone(), items.into_iter(), function, buffer, Location::caller())
     }
 
-    /// Refuses new jobs, lets the accepted ones run until `deadline`, then gives up on the rest.
+    /// Refuses new jobs, lets the accepted ones run for at most `timeout` (`None`: as long as they take),
+    /// then gives up on the rest, and joins the threads.
     ///
     /// At the deadline jobs that are still queued are refused, and running ones are told through
     /// their [`CancelToken`](super::CancelToken) and given 100 ms more; those that run on are named
-    /// in the report, and left to themselves. Shutting down twice is fine; the second caller waits
-    /// as well.
+    /// in the report, and left to themselves. A clean report means that every result is there, every
+    /// callback has run, and every thread has ended, the destructors of its thread-locals included.
+    /// Closing twice is fine; the second caller waits as well.
     ///
-    /// It needs no timer of the runtime: the waiting is done by a short-lived thread.
+    /// It needs no timer of the runtime: the waiting is done by a short-lived thread. Nothing of the
+    /// users' runs on the caller.
     ///
     /// Python: `loop.shutdown_default_executor(timeout)`.
     ///
     /// # Cancel safety
     ///
-    /// The shutdown begins with the first poll. Dropping the returned future after that refuses what is
+    /// The close begins with the first poll. Dropping the returned future after that refuses what is
     /// queued and cancels what is running, at once.
     ///
     /// # Examples
@@ -361,45 +335,96 @@ impl ThreadPool {
     /// ```
     /// # use std::time::Duration;
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-    /// let pool = callbridge::ThreadPool::builder().build();
+    /// let pool = callbridge::ThreadPool::builder().build().unwrap();
     /// let last = pool.submit(|| "in time");
-    /// assert!(pool.shutdown(Duration::from_secs(10)).await.is_clean());
+    /// assert!(pool.close(Duration::from_secs(10)).await.is_clean());
     /// assert_eq!(last.await.unwrap(), "in time");
     /// # }
     /// ```
-    pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
-        shutdown::shutdown(&**self.core(), deadline).await
+    pub async fn close(&self, timeout: impl Into<Option<Duration>>) -> CloseReport {
+        close::close(self.core(), timeout.into()).await
     }
 
-    /// As [`shutdown`](Self::shutdown), for a thread that may block.
+    /// As [`close`](Self::close), for a thread that may block.
     ///
     /// # Blocking
     ///
-    /// Blocks at most `deadline` and 100 ms. On a thread that drives an event loop, and on one of the
+    /// Blocks at most `timeout` and 200 ms. On a thread that drives an event loop, and on one of the
     /// pool's own, it doesn't wait at all: new jobs are refused from then on, and the report says
-    /// `would_deadlock`.
+    /// `would_deadlock`. Nor does it in a forked process, where nothing ends.
     ///
     /// # Examples
     ///
     /// ```
     /// # use callbridge::ThreadPool;
     /// # use std::time::Duration;
-    /// let pool = ThreadPool::builder().max_workers(1).thread_name("slow").build();
+    /// let pool = ThreadPool::builder().max_workers(1).name("slow").build()?;
     /// let (began, begun) = std::sync::mpsc::channel();
     /// let (release, blocked) = std::sync::mpsc::channel::<()>();
     /// let _stuck = pool.submit(move || (began.send(()).unwrap(), blocked.recv()));
     /// begun.recv().unwrap();
     /// let mut queued = pool.submit(|| ());
     ///
-    /// let report = pool.shutdown_blocking(Duration::from_millis(1));
+    /// let report = pool.close_blocking(Duration::from_millis(1));
     /// assert!(!report.is_clean());
-    /// assert_eq!((report.refused, report.stuck.len()), (1, 1));
-    /// assert_eq!(&*report.stuck[0].thread, "slow-0");
+    /// assert_eq!((report.cancelled, report.stuck.len()), (1, 1));
+    /// assert_eq!(report.stuck[0].thread.as_deref(), Some("slow-0"));
     /// assert!(queued.result(None).is_err());
     /// drop(release);
+    /// # Ok::<(), callbridge::executor::SettingError>(())
     /// ```
-    pub fn shutdown_blocking(&self, deadline: Duration) -> ShutdownReport {
-        shutdown::shutdown_blocking(&**self.core(), deadline)
+    pub fn close_blocking(&self, timeout: impl Into<Option<Duration>>) -> CloseReport {
+        close::close_blocking(self.core(), timeout.into())
+    }
+
+    /// Waits until no job is queued or running, and every callback has run.
+    ///
+    /// The pool stays open: somebody may submit another job at any moment. In a forked process, where
+    /// nothing runs, it doesn't wait.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the returned future stops the wait; nothing else changes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let pool = callbridge::ThreadPool::builder().build().unwrap();
+    /// let jobs: Vec<_> = (0..10).map(|n| pool.submit(move || n)).collect();
+    /// pool.wait_idle().await;
+    /// assert!(jobs.iter().all(|job| job.is_done()));
+    /// # }
+    /// ```
+    pub fn wait_idle(&self) -> impl Future<Output = ()> + Send + use<> {
+        let core = Arc::clone(self.core());
+        async move {
+            if !core.is_forked() {
+                core.workers.at_rest(|submitted| core.is_done(submitted)).await;
+            }
+        }
+    }
+
+    /// As [`wait_idle`](Self::wait_idle), for a thread that may block, at most `timeout`; `None` waits for
+    /// ever.
+    ///
+    /// # Blocking
+    ///
+    /// Blocks the calling thread. One of the pool's own waits for itself, so give it a timeout.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError::TimedOut`] when the pool wasn't idle in time; [`WaitError::WouldDeadlock`] on a thread
+    /// that drives an event loop or is one of the pool's own, and in a forked process.
+    pub fn wait_idle_blocking(
+        &self,
+        timeout: impl Into<Option<Duration>>,
+    ) -> Result<(), WaitError> {
+        let core = self.core();
+        let in_vain = core.is_forked() || core.is_own_thread();
+        let deadline = if in_vain { Deadline::Now } else { Deadline::after(timeout) };
+        let idle = core.workers.wait_at_rest(deadline, |submitted| core.is_done(submitted));
+        idle.map_err(|error| if in_vain { WaitError::WouldDeadlock } else { error })
     }
 
     /// How many jobs may run at a time.
@@ -408,49 +433,86 @@ impl ThreadPool {
     ///
     /// See [`builder`](Self::builder).
     pub fn max_workers(&self) -> usize {
-        self.core().crew.max()
+        self.core().workers.max()
     }
 
-    /// How many threads and queued jobs there are.
+    /// Changes how many jobs may run at a time. The spare threads stay as many.
+    ///
+    /// Jobs that run go on; with fewer places than before, none begins until enough have ended.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingError::ZeroWorkers`] if `workers` is 0.
     ///
     /// # Examples
     ///
     /// ```
-    /// let pool = callbridge::ThreadPool::builder().build();
-    /// pool.submit(|| ()).result(None).unwrap();
-    /// assert_eq!((pool.stats().workers, pool.stats().queued), (1, 0));
+    /// let pool = callbridge::ThreadPool::builder().max_workers(2).build()?;
+    /// pool.set_max_workers(8)?;
+    /// assert_eq!(pool.max_workers(), 8);
+    /// # Ok::<(), callbridge::executor::SettingError>(())
     /// ```
-    pub fn stats(&self) -> PoolStats {
-        let count = self.core().crew.count();
-        let queued = self.core().inbox.len();
-        PoolStats { workers: count.workers, idle: count.idle, queued }
+    pub fn set_max_workers(&self, workers: usize) -> Result<(), SettingError> {
+        if workers == 0 {
+            return Err(SettingError::ZeroWorkers);
+        }
+        let core = self.core();
+        loop {
+            match core.workers.set_max(workers, core.queued()) {
+                Action::Nothing => return Ok(()),
+                action => core.act(action),
+            }
+        }
     }
 
-    /// Whether new jobs are refused: the pool was shut down, or is broken.
+    /// What threads and jobs there are, and have been.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = callbridge::ThreadPool::builder().build()?;
+    /// pool.submit(|| ()).result(None).unwrap();
+    /// assert_eq!((pool.stats().workers, pool.stats().queued), (1, 0));
+    /// # Ok::<(), callbridge::executor::SettingError>(())
+    /// ```
+    pub fn stats(&self) -> PoolStats {
+        let (jobs, count) = (self.core().jobs(), self.core().workers.count());
+        PoolStats {
+            workers: count.threads,
+            idle: count.idle,
+            largest: count.largest,
+            queued: jobs.queued as usize,
+            active: jobs.active as usize,
+            completed: jobs.completed,
+        }
+    }
+
+    /// Whether new jobs are refused: the pool was closed, or is broken.
     ///
     /// # Examples
     ///
     /// ```
     /// # use std::time::Duration;
-    /// let pool = callbridge::ThreadPool::builder().build();
-    /// let _ = pool.shutdown_blocking(Duration::ZERO);
+    /// let pool = callbridge::ThreadPool::builder().build()?;
+    /// let _ = pool.close_blocking(Duration::ZERO);
     /// assert!(pool.is_closed());
+    /// # Ok::<(), callbridge::executor::SettingError>(())
     /// ```
     pub fn is_closed(&self) -> bool {
-        self.core().inbox.is_closed()
+        !self.core().workers.is_open()
     }
 }
 
 impl fmt::Debug for ThreadPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ThreadPool")
-            .field("name", &self.core().settings.thread_name)
+            .field("name", &self.core().settings.name)
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }
 }
 
-/// The threads and the queue of a [`ThreadPool`] at one instant.
+/// The threads and the jobs of a [`ThreadPool`] at one instant.
 ///
 /// # Examples
 ///
@@ -462,40 +524,12 @@ pub struct PoolStats {
     pub workers: usize,
     /// Threads that sleep.
     pub idle: usize,
-    /// Jobs that wait for a thread; cancelled ones count until a thread passes over them.
+    /// The most threads that there have been.
+    pub largest: usize,
+    /// Jobs that wait for a thread.
     pub queued: usize,
-}
-
-impl ShutDown for Core {
-    fn name(&self) -> &str {
-        &self.settings.thread_name
-    }
-
-    fn close(&self) {
-        Core::close(self);
-    }
-
-    fn threads_left(&self) -> usize {
-        self.crew.left()
-    }
-
-    fn gone(&self) -> impl Future<Output = ()> + Send {
-        self.crew.gone()
-    }
-
-    fn refuse_queued(&self) -> usize {
-        self.inbox.refuse_all(&self.why())
-    }
-
-    fn cancel_running(&self) {
-        Core::cancel_running(self);
-    }
-
-    fn stuck(&self) -> Vec<StuckJob> {
-        Core::stuck(self)
-    }
-
-    fn is_own_thread(&self) -> bool {
-        Core::is_own_thread(self)
-    }
+    /// Jobs that run, or whose results are being delivered.
+    pub active: usize,
+    /// Jobs that have ended, by a panic, too; not those that never began.
+    pub completed: u64,
 }

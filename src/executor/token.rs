@@ -1,11 +1,12 @@
 //! How a blocked thread learns that nobody wants its result any more.
 //!
 //! Invariants:
-//! 1. `fired` is set before the hooks are taken, in one critical section, and a hook is entered
-//!    only while it isn't set: each hook runs exactly once, or is withdrawn and never runs.
+//! 1. `state` leaves `Open` once, and the hooks are taken in the same critical section; a hook is
+//!    entered only while it is `Open`: each hook runs exactly once, or is withdrawn, or comes to the
+//!    job's end, and never runs.
 //! 2. Hooks run, and are dropped, after the lock is released.
 
-use super::card::Card;
+use super::threads::Current;
 use crate::sync::prim::{Mutex, lock};
 use crate::sync::{Deadline, WaitError, WaitList, contain, wait_in_place, wake};
 use std::fmt;
@@ -24,41 +25,59 @@ pub(super) struct Signal {
 }
 
 struct Hooks {
-    fired: bool,
+    state: State,
     entries: WaitList<Hook>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    Cancelled,
+    /// The job ended, and nobody had asked for a cancel.
+    Over,
 }
 
 impl Signal {
     pub(super) fn new() -> Self {
-        Signal { hooks: Mutex::new(Hooks { fired: false, entries: WaitList::new() }) }
+        Signal { hooks: Mutex::new(Hooks { state: State::Open, entries: WaitList::new() }) }
     }
 
     /// Asks for the cancel; runs every hook that is entered.
     pub(super) fn fire(&self) {
-        let entries = {
-            let mut hooks = lock(&self.hooks);
-            hooks.fired = true;
-            hooks.entries.drain()
-        };
-        for (hook, waker) in entries {
+        for (hook, waker) in self.leave_open(State::Cancelled) {
             if let Some(hook) = hook {
                 contain("a cancel hook", hook);
             }
-            if let Some(waker) = waker {
-                wake(waker);
-            }
+            waker.into_iter().for_each(wake);
         }
     }
 
-    fn is_fired(&self) -> bool {
-        lock(&self.hooks).fired
+    /// The job has ended: nobody needs to wait for a cancel any more.
+    pub(super) fn end(&self) {
+        for (hook, waker) in self.leave_open(State::Over) {
+            contain("the drop of a cancel hook", || drop(hook));
+            waker.into_iter().for_each(wake);
+        }
     }
 
-    /// Enters a hook, or gives it back if the cancel was asked for before.
-    fn enter(&self, hook: Hook, waker: Option<Waker>) -> Result<u64, (Hook, Option<Waker>)> {
+    fn leave_open(&self, state: State) -> Vec<(Hook, Option<Waker>)> {
         let mut hooks = lock(&self.hooks);
-        if hooks.fired {
-            return Err((hook, waker));
+        if hooks.state != State::Open {
+            return Vec::new();
+        }
+        hooks.state = state;
+        hooks.entries.drain()
+    }
+
+    fn state(&self) -> State {
+        lock(&self.hooks).state
+    }
+
+    /// Enters a hook, or gives it back if the cancel was asked for before, or the job has ended.
+    fn enter(&self, hook: Hook, waker: Option<Waker>) -> Result<u64, (Hook, Option<Waker>, State)> {
+        let mut hooks = lock(&self.hooks);
+        if hooks.state != State::Open {
+            return Err((hook, waker, hooks.state));
         }
         Ok(hooks.entries.push(hook, waker))
     }
@@ -78,9 +97,11 @@ pub(super) trait Signalled: Send + Sync {
 ///
 /// A job gets its own with [`current`](Self::current), and can hand clones to threads and async code
 /// that work for it. It is cancelled when the waiting side asks for a cancel, when an awaited call is
-/// dropped, and when the executor's shutdown reaches its deadline. The job decides what to do:
+/// dropped, and when the executor's close reaches its deadline. The job decides what to do:
 /// [ask](Self::is_cancelled) between two steps, [wait](Self::wait) on it instead of sleeping, or
 /// leave a [wake function](Self::on_cancel) that ends the blocking call it is in.
+///
+/// Waits on it end with the job, too: what works for a job isn't left behind by it.
 ///
 /// Python: `anyio.from_thread.check_cancelled`, which can only be asked.
 ///
@@ -90,7 +111,7 @@ pub(super) trait Signalled: Send + Sync {
 /// use callbridge::executor::{CancelToken, ThreadPool};
 /// use std::time::Duration;
 ///
-/// let pool = ThreadPool::builder().build();
+/// let pool = ThreadPool::builder().build().unwrap();
 /// let (began, begun) = std::sync::mpsc::channel();
 /// let mut call = pool.submit(move || {
 ///     let token = CancelToken::current().unwrap();
@@ -127,7 +148,7 @@ impl CancelToken {
     /// assert!(callbridge::executor::CancelToken::current().is_none(), "no job runs here");
     /// ```
     pub fn current() -> Option<Self> {
-        Card::of_this_thread()?.token()
+        Current::job()
     }
 
     /// Whether the cancel was asked for.
@@ -136,10 +157,11 @@ impl CancelToken {
     ///
     /// See [`CancelToken`].
     pub fn is_cancelled(&self) -> bool {
-        self.job.signal().is_fired()
+        self.job.signal().state() == State::Cancelled
     }
 
-    /// Waits until the cancel is asked for, at most `timeout`; `None` waits for ever.
+    /// Waits until the cancel is asked for, or the job has ended, at most `timeout`; `None` waits as
+    /// long as the job runs.
     ///
     /// # Blocking
     ///
@@ -148,21 +170,21 @@ impl CancelToken {
     ///
     /// # Errors
     ///
-    /// [`WaitError::TimedOut`] when nobody asked in time; [`WaitError::WouldDeadlock`]
+    /// [`WaitError::TimedOut`] when neither came in time; [`WaitError::WouldDeadlock`]
     /// on a thread that drives an event loop: await [`cancelled`](Self::cancelled) there.
     ///
     /// # Examples
     ///
     /// See [`CancelToken`].
     pub fn wait(&self, timeout: impl Into<Option<Duration>>) -> Result<(), WaitError> {
-        if self.is_cancelled() {
+        if self.job.signal().state() != State::Open {
             return Ok(());
         }
         let mut cancelled = pin!(self.cancelled());
         wait_in_place(Deadline::after(timeout), |cx| cancelled.as_mut().poll(cx))
     }
 
-    /// Waits until the cancel is asked for, in async code that works for the job.
+    /// Waits until the cancel is asked for, or the job has ended, in async code that works for the job.
     ///
     /// # Cancel safety
     ///
@@ -195,7 +217,7 @@ impl CancelToken {
     }
 
     /// Runs `wake` once when the cancel is asked for; at once if it was. Dropping the guard
-    /// withdraws it.
+    /// withdraws it, and so does the job's end.
     ///
     /// For what ends a blocking call from outside: shut down its socket, close its device, raise its
     /// flag. It runs on the thread that asks, which may be one of the loop's, so it must not block. A
@@ -211,7 +233,7 @@ impl CancelToken {
     /// let listener = TcpListener::bind(("127.0.0.1", 0))?;
     /// let mut silent = TcpStream::connect(listener.local_addr()?)?;
     /// let (began, begun) = std::sync::mpsc::channel();
-    /// let pool = ThreadPool::builder().build();
+    /// let pool = ThreadPool::builder().build().unwrap();
     /// let mut call = pool.submit(move || {
     ///     let other_end = silent.try_clone()?;
     ///     let token = CancelToken::current().unwrap();
@@ -227,10 +249,12 @@ impl CancelToken {
     pub fn on_cancel(&self, wake: impl FnOnce() + Send + 'static) -> CancelHook {
         match self.job.signal().enter(Some(Box::new(wake)), None) {
             Ok(key) => CancelHook { entered: Some((self.clone(), key)) },
-            Err((hook, _)) => {
-                if let Some(hook) = hook {
-                    contain("a cancel hook", hook);
-                }
+            Err((Some(hook), _, State::Cancelled)) => {
+                contain("a cancel hook", hook);
+                CancelHook { entered: None }
+            }
+            Err((hook, ..)) => {
+                contain("the drop of a cancel hook", || drop(hook));
                 CancelHook { entered: None }
             }
         }

@@ -1,234 +1,292 @@
-use super::card::Card;
+//! A thread of an executor: it looks at the queue, runs jobs, lends its place and sleeps.
+
 use super::core::{Core, Reason};
-use super::crew::{Next, Seat};
-use super::job::Job;
-use crate::sync::prim::Instant;
-use crate::sync::prim::atomic::{AtomicBool, Ordering};
+use super::error::ExecutorError;
+use super::job::{Job, Left, Rest};
+use super::threads::Current;
+use super::workers::{Next, Seat};
 use crate::sync::{
     BlockingHook, Deadline, Parker, Woken, contain, discard, panic_message, set_blocking_hook,
     spin_until,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::Waker;
 use std::time::Duration;
 
-/// How soon a queue has to be empty without help for help to be too much, and how long a worker
-/// looks away until it asks again.
-const WATCH: Duration = Duration::from_micros(100);
+/// A thread that comes back from a wait goes on without a place when no place has changed hands for so
+/// long: who has its place may be waiting for it.
+const STALL: Duration = Duration::from_secs(1);
 
-/// Runs jobs until the pool is closed and empty, or nothing comes for the idle time.
-pub(super) fn run(core: Arc<Core>, number: usize, name: &str) {
-    let desk = Arc::new(Desk {
-        core,
-        number,
-        searching: AtomicBool::new(true),
-        crowded: AtomicBool::new(false),
+/// The longest pause between two attempts to rebuild a value.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
+
+/// Runs jobs until the executor is closed and its queue empty, or nothing comes for the idle time.
+pub(super) fn run<S>(
+    core: &Arc<Core<S>>,
+    key: usize,
+    current: &Arc<Current>,
+    ready: impl FnOnce(Result<(), ExecutorError>),
+) {
+    let worker = Arc::new(Worker {
+        core: Arc::clone(core),
+        key,
+        parker: Parker::new(),
+        looking: AtomicBool::new(true),
+        has_place: AtomicBool::new(true),
+        lent: AtomicBool::new(false),
     });
-    set_blocking_hook(Arc::clone(&desk) as Arc<dyn BlockingHook>);
-    let card = Card::issue(name);
-    let key = desk.core.enter(Arc::clone(&card));
-    let worker = Worker { desk, parker: Parker::new(), card };
-    worker.work();
-    worker.desk.core.strike(key);
+    set_blocking_hook(Arc::clone(&worker) as Arc<dyn BlockingHook>);
+    worker.work(current, ready);
 }
 
-/// What a worker's own waits have to know of it.
-struct Desk {
-    core: Arc<Core>,
-    number: usize,
-    /// It is the one who searches; changed by its own thread only.
-    searching: AtomicBool,
-    /// There were too many workers after a wait; changed by its own thread only.
-    crowded: AtomicBool,
-}
-
-impl Desk {
-    fn queued(&self) -> impl Fn() -> usize {
-        || self.core.inbox.len()
-    }
-
-    fn searching(&self) -> bool {
-        self.searching.load(Ordering::Relaxed)
-    }
-
-    fn set_searching(&self, searching: bool) {
-        self.searching.store(searching, Ordering::Relaxed);
-    }
-}
-
-impl BlockingHook for Desk {
-    fn before_wait(&self) {
-        let searching = self.searching.swap(false, Ordering::Relaxed);
-        let order = self.core.crew.lend(searching, self.queued(), self.core.begun());
-        self.core.carry_out(order);
-    }
-
-    fn after_wait(&self) {
-        if self.core.crew.take_back() {
-            self.crowded.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
-struct Worker {
-    desk: Arc<Desk>,
+/// What a thread knows of itself; all of it is changed by that thread only.
+struct Worker<S: 'static> {
+    core: Arc<Core<S>>,
+    key: usize,
+    /// Where it sleeps, and waits for a place.
     parker: Parker,
-    card: Arc<Card>,
+    /// It is the one that looks at the queue.
+    looking: AtomicBool,
+    has_place: AtomicBool,
+    /// It has lent its place for a wait.
+    lent: AtomicBool,
 }
 
-impl Worker {
-    fn core(&self) -> &Arc<Core> {
-        &self.desk.core
+impl<S> BlockingHook for Worker<S> {
+    fn before_wait(&self) {
+        if !self.core.is_alone() && self.has_place.load(Relaxed) {
+            self.lent.store(true, Relaxed);
+            self.give_place();
+        }
     }
 
+    fn after_wait(&self, deadline: Deadline) {
+        if self.core.is_alone() {
+            self.core.cycle.go_on();
+        } else if self.lent.swap(false, Relaxed) {
+            self.wait_for_place(deadline);
+        }
+    }
+
+    fn would_deadlock(&self, work: usize, waker: &Waker) -> bool {
+        self.core.is_alone() && self.core.cycle.wait_for(work, waker)
+    }
+}
+
+impl<S> Worker<S> {
     fn seat(&self) -> Seat {
-        Seat { worker: self.desk.number, waker: self.parker.waker().clone() }
+        Seat { worker: self.key, waker: self.parker.waker().clone() }
     }
 
-    fn work(&self) {
-        if !self.start() {
-            return;
+    fn queued(&self) -> impl Fn() -> usize {
+        || self.core.queued()
+    }
+
+    fn give_place(&self) {
+        self.has_place.store(false, Relaxed);
+        let looking = self.looking.swap(false, Relaxed);
+        let action = self.core.workers.lend(looking, self.queued());
+        self.core.act(action);
+    }
+
+    /// Waits for a place to go on in, at most until the deadline, and not for ever.
+    fn wait_for_place(&self, deadline: Deadline) {
+        let workers = &self.core.workers;
+        let mut handed = workers.come_back(self.seat());
+        while let Some(before) = handed {
+            let woken = self.parker.park(deadline.or_after(STALL));
+            handed = workers.still_returning(self.key);
+            if woken == Woken::TimedOut && (handed == Some(before) || deadline.passed()) {
+                workers.take_place(self.key);
+                break;
+            }
         }
-        self.lend_a_hand();
+        self.has_place.store(true, Relaxed);
+    }
+
+    fn work(&self, current: &Current, ready: impl FnOnce(Result<(), ExecutorError>)) {
+        let Some(mut value) = self.start(ready) else { return };
+        let mut panics = 0;
         loop {
-            match self.core().inbox.take() {
-                Ok(job) => {
-                    if self.desk.searching() {
-                        self.stop_search();
-                    }
-                    self.run(job);
-                    if self.desk.crowded.swap(false, Ordering::Relaxed) && self.leave_if_crowded() {
-                        return;
-                    }
+            if self.core.workers.wants_attention() && !self.keep_place() {
+                break;
+            }
+            let Some(job) = self.core.next_job() else {
+                match self.rest() {
+                    true => continue,
+                    false => break,
                 }
-                Err(closed) if closed => {
-                    self.core().crew.resign(self.desk.searching(), false);
-                    return;
+            };
+            if self.looking.load(Relaxed) {
+                self.found_job();
+            }
+            let (left, goes_on) = self.run(job, &mut value, current);
+            match left {
+                Some(Left::Panicked(message)) if self.core.is_alone() && value.is_some() => {
+                    panics += 1;
+                    contain("the drop of a dedicated thread's value", || value = None);
+                    value = self.rebuild(&mut panics, &message);
                 }
-                Err(_empty) => {
-                    if !self.rest() {
-                        return;
-                    }
-                }
+                Some(Left::Ended) => panics = 0,
+                _ => {}
+            }
+            if !goes_on {
+                break;
+            }
+            if value.is_none() {
+                self.core.close();
+                self.core.refuse_queued(&self.core.why());
+                self.resign(false);
+                break;
+            }
+        }
+        contain("the drop of a dedicated thread's value", || drop(value));
+    }
+
+    /// Initialises the thread; `None` if it isn't to work.
+    fn start(&self, ready: impl FnOnce(Result<(), ExecutorError>)) -> Option<Option<S>> {
+        let core = &self.core;
+        self.looking.store(false, Relaxed);
+        core.act(core.workers.begin_start(self.queued()));
+        core.settings.threads.started();
+        match self.make(None) {
+            Ok(value) => {
+                self.looking.store(core.workers.end_start(), Relaxed);
+                contain("the hand-over of a thread", || ready(Ok(())));
+                Some(Some(value))
+            }
+            Err(reason) => {
+                let why = core.break_down(reason);
+                self.resign(true);
+                contain("the hand-over of a thread", || ready(Err(why)));
+                None
             }
         }
     }
 
-    /// Runs the initializer; whether the worker may work.
-    fn start(&self) -> bool {
-        let core = self.core();
-        let Some(initializer) = &core.settings.initializer else { return true };
-        self.desk.set_searching(false);
-        let order = core.crew.begin_start(self.desk.queued(), core.begun());
-        core.carry_out(order);
-        let failure = match catch_unwind(AssertUnwindSafe(|| initializer())) {
-            Ok(Ok(())) => None,
-            Ok(Err(reason)) => Some(reason),
-            Err(payload) => {
-                let text = format!("its initializer panicked: {}", panic_message(payload.as_ref()));
-                discard(payload);
-                Some(Reason::from(text))
-            }
-        };
-        match failure {
-            None => self.desk.set_searching(core.crew.end_start()),
-            Some(reason) => {
-                core.break_down(reason);
-                core.crew.resign(false, true);
-                return false;
-            }
-        }
-        true
+    fn make(&self, after: Option<&str>) -> Result<S, Reason> {
+        let make = || (self.core.settings.make)(after);
+        catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|payload| {
+            let text = format!("its initialisation panicked: {}", panic_message(payload.as_ref()));
+            discard(payload);
+            Err(Reason::from(text))
+        })
     }
 
-    fn run(&self, job: Job<()>) {
-        let core = self.core();
-        self.card.note(&job);
-        core.note_begun();
-        contain("the delivery of a job's result", || {
-            // A job that the waiting side submits next finds this worker looking for it.
-            job.run(&mut (), || {
-                self.card.clear();
-                if core.inbox.is_empty() && core.crew.search() {
-                    self.desk.set_searching(true);
+    /// Makes a new value after a panic, again and again within its limits; breaks the executor if it
+    /// can't.
+    fn rebuild(&self, panics: &mut u32, message: &str) -> Option<S> {
+        let alone = self.core.settings.alone?;
+        let mut reason: Reason = format!("a call panicked and poisoned it: {message}").into();
+        while *panics <= alone.rebuilds {
+            if *panics > 1 {
+                let pause = alone.backoff.saturating_mul(1 << (*panics - 2).min(20));
+                let deadline = Deadline::after(pause.min(LONGEST_BACKOFF));
+                self.core.workers.wait_closed(deadline);
+            }
+            match self.make(Some(message)) {
+                Ok(value) => return Some(value),
+                Err(error) => reason = error,
+            }
+            *panics += 1;
+        }
+        self.core.break_down(reason);
+        None
+    }
+
+    /// Runs a job and delivers its result; whether the thread goes on.
+    fn run(&self, job: Job<S>, value: &mut Option<S>, current: &Current) -> (Option<Left>, bool) {
+        current.begin(&job);
+        let ran = contain("the delivery of a job's result", || {
+            // A job that the waiting side submits next finds this thread looking for it.
+            job.run(value, || {
+                if self.core.queued() == 0 && self.core.workers.look() {
+                    self.looking.store(true, Relaxed);
                 }
             })
         });
-        self.card.clear();
+        let (left, rest) = ran.map_or((None, None), |(left, rest)| (Some(left), rest));
+        if let Some(rest) = rest {
+            self.deliver(rest);
+        }
+        current.end();
+        self.core.note_end(left.as_ref().unwrap_or(&Left::Ended));
+        let workers = &self.core.workers;
+        let goes_on = self.has_place.load(Relaxed)
+            || self.settle(workers.end_delivery(self.seat(), self.queued()));
+        (left, goes_on)
     }
 
-    fn stop_search(&self) {
-        self.desk.set_searching(false);
-        let core = self.core();
-        core.carry_out(core.crew.stop_search(self.desk.queued(), core.begun()));
+    /// Runs callbacks, and drops what nobody reads, while others do what the thread would do.
+    fn deliver(&self, rest: Rest) {
+        if !self.core.is_alone() {
+            self.give_place();
+        }
+        contain("the delivery of a job's result", rest);
     }
 
-    fn leave_if_crowded(&self) -> bool {
-        let core = self.core();
-        let searching = self.desk.searching();
-        let left = core.crew.leave_if_crowded(searching, self.desk.queued(), core.begun());
-        match left {
-            Some(order) => {
-                self.desk.set_searching(false);
-                core.carry_out(order);
-                true
-            }
-            None => false,
+    /// The thread looked, and has found a job: it keeps its place, or waits for another.
+    fn found_job(&self) {
+        self.looking.store(false, Relaxed);
+        let (has_place, action) = self.core.workers.found_job(self.queued());
+        self.core.act(action);
+        if !has_place {
+            self.wait_for_place(Deadline::Never);
         }
     }
 
-    /// The queue is empty: looks a little longer, then sleeps; `false` when the worker has left.
+    /// The queue is empty: looks a little longer, then sleeps; `false` when the thread has left.
     fn rest(&self) -> bool {
-        let core = self.core();
-        if !self.desk.searching() {
-            self.desk.set_searching(core.crew.search());
+        let core = &self.core;
+        if !self.looking.load(Relaxed) {
+            self.looking.store(core.workers.look(), Relaxed);
         }
-        let more = || !core.inbox.is_empty() || core.inbox.is_closed();
-        if self.desk.searching() && spin_until(Deadline::Never, more) {
+        let more = || core.queued() > 0 || core.workers.wants_attention();
+        if self.looking.load(Relaxed) && spin_until(Deadline::Never, more) {
             return true;
         }
-        let searching = self.desk.searching.swap(false, Ordering::Relaxed);
-        let mut next = core.crew.sit_down(self.seat(), searching, self.desk.queued());
-        let deadline = Deadline::after(Some(core.settings.idle_timeout));
-        while next == Next::Sleep {
-            let woken = self.parker.park(deadline);
-            let timed_out = woken == Woken::TimedOut;
-            next = core.crew.get_up(self.desk.number, timed_out, self.desk.queued());
-            if next == (Next::Look { searching: true }) {
-                self.desk.set_searching(true);
-                self.lend_a_hand();
-                return true;
-            }
-        }
-        self.desk.set_searching(next == Next::Look { searching: true });
-        next != Next::Leave
+        self.sit_down()
     }
 
-    /// Summoned: watches the queue as long as it would soon be empty without this worker, too.
-    fn lend_a_hand(&self) {
-        let core = self.core();
-        let mut since = core.crew.summoned();
-        while self.desk.searching() {
-            let queued = core.inbox.len();
-            let begun = core.begun().wrapping_sub(since.begun);
-            // `queued` jobs at the pace of `begun` jobs in the time elapsed.
-            let pace = since.at.elapsed().as_nanos().saturating_mul(queued as u128);
-            let soon_empty = begun > 0 && pace < WATCH.as_nanos() * begun as u128;
-            if queued == 0 || !soon_empty || !core.crew.watch(self.seat()) {
-                return;
-            }
-            self.desk.set_searching(false);
-            since.begun = core.begun();
-            since.at = Instant::now();
-            self.parker.park(Deadline::after(Some(WATCH)));
-            match core.crew.stop_watch(self.desk.number) {
-                // Nobody called: it goes on searching, and asks again.
-                Next::Sleep => self.desk.set_searching(true),
-                next => {
-                    self.desk.set_searching(next == Next::Look { searching: true });
-                    return;
+    /// There are too many threads, or the executor closes: `false` when the thread has left.
+    fn keep_place(&self) -> bool {
+        let closes_only = !self.core.workers.is_crowded();
+        (closes_only && self.core.queued() > 0) || self.sit_down()
+    }
+
+    fn sit_down(&self) -> bool {
+        let looking = self.looking.swap(false, Relaxed);
+        let (next, action) = self.core.workers.sit_down(self.seat(), looking, self.queued());
+        self.core.act(action);
+        self.settle(next)
+    }
+
+    /// Does what comes next; `false` when the thread has left.
+    fn settle(&self, mut next: Next) -> bool {
+        self.has_place.store(false, Relaxed);
+        let deadline = Deadline::after(self.core.settings.idle_timeout);
+        loop {
+            match next {
+                Next::Work { looking } => {
+                    self.looking.store(looking, Relaxed);
+                    self.has_place.store(true, Relaxed);
+                    return true;
+                }
+                Next::Leave => return false,
+                Next::Sleep => {
+                    let timed_out = self.parker.park(deadline) == Woken::TimedOut;
+                    next = self.core.workers.get_up(self.key, timed_out);
                 }
             }
         }
+    }
+
+    fn resign(&self, starting: bool) {
+        self.has_place.store(false, Relaxed);
+        let looking = self.looking.swap(false, Relaxed);
+        let action = self.core.workers.resign(looking, starting, self.queued());
+        self.core.act(action);
     }
 }

@@ -101,6 +101,9 @@ impl<T> Iterator for AsCompleted<T> {
 
     fn next(&mut self) -> Option<Self::Item> {
         while self.unfinished > 0 {
+            if let Some(next) = self.futures.iter().flatten().next() {
+                next.help(self.deadline);
+            }
             match self.ended.wait(self.deadline, VecDeque::pop_front) {
                 Ok(index) => {
                     // One that was given up while a thread is inside it is woken again at its end.

@@ -1,8 +1,10 @@
-use super::call::{Callback, Cancel, Outcome, Shared};
+use super::call::{Cancel, Outcome, Shared};
 use super::error::{FutureState, ResultError};
 use crate::sync::prim::atomic::Ordering;
 use crate::sync::prim::lock;
-use crate::sync::{Deadline, WaitError, event, may_wait, park_until, spin_until};
+use crate::sync::{
+    Deadline, WaitError, event, innermost, may_wait, park_until, spin_until, would_deadlock,
+};
 use std::fmt;
 use std::future::Future;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -141,10 +143,17 @@ impl<T> BlockingFuture<T> {
             return Err(ResultError::Forked);
         }
         let waited = may_wait(deadline).and_then(|()| {
+            self.help(deadline);
             self.spin(deadline);
-            let over = park_until(deadline, |cx| self.poll_over(cx));
+            let id = self.shared.id();
+            let over = park_until(deadline, |cx| match self.look(cx) {
+                Poll::Pending if would_deadlock(id, cx.waker()) => {
+                    Poll::Ready(Err(WaitError::WouldDeadlock))
+                }
+                looked => looked.map(Ok),
+            });
             self.leave();
-            over.ok_or(WaitError::TimedOut)
+            over.unwrap_or(Err(WaitError::TimedOut))
         });
         match waited {
             Ok(true) => Ok(()),
@@ -156,7 +165,13 @@ impl<T> BlockingFuture<T> {
 
     /// Why nobody brings the result any more.
     fn in_vain(&self) -> ResultError {
-        if self.shared.is_forked() { ResultError::Forked } else { ResultError::LoopClosed }
+        if self.shared.is_forked() {
+            ResultError::Forked
+        } else if self.is_this_threads() {
+            ResultError::WouldDeadlock
+        } else {
+            ResultError::LoopClosed
+        }
     }
 
     /// Leaves those who want to know that they wait in vain.
@@ -164,6 +179,18 @@ impl<T> BlockingFuture<T> {
         if let (Some(ticket), Some(given_up)) = (self.in_vain.take(), self.shared.given_up()) {
             given_up.forget(ticket);
         }
+    }
+
+    /// Does the work here and now, should nobody else come to do it.
+    pub(super) fn help(&self, deadline: Deadline) {
+        if let (Deadline::Never, Some(origin)) = (deadline, &self.shared.origin) {
+            Arc::clone(origin).help();
+        }
+    }
+
+    /// Whether the calling thread is the one that is to do the work.
+    fn is_this_threads(&self) -> bool {
+        self.shared.origin.as_ref().is_some_and(|origin| origin.is_this_thread())
     }
 
     /// Waits until the work has ended, at most `timeout`, and takes nothing.
@@ -257,10 +284,20 @@ impl<T> BlockingFuture<T> {
 
     /// Ready when the result is there, or nobody brings it any more; whether it is there.
     pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let looked = self.look(cx);
+        if let (Poll::Pending, Some(origin), Some(work)) =
+            (looked, &self.shared.origin, innermost())
+        {
+            origin.awaited_in(Some(work.id));
+        }
+        looked
+    }
+
+    fn look(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         if self.register(cx.waker()) {
             return Poll::Ready(true);
         }
-        if self.shared.is_forked() {
+        if self.shared.is_forked() || self.is_this_threads() {
             return Poll::Ready(false);
         }
         let Some(given_up) = self.shared.given_up() else { return Poll::Pending };
@@ -275,7 +312,10 @@ impl<T> BlockingFuture<T> {
     /// Whether [`result`](Self::result) answers at once: the work has ended, or nobody works on it.
     pub(super) fn is_over(&self) -> bool {
         let given_up = || self.shared.given_up().is_some_and(|given_up| given_up.with(|it| *it));
-        self.is_done() || self.shared.is_forked() || (given_up() && !self.shared.is_inside())
+        self.is_done()
+            || self.shared.is_forked()
+            || self.is_this_threads()
+            || (given_up() && !self.shared.is_inside())
     }
 
     /// How far the work has come.
@@ -370,7 +410,7 @@ impl<T> BlockingFuture<T> {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn add_done_callback(&self, callback: impl FnOnce(FutureState) + Send + 'static) {
-        self.shared.add_done_callback(Callback::Ended(Box::new(callback)));
+        self.shared.add_done_callback(Box::new(callback));
     }
 }
 
@@ -487,18 +527,21 @@ impl<V, E: fmt::Display> BlockingFuture<Result<V, E>> {
     /// # assert!(bridge.close_blocking(std::time::Duration::from_secs(5)).is_clean());
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub fn detach(mut self) {
-        self.shared.add_done_callback(Callback::Unread(report_unread));
-        // A result that came before the callback didn't meet it.
-        if let Some(Ok(value)) = self.try_result() {
-            report_unread(&value);
-        }
+    pub fn detach(self) {
+        drop(self.on_unread(|value| {
+            if let Err(error) = &value {
+                event(format_args!("a call ended with an error that nobody read"), error);
+            }
+        }));
     }
 }
 
-fn report_unread<V, E: fmt::Display>(value: &Result<V, E>) {
-    if let Err(error) = value {
-        event(format_args!("a call ended with an error that nobody read"), error);
+impl<T> BlockingFuture<T> {
+    /// Hands the value over, should nobody read it: to the thread that ends the work, or that drops
+    /// this future.
+    pub(crate) fn on_unread(self, take: impl FnOnce(T) + Send + 'static) -> Self {
+        lock(&self.shared.inner).unread = Some(Box::new(take));
+        self
     }
 }
 

@@ -60,6 +60,17 @@ pub(crate) trait Origin: Send + Sync {
         None
     }
 
+    /// Whether the calling thread is the one that is to do the work: waiting for it here is in vain.
+    fn is_this_thread(&self) -> bool {
+        false
+    }
+
+    /// A thread is about to wait for the work for ever: one that would wait for itself does it now.
+    fn help(self: Arc<Self>) {}
+
+    /// The result is polled for inside other work, by its id; with `None`, nobody waits any more.
+    fn awaited_in(&self, _work: Option<usize>) {}
+
     /// Whether the place is another process's, since this one was forked off.
     fn is_forked(&self) -> bool {
         false
@@ -78,11 +89,10 @@ pub(super) enum Outcome<T> {
 }
 
 /// What runs at the end of a call.
-pub(super) enum Callback<T> {
-    Ended(Box<dyn FnOnce(FutureState) + Send>),
-    /// Looks at a value that nobody will read.
-    Unread(fn(&T)),
-}
+pub(super) type Callback = Box<dyn FnOnce(FutureState) + Send>;
+
+/// What becomes of a value that nobody will read.
+pub(super) type Unread<T> = Box<dyn FnOnce(T) + Send>;
 
 pub(super) struct Inner<T> {
     pub(super) outcome: Outcome<T>,
@@ -90,7 +100,9 @@ pub(super) struct Inner<T> {
     pub(super) waiter: Option<Waker>,
     /// What runs at the end, in order of registration; boxed because few calls have any.
     #[allow(clippy::box_collection)]
-    callbacks: Option<Box<Vec<Callback<T>>>>,
+    callbacks: Option<Box<Vec<Callback>>>,
+    /// Who gets a value that nobody will read.
+    pub(super) unread: Option<Unread<T>>,
     /// Where suspended work is found by its origin.
     place: Option<u32>,
     /// The waiting side is gone: nobody will read the outcome.
@@ -125,6 +137,7 @@ impl<T> Shared<T> {
                 outcome,
                 waiter: None,
                 callbacks: None,
+                unread: None,
                 place: None,
                 detached: false,
                 calling: false,
@@ -161,9 +174,14 @@ impl<T> Shared<T> {
         }
     }
 
+    /// By what reports, and those who look for deadlocks, know the call.
+    pub(super) fn id(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
     pub(super) fn work(&self, site: Site) -> Work {
         let owner = self.origin.as_deref().map_or(0, |origin| std::ptr::from_ref(origin).addr());
-        Work { owner, id: std::ptr::from_ref(self).addr(), site }
+        Work { owner, id: self.id(), site }
     }
 
     /// Whether a thread is inside the work.
@@ -181,7 +199,7 @@ impl<T> Shared<T> {
     }
 
     /// Runs the callback at the end, or at once if that has come.
-    pub(super) fn add_done_callback(&self, callback: Callback<T>) {
+    pub(super) fn add_done_callback(&self, callback: Callback) {
         let state = {
             let mut inner = lock(&self.inner);
             if matches!(inner.outcome, Outcome::Owed) || inner.calling {
@@ -190,9 +208,7 @@ impl<T> Shared<T> {
             }
             self.state_of(&inner.outcome)
         };
-        if let Callback::Ended(callback) = callback {
-            contain("a done callback", || callback(state));
-        }
+        contain("a done callback", || callback(state));
     }
 
     /// Asks for a cancel; whether this was the first to ask in time.
@@ -218,19 +234,24 @@ impl<T> Shared<T> {
         if self.cancel_on_drop.load(Ordering::Relaxed) {
             self.cancel();
         }
-        let (outcome, waiter) = {
+        let (outcome, waiter, unread) = {
             let mut inner = lock(&self.inner);
             inner.detached = true;
             let state = self.state_of(&inner.outcome);
-            let outcome = match inner.outcome {
-                Outcome::Owed => None,
-                _ => Some(std::mem::replace(&mut inner.outcome, Outcome::Taken(state))),
+            let (outcome, unread) = match inner.outcome {
+                Outcome::Owed => (None, None),
+                _ => {
+                    let outcome = std::mem::replace(&mut inner.outcome, Outcome::Taken(state));
+                    (Some(outcome), inner.unread.take())
+                }
             };
-            (outcome, inner.waiter.take())
+            (outcome, inner.waiter.take(), unread)
         };
         drop(waiter);
-        if let Some(Outcome::Ready(outcome)) = outcome {
-            drop_unread(outcome);
+        match outcome {
+            Some(Outcome::Ready(outcome)) => drop_unread(outcome, unread),
+            Some(_) => {}
+            None => self.origin.iter().for_each(|origin| origin.awaited_in(None)),
         }
     }
 }
@@ -315,6 +336,26 @@ impl<T> Promise<T> {
             resolve(&shared, outcome);
         }
     }
+
+    /// Hands over the outcome and wakes whoever waits for it; the callbacks, and the drop of what
+    /// nobody reads, are left to the caller, who may first make others go on.
+    pub(crate) fn publish(mut self, outcome: Result<T, ResultError>) -> Option<Delivery<T>> {
+        let shared = self.shared.take()?;
+        let rest = publish(&shared, outcome)?;
+        Some(Delivery { shared, rest })
+    }
+}
+
+/// What is left to do for a result that can be read already.
+pub(crate) struct Delivery<T> {
+    shared: Arc<Shared<T>>,
+    rest: Rest<T>,
+}
+
+impl<T> Delivery<T> {
+    pub(crate) fn run(self) {
+        self.rest.run(&self.shared);
+    }
 }
 
 impl<T> Drop for Promise<T> {
@@ -328,66 +369,80 @@ impl<T> Drop for Promise<T> {
 }
 
 fn resolve<T>(shared: &Shared<T>, outcome: Result<T, ResultError>) {
-    let state = match &outcome {
-        Ok(_) => FutureState::Finished,
-        Err(failure) => failure.state(),
-    };
-    let (unread, waiter, callbacks) = {
-        let mut inner = lock(&shared.inner);
-        let unread = if inner.detached {
-            inner.outcome = Outcome::Taken(state);
-            Some(outcome)
-        } else {
-            inner.outcome = Outcome::Ready(outcome);
-            None
-        };
-        inner.calling = inner.callbacks.is_some();
-        (unread, inner.waiter.take(), inner.callbacks.take())
-    };
-    shared.done.store(true, Ordering::Release);
-    if let Some(waiter) = waiter {
-        wake(waiter);
-    }
-    if let Some(callbacks) = callbacks {
-        run(shared, *callbacks, state, unread.as_ref().and_then(|outcome| outcome.as_ref().ok()));
-    }
-    if let Some(outcome) = unread {
-        drop_unread(outcome);
+    if let Some(rest) = publish(shared, outcome) {
+        rest.run(shared);
     }
     if let Some(origin) = &shared.origin {
         origin.settled();
     }
 }
 
-/// Runs the callbacks, and those that are registered meanwhile.
-fn run<T>(shared: &Shared<T>, mut first: Vec<Callback<T>>, state: FutureState, unread: Option<&T>) {
-    loop {
-        for callback in first {
-            match (callback, unread) {
-                (Callback::Ended(callback), _) => {
-                    contain("a done callback", || callback(state));
-                }
-                (Callback::Unread(look), Some(value)) => {
-                    contain("the report of a value that nobody read", || look(value));
-                }
-                (Callback::Unread(_), None) => {}
-            }
-        }
+fn publish<T>(shared: &Shared<T>, outcome: Result<T, ResultError>) -> Option<Rest<T>> {
+    let state = match &outcome {
+        Ok(_) => FutureState::Finished,
+        Err(failure) => failure.state(),
+    };
+    let (rest, waiter) = {
         let mut inner = lock(&shared.inner);
-        match inner.callbacks.take() {
-            Some(late) => first = *late,
-            None => {
-                inner.calling = false;
-                return;
+        let unread = if inner.detached {
+            inner.outcome = Outcome::Taken(state);
+            Some((outcome, inner.unread.take()))
+        } else {
+            inner.outcome = Outcome::Ready(outcome);
+            None
+        };
+        let callbacks = inner.callbacks.take();
+        inner.calling = callbacks.is_some();
+        (Rest { state, callbacks, unread }, inner.waiter.take())
+    };
+    shared.done.store(true, Ordering::Release);
+    if let Some(waiter) = waiter {
+        wake(waiter);
+    }
+    (rest.callbacks.is_some() || rest.unread.is_some()).then_some(rest)
+}
+
+/// An outcome that nobody will read, and who gets a value.
+type Unclaimed<T> = (Result<T, ResultError>, Option<Unread<T>>);
+
+/// The callbacks of a call that has ended, and its outcome if nobody will read it.
+struct Rest<T> {
+    state: FutureState,
+    #[allow(clippy::box_collection)]
+    callbacks: Option<Box<Vec<Callback>>>,
+    unread: Option<Unclaimed<T>>,
+}
+
+impl<T> Rest<T> {
+    fn run(self, shared: &Shared<T>) {
+        let mut callbacks = self.callbacks;
+        // With those that are registered meanwhile.
+        while let Some(some) = callbacks {
+            for callback in *some {
+                contain("a done callback", || callback(self.state));
             }
+            let mut inner = lock(&shared.inner);
+            callbacks = inner.callbacks.take();
+            inner.calling = callbacks.is_some();
+        }
+        if let Some((outcome, unread)) = self.unread {
+            drop_unread(outcome, unread);
         }
     }
 }
 
-/// Reports a panic that nobody will read, and contains that of a destructor.
-fn drop_unread<T>(outcome: Result<T, ResultError>) {
-    if let Err(ResultError::Panicked(panic)) = &outcome {
-        report_panic("a call whose result nobody read", panic.message());
+/// Hands a value that nobody will read to who wants it, reports such a panic, and contains that of a
+/// destructor.
+fn drop_unread<T>(outcome: Result<T, ResultError>, unread: Option<Unread<T>>) {
+    match (outcome, unread) {
+        (Ok(value), Some(unread)) => {
+            contain("what becomes of a value that nobody read", || unread(value));
+        }
+        (outcome, _) => {
+            if let Err(ResultError::Panicked(panic)) = &outcome {
+                report_panic("a call whose result nobody read", panic.message());
+            }
+            contain("the drop of a value that nobody read", || drop(outcome));
+        }
     }
-    contain("the drop of a value that nobody read", || drop(outcome));
 }

@@ -117,11 +117,11 @@ pub enum ResultError {
     /// Waiting here would stop an event loop; await the future instead, or wait on another thread.
     #[error("waiting here would block an event loop: await the future instead")]
     WouldDeadlock,
-    /// The loop belongs to the process that this one was forked off from, where it stayed.
+    /// The loop, or the thread, belongs to the process that this one was forked off from, where it stayed.
     ///
     /// Told as far as it can be: a lock that one of the loop's threads held at the fork, the runtime's own
     /// among them, stays locked in the new process.
-    #[error("the event loop stayed in the parent process: make a runtime and a bridge in this one")]
+    #[error("its threads stayed in the parent process: make new ones in this one")]
     Forked,
     /// The work never began: whoever was to do it takes none, for the reason inside.
     ///

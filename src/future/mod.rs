@@ -21,4 +21,4 @@ pub use wait::{ReturnWhen, wait};
 
 #[cfg(feature = "runner")]
 pub(crate) use call::Cancel;
-pub(crate) use call::{Origin, Promise, lone_promise, promise as promise_of, resolved};
+pub(crate) use call::{Delivery, Origin, Promise, lone_promise, promise as promise_of, resolved};

@@ -33,8 +33,8 @@ pub enum SubmitError<F> {
     /// Whoever was to do the work is closed, or its event loop is gone.
     #[error("it is closed, or its event loop is gone: submit to one that is open")]
     Closed(F),
-    /// The event loop stayed in the process that this one was forked off from.
-    #[error("the event loop stayed in the parent process: make a runtime and a bridge in this one")]
+    /// The event loop, or the threads, stayed in the process that this one was forked off from.
+    #[error("its threads stayed in the parent process: make new ones in this one")]
     Forked(F),
     /// Nobody takes the work, for the reason inside.
     #[error("the work was refused: see the reason, and submit it elsewhere")]

@@ -59,7 +59,9 @@ pub fn wait<T>(
     if !satisfied(futures, when) {
         // For all of them, one at a time will do: each wake then asks about one future.
         let mut first = 0;
-        let waited = sync::wait(Deadline::after(timeout), |cx| {
+        let deadline = Deadline::after(timeout);
+        futures.iter().for_each(|future| future.help(deadline));
+        let waited = sync::wait(deadline, |cx| {
             while first < futures.len() {
                 let over = futures[first].poll_over(cx).is_ready();
                 if !over && when == ReturnWhen::AllCompleted {

@@ -1,10 +1,9 @@
-//! A pool of threads from the submission to the result: who looks at the queue, lends, and leaves.
-//!
-//! The queue is unbounded: a wait for room sleeps inside async-channel, which shuttle can't see.
+//! A pool of threads from the submission to the result: who looks at the queue, lends, delivers, and
+//! leaves. And a dedicated thread, which waits for work that waits for it.
 
 use super::*;
-use crate::executor::ThreadPool;
-use crate::{BlockingFuture, ResultError, SubmitError};
+use crate::executor::{DedicatedThread, ThreadPool};
+use crate::{BlockingFuture, Bridge, ResultError, SubmitError};
 use shuttle::future::block_on;
 use shuttle::thread;
 use std::time::Duration;
@@ -13,7 +12,13 @@ const SOON: Duration = Duration::from_millis(1);
 
 fn pool() -> ThreadPool {
     let idle_timeout = if maybe() { SOON } else { Duration::MAX };
-    ThreadPool::builder().max_workers(1 + any(2)).unbounded().idle_timeout(idle_timeout).build()
+    let workers = 1 + any(2);
+    let builder = ThreadPool::builder()
+        .max_workers(workers)
+        .max_threads(workers + any(3))
+        .idle_timeout(idle_timeout);
+    let builder = if maybe() { builder.capacity(1 + any(2)) } else { builder.unbounded() };
+    builder.build().unwrap()
 }
 
 /// A job of one of all kinds; one waits for another job of its own pool.
@@ -41,7 +46,7 @@ fn submit(pool: &ThreadPool, tally: &Tally) -> Option<BlockingFuture<Counted>> {
     } else {
         match pool.try_submit(job) {
             Ok(call) => Some(call),
-            Err(SubmitError::Closed(_) | SubmitError::Refused(..)) => None,
+            Err(SubmitError::Full(_) | SubmitError::Closed(_) | SubmitError::Refused(..)) => None,
             Err(error) => panic!("{error}"),
         }
     };
@@ -89,15 +94,15 @@ fn every_job_ends_once_however_the_pool_ends() {
         let ender = {
             let pool = pool.clone();
             thread::spawn(move || match any(3) {
-                0 => drop(pool.shutdown_blocking(SOON)),
-                1 => drop(block_on(pool.shutdown(SOON))),
+                0 => drop(pool.close_blocking(SOON)),
+                1 => drop(block_on(pool.close(SOON))),
                 _ => drop(pool),
             })
         };
         threads.into_iter().chain([ender]).for_each(|thread| thread.join().unwrap());
         // Without a deadline that could pass: all there is left is the workers' own way out.
-        let report = pool.shutdown_blocking(Duration::MAX);
-        assert_eq!((report.refused, report.threads_left), (0, 0), "{report}");
+        let report = pool.close_blocking(Duration::MAX);
+        assert_eq!((report.cancelled, report.threads_left), (0, 0), "{report}");
         assert_eq!(pool.stats().workers, 0);
         tally.assert_settled();
     });
@@ -122,6 +127,77 @@ fn every_job_is_answered_while_the_pool_is_open() {
             })
         });
         threads.into_iter().for_each(|thread| thread.join().unwrap());
-        assert!(pool.shutdown_blocking(Duration::MAX).is_clean());
+        assert!(pool.close_blocking(Duration::MAX).is_clean());
+    });
+}
+
+/// A call of a dedicated thread of one of all kinds.
+fn use_thread(thread: &DedicatedThread<usize>, tally: &Tally) {
+    let value = tally.make();
+    let id = value.id;
+    match any(4) {
+        0 => {
+            let result = thread.call_blocking(move |_| value, None);
+            let fate = if result.is_ok() { "taken" } else { "refused" };
+            tally.note(id, fate);
+        }
+        1 => {
+            let undo = |count: &mut usize, _: Counted| *count += 1;
+            let mut call = thread.call_or_undo(move |_| value, undo);
+            if maybe() {
+                return match block_on(call) {
+                    Ok(_) => tally.note(id, "taken"),
+                    Err(_) => tally.note(id, "refused"),
+                };
+            }
+            call.cancel();
+            drop(call);
+        }
+        2 => {
+            // It waits for work that waits for the thread.
+            let (own, bridge) = (thread.clone(), Bridge::new(handle()));
+            let waits = move |_: &mut usize| {
+                let later = async move { own.call(|count| *count += 1).await };
+                let mut inner = bridge.run_coroutine_threadsafe(later);
+                match inner.result(None) {
+                    Err(ResultError::WouldDeadlock) | Ok(Err(ResultError::Refused(_))) => {}
+                    other => panic!("{other:?}"),
+                }
+                value
+            };
+            let result = thread.call_blocking(waits, None);
+            let fate = if result.is_ok() { "taken" } else { "refused" };
+            tally.note(id, fate);
+        }
+        _ => {
+            let mut call = thread.submit(move |_| value);
+            call.cancel();
+            let _ = call.result(None);
+            tally.note(id, "ended");
+        }
+    }
+}
+
+#[test]
+fn every_call_of_a_thread_ends_once_and_cycles_are_told() {
+    check(|| {
+        let tally = Tally::default();
+        let thread = DedicatedThread::spawn(|| Ok::<_, String>(0)).result(None).unwrap();
+        let users = [(); 2].map(|()| {
+            let (thread, tally) = (thread.clone(), tally.clone());
+            thread::spawn(move || (0..2).for_each(|_| use_thread(&thread, &tally)))
+        });
+        let ender = {
+            let thread = thread.clone();
+            thread::spawn(move || match any(3) {
+                0 => drop(thread.close_blocking(SOON)),
+                1 => drop({ thread.finish(|count| count) }.result(None)),
+                _ => drop(thread),
+            })
+        };
+        users.into_iter().chain([ender]).for_each(|thread| thread.join().unwrap());
+        let report = thread.close_blocking(Duration::MAX);
+        assert_eq!((report.in_flight, report.threads_left), (0, 0), "{report}");
+        tally.assert_gone();
     });
 }

@@ -10,7 +10,6 @@ use shuttle::sync::MutexGuard;
 use shuttle::thread;
 use std::cell::Cell;
 use std::future::Future;
-use std::ops::Sub;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LockResult, PoisonError};
@@ -40,18 +39,6 @@ impl Instant {
 
     pub(crate) fn saturating_duration_since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
-    }
-
-    pub(crate) fn elapsed(self) -> Duration {
-        Self::now() - self
-    }
-}
-
-impl Sub for Instant {
-    type Output = Duration;
-
-    fn sub(self, earlier: Self) -> Duration {
-        self.saturating_duration_since(earlier)
     }
 }
 

@@ -74,6 +74,12 @@ impl Drop for Running {
     }
 }
 
+/// What the calling thread is running, the innermost of it.
+pub(crate) fn innermost() -> Option<Work> {
+    let last = |slot: &OnceCell<Arc<Slot>>| lock(&slot.get()?.running).last().copied();
+    SLOT.try_with(last).ok().flatten()
+}
+
 /// What threads are running for `owner`, and their names.
 pub(crate) fn running_for(owner: usize) -> Vec<(Work, Option<Box<str>>)> {
     let slots = SLOTS.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -69,7 +69,7 @@ pub(crate) fn park_until<R>(
     deadline: Deadline,
     poll: impl FnMut(&mut Context<'_>) -> Poll<R>,
 ) -> Option<R> {
-    park(deadline, Waiting::begin, poll)
+    park(deadline, || Waiting::begin(deadline), poll)
 }
 
 fn park<R, W>(

@@ -312,10 +312,10 @@ impl Iterator for Broken {
 
 #[test]
 fn an_iterator_that_panics_reaches_the_one_who_maps_and_leaves_the_pool_in_order() {
-    let pool = callbridge::ThreadPool::builder().max_workers(1).build();
+    let pool = callbridge::ThreadPool::builder().max_workers(1).build().unwrap();
     let map = || pool.map(Broken, |n| n, 2);
     let mapped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(map));
     assert!(mapped.is_err(), "the iterator is the caller's own");
     assert_eq!(pool.submit(|| 1).result(LONG).unwrap(), 1);
-    assert!(pool.shutdown_blocking(LONG).is_clean());
+    assert!(pool.close_blocking(LONG).is_clean());
 }

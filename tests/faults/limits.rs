@@ -10,7 +10,7 @@ use callbridge::{DedicatedThread, ResultError, ThreadPool, ThreadRunner};
 #[test]
 fn a_thread_that_cant_be_started_is_an_error_and_the_next_one_starts() {
     in_a_child("limits::a_thread_that_cant_be_started_is_an_error_and_the_next_one_starts", || {
-        let pool = ThreadPool::builder().max_workers(1).build();
+        let pool = ThreadPool::builder().max_workers(1).build().unwrap();
         let (runner, lease) = (ThreadRunner::new(), ThreadRunner::shared());
         let started = ThreadRunner::builder().eager().build().unwrap();
         without_threads(|| {

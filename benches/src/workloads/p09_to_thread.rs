@@ -44,7 +44,7 @@ fn case(on: &Loop, name: String, window: usize) -> Case<'_> {
         })
     });
     case.add(Role::Ours, "callbridge ThreadPool", move |ops| {
-        let pool = ThreadPool::builder().max_workers(2).build();
+        let pool = ThreadPool::builder().max_workers(2).build().unwrap();
         round(on, window, ops, move |n| {
             let call = callbridge::run_in_executor(&pool, move || n);
             async move { call.await.expect(ANSWERED) }

@@ -6,7 +6,6 @@ use crate::receipts::{Delivery, Receipts};
 use crate::settings::Settings;
 use crate::tally::Tally;
 use bytes::Bytes;
-use callbridge::executor::ShutdownReport;
 use callbridge::ffi::UserDataStats;
 use callbridge::{DedicatedThread, FrameStream, Stats, WeakSender, channel};
 use std::ffi::CString;
@@ -166,7 +165,7 @@ impl Client {
             Ok(Ok(callbacks)) => Some(callbacks),
             Ok(Err(_)) | Err(_) => None,
         };
-        let thread = self.library.shutdown(late.saturating_duration_since(Instant::now())).await;
+        let thread = self.library.close(late.saturating_duration_since(Instant::now())).await;
         CloseReport { callbacks, thread, stream }
     }
 }
@@ -187,7 +186,7 @@ pub struct CloseReport {
     /// The callbacks' books, if the library's thread was joined in time.
     pub callbacks: Option<UserDataStats>,
     /// How the thread ended that called the library.
-    pub thread: ShutdownReport,
+    pub thread: callbridge::CloseReport,
     /// The stream's books at the moment it was closed, unless it had ended before.
     pub stream: Option<Stats>,
 }

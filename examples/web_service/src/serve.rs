@@ -5,8 +5,8 @@ use crate::cli::Options;
 use crate::old::Backends;
 use crate::shop::Shop;
 use crate::ticker::Ticker;
+use callbridge::CloseReport;
 use callbridge::ThreadPool;
-use callbridge::executor::ShutdownReport;
 use std::error::Error;
 use std::fmt;
 use std::future::IntoFuture as _;
@@ -20,8 +20,8 @@ use tokio::time::timeout;
 pub(crate) struct Ended {
     /// Requests were still under way at the deadline.
     requests_left: bool,
-    pool: ShutdownReport,
-    shared: ShutdownReport,
+    pool: CloseReport,
+    shared: CloseReport,
     longest_gap: Duration,
 }
 
@@ -87,9 +87,9 @@ pub(crate) async fn until<T>(
     drop(stop);
     // Requests under way need the pools, so these come after them.
     let requests_left = timeout(left(), server).await.is_err();
-    let pool = shop.pool.shutdown(left()).await;
+    let pool = shop.pool.close(left()).await;
     // The process ends with the service; otherwise this one would not be ours to shut down.
-    let shared = ThreadPool::shared().shutdown(left()).await;
+    let shared = ThreadPool::shared().close(left()).await;
     let longest_gap = shop.ticker().longest_gap();
     (event, Ended { requests_left, pool, shared, longest_gap })
 }

@@ -25,7 +25,11 @@ impl Shop {
     /// Call it on the loop whose gaps are to be measured.
     pub(crate) fn open(backends: &Backends, limit: usize) -> Self {
         Shop {
-            pool: ThreadPool::builder().max_workers(limit).thread_name("old-call").build(),
+            pool: ThreadPool::builder()
+                .max_workers(limit)
+                .name("old-call")
+                .build()
+                .expect("a limit from 1 up"),
             prices: backends.prices.client(),
             stock: backends.stock.client(),
             ratings: backends.ratings.client(),

@@ -12,7 +12,7 @@ pub(crate) fn jobs(seed: u64) -> u64 {
     let census = Census::default();
     let mut dice = Dice::new(seed);
     runtime.block_on(async {
-        let pool = ThreadPool::builder().max_workers(3).queue(4).build();
+        let pool = ThreadPool::builder().max_workers(3).capacity(4).build().unwrap();
         let counter = DedicatedThread::spawn(|| Ok::<_, String>(Rc::new(Cell::new(0_u64))));
         let counter = counter.await.unwrap();
         for n in 0..JOBS {
@@ -37,9 +37,9 @@ pub(crate) fn jobs(seed: u64) -> u64 {
             });
             assert_eq!(count.await.unwrap(), n + 1);
         }
-        let report = counter.shutdown(PATIENCE).await;
+        let report = counter.close(PATIENCE).await;
         assert!(report.is_clean(), "{report}");
-        let report = pool.shutdown(PATIENCE).await;
+        let report = pool.close(PATIENCE).await;
         assert!(report.stuck.is_empty() && report.threads_left == 0, "{report}");
     });
     census.empties();

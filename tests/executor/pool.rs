@@ -1,59 +1,22 @@
-//! to_thread, run_in_executor and ThreadPool. Ids in doc comments (C7, A41, G1) name the rows of
-//! Python's test suites that a test carries over; PEERS.md says what doesn't carry over.
+//! to_thread, run_in_executor and ThreadPool.
 
-mod common;
-
-use callbridge::executor::{ExecutorError, ShutdownReport};
+use super::{block_on, blocker};
+use crate::common::{Census, LONG, Loop, SHORT, eventually, refusal, whole};
+use callbridge::executor::{ExecutorError, SettingError};
 use callbridge::{
-    BlockingFuture, Bridge, FutureState, ResultError, ReturnWhen, SubmitError, ThreadPool,
-    run_in_executor, to_thread, wait,
+    Bridge, FutureState, ResultError, ReturnWhen, SubmitError, ThreadPool, run_in_executor,
+    to_thread, wait,
 };
-use common::{Census, LONG, Loop, SHORT, refusal, whole};
-use futures_core::Stream;
 use std::collections::HashSet;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread::{self, ThreadId};
-use std::time::{Duration, Instant};
-
-/// A job that blocks until the returned sender is dropped, and tells that it has begun.
-fn blocker(pool: &ThreadPool) -> (mpsc::Sender<()>, BlockingFuture<()>) {
-    let (release, blocked) = mpsc::channel::<()>();
-    let (began, begun) = mpsc::channel();
-    let job = pool.submit(move || {
-        began.send(()).unwrap();
-        let _ = blocked.recv();
-    });
-    begun.recv_timeout(LONG).unwrap();
-    (release, job)
-}
+use std::time::Duration;
 
 fn pool_of(workers: usize) -> ThreadPool {
-    ThreadPool::builder().max_workers(workers).build()
-}
-
-/// Waits until `condition` holds, which nothing announces.
-fn eventually(condition: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < LONG, "it never came true");
-        thread::yield_now();
-    }
-}
-
-fn block_on<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { tokio::time::timeout(LONG, future).await.expect("it hangs") })
-}
-
-async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
-    poll_fn(|cx| Pin::new(&mut *stream).poll_next(cx)).await
-}
-
-fn clean(report: &ShutdownReport) {
-    assert!(report.is_clean(), "{report}");
+    ThreadPool::builder().max_workers(workers).build().unwrap()
 }
 
 // to_thread and run_in_executor
@@ -196,7 +159,7 @@ fn a_queued_call_that_is_dropped_never_starts() {
     drop(call);
     assert_eq!(census.alive(), 0, "its closure is dropped at once");
     drop(release);
-    clean(&pool.shutdown_blocking(LONG));
+    super::clean(&pool.close_blocking(LONG));
     assert!(!ran.load(Ordering::SeqCst));
 }
 
@@ -226,32 +189,59 @@ fn aborting_the_awaiting_task_abandons_the_call() {
     });
 }
 
-/// A call waits, while it is awaited, for room in a full queue.
+/// A call that somebody waits for needs no room; one that is cancelled gives its own back at once.
 #[test]
-fn a_call_awaits_room_in_a_full_queue() {
+fn awaited_calls_do_not_count_against_the_capacity() {
     block_on(async {
-        let pool = ThreadPool::builder().max_workers(1).queue(1).build();
+        let pool = ThreadPool::builder().max_workers(1).capacity(1).build().unwrap();
         let (release, _busy) = blocker(&pool);
-        let queued = run_in_executor(&pool, || 1);
-        let unsent = run_in_executor(&pool, || 2);
-        let late = run_in_executor(&pool, || 3);
-        assert_eq!(pool.stats().queued, 1);
+        let first = run_in_executor(&pool, || 1);
+        let second = run_in_executor(&pool, || 2);
+        let submitted = pool.try_submit(|| 3).unwrap();
+        assert!(matches!(pool.try_submit(|| 4), Err(SubmitError::Full(_))));
+        assert_eq!(pool.stats().queued, 3);
         drop(release);
-        let (second, third, first) = tokio::join!(unsent, late, queued);
+        let (second, third, first) = tokio::join!(second, submitted, first);
         assert_eq!((first.unwrap(), second.unwrap(), third.unwrap()), (1, 2, 3));
     });
 }
 
 #[test]
-fn a_call_that_awaits_room_is_refused_when_the_pool_closes() {
+fn a_cancelled_job_gives_its_room_back_at_once() {
+    let pool = ThreadPool::builder().max_workers(1).capacity(2).build().unwrap();
+    let (release, mut busy) = blocker(&pool);
+    let _first = pool.try_submit(|| 1).unwrap();
+    for n in 0..100 {
+        let job = pool.try_submit(move || n).unwrap();
+        assert!(matches!(pool.try_submit(|| ()), Err(SubmitError::Full(_))));
+        assert!(job.cancel());
+        assert_eq!(pool.stats().queued, 1);
+    }
+    let waiting = pool.clone();
+    let last = pool.try_submit(|| 2).unwrap();
+    let waiting = thread::spawn(move || waiting.submit_timeout(|| 3, LONG).unwrap());
+    last.cancel();
+    let mut third = waiting.join().unwrap();
+    drop(release);
+    busy.result(LONG).unwrap();
+    assert_eq!(third.result(LONG).unwrap(), 3);
+}
+
+#[test]
+fn a_submission_that_awaits_room_is_refused_when_the_pool_closes() {
     block_on(async {
-        let pool = ThreadPool::builder().max_workers(1).queue(1).build();
+        let pool = ThreadPool::builder().max_workers(1).capacity(1).build().unwrap();
         let (release, _busy) = blocker(&pool);
         let _queued = pool.submit(|| ());
-        let unsent = run_in_executor(&pool, || ());
-        let report = pool.shutdown(SHORT).await;
-        assert!(!report.is_clean());
-        let refused = unsent.await.unwrap_err();
+        let mut waiting = Box::pin(pool.submit_async(|| 7));
+        assert!(futures_poll_once(&mut waiting).await.is_none());
+        let called = run_in_executor(&pool, || ());
+        let report = pool.close(SHORT).await;
+        assert_eq!((report.cancelled, report.in_flight), (2, 1), "{report}");
+        let refused = waiting.await.unwrap_err();
+        assert!(matches!(refused, SubmitError::Closed(_)), "{refused:?}");
+        assert_eq!(refused.into_inner()(), 7);
+        let refused = called.await.unwrap_err();
         assert!(matches!(refusal(&refused), Some(ExecutorError::Closed)), "{refused:?}");
         drop(release);
     });
@@ -272,26 +262,38 @@ fn a_job_leaves_nothing_behind() {
     }));
     pool.submit(|| ()).result(LONG).unwrap();
     assert_eq!(census.alive(), 0);
-    clean(&pool.shutdown_blocking(LONG));
+    super::clean(&pool.close_blocking(LONG));
 }
 
-/// C50, C43: zero workers, a queue of zero, a buffer of zero are refused where they are given.
+/// C50, C43: zero workers, no room, a buffer of zero are refused; each error names its setting.
 #[test]
-fn zero_is_refused() {
-    for mistake in [
-        (|| drop(ThreadPool::builder().max_workers(0))) as fn(),
-        || drop(ThreadPool::builder().queue(0)),
-        || drop(pool_of(1).map(0..1, |n| n, 0)),
-        || drop(ThreadPool::builder().thread_name("a\0b")),
+fn settings_that_make_no_sense_are_refused() {
+    let pool = ThreadPool::builder;
+    for (refused, why, name) in [
+        (pool().max_workers(0), SettingError::ZeroWorkers, "max_workers"),
+        (pool().capacity(0), SettingError::ZeroCapacity, "capacity"),
+        (pool().max_workers(3).max_threads(2), SettingError::TooFewThreads, "max_threads"),
+        (pool().name("a\0b"), SettingError::NulInName, "name"),
     ] {
-        assert!(thread::spawn(mistake).join().is_err());
+        let error = refused.build().unwrap_err();
+        assert_eq!(error, why);
+        assert!(error.to_string().starts_with(name), "{error}");
     }
+    let thread = callbridge::DedicatedThread::builder;
+    for refused in [thread().name("a\0b"), thread().capacity(0)] {
+        let error = refused.spawn(|| Ok::<_, String>(())).result(LONG).unwrap_err();
+        assert!(
+            matches!(&error, ResultError::Refused(why) if why.is::<SettingError>()),
+            "{error:?}"
+        );
+    }
+    assert!(thread::spawn(|| drop(pool_of(1).map(0..1, |n| n, 0))).join().is_err());
 }
 
 /// C54, A60: the documented default.
 #[test]
 fn the_defaults_are_as_documented() {
-    assert_eq!(ThreadPool::builder().build().max_workers(), 64);
+    assert_eq!(ThreadPool::builder().build().unwrap().max_workers(), 64);
     assert_eq!(ThreadPool::shared().max_workers(), ThreadPool::DEFAULT_MAX_WORKERS);
 }
 
@@ -307,7 +309,7 @@ fn saturation_makes_no_more_threads_than_allowed() {
             pool.submit(move || drop(blocked.lock().map(|blocked| blocked.recv())))
         })
         .collect();
-    eventually(|| pool.stats().workers == 4);
+    eventually("its threads", || pool.stats().workers == 4);
     for _ in 0..60 {
         release.send(()).unwrap();
     }
@@ -370,12 +372,12 @@ fn an_idle_thread_is_used_again() {
 /// A9: a thread that has nothing to do ends; A51: and is never handed work while it does.
 #[test]
 fn idle_threads_retire_and_new_ones_come() {
-    let pool = ThreadPool::builder().idle_timeout(Duration::from_millis(1)).build();
+    let pool = ThreadPool::builder().idle_timeout(Duration::from_millis(1)).build().unwrap();
     for _ in 0..5 {
         assert_eq!(pool.submit(|| 1).result(LONG).unwrap(), 1);
-        eventually(|| pool.stats().workers == 0);
+        eventually("its threads", || pool.stats().workers == 0);
     }
-    let busy = ThreadPool::builder().idle_timeout(Duration::ZERO).build();
+    let busy = ThreadPool::builder().idle_timeout(Duration::ZERO).build().unwrap();
     for n in 0..2000 {
         assert_eq!(busy.submit(move || n).result(LONG).unwrap(), n);
     }
@@ -385,9 +387,9 @@ fn idle_threads_retire_and_new_ones_come() {
 #[test]
 fn threads_have_names() {
     let name = || thread::current().name().unwrap().to_owned();
-    let named = ThreadPool::builder().thread_name("disk").build();
+    let named = ThreadPool::builder().name("disk").build().unwrap();
     assert_eq!(named.submit(name).result(LONG).unwrap(), "disk-0");
-    let unnamed = ThreadPool::builder().build();
+    let unnamed = ThreadPool::builder().build().unwrap();
     assert_eq!(unnamed.submit(name).result(LONG).unwrap(), "callbridge-pool-0");
 }
 
@@ -405,18 +407,18 @@ fn a_panic_is_a_value_and_costs_no_thread() {
 /// C76: a thread that can't be started is an error value, and the pool isn't broken by it.
 #[test]
 fn a_thread_that_cannot_be_started_is_an_error() {
-    let pool = ThreadPool::builder().stack_size(usize::MAX / 4).build();
+    let pool = ThreadPool::builder().stack_size(usize::MAX / 4).build().unwrap();
     for _ in 0..3 {
         let error = pool.submit(|| ()).result(LONG).unwrap_err();
         assert!(matches!(refusal(&error), Some(ExecutorError::NoThread(_))), "{error:?}");
     }
     assert_eq!(pool.stats().workers, 0);
-    clean(&pool.shutdown_blocking(LONG));
+    super::clean(&pool.close_blocking(LONG));
 }
 
 #[test]
 fn try_submit_hands_the_job_back_when_the_queue_is_full() {
-    let pool = ThreadPool::builder().max_workers(1).queue(1).build();
+    let pool = ThreadPool::builder().max_workers(1).capacity(1).build().unwrap();
     let (release, _busy) = blocker(&pool);
     let mut queued = pool.try_submit(|| 1).unwrap();
     let error = pool.try_submit(|| 2).unwrap_err();
@@ -431,7 +433,7 @@ fn try_submit_hands_the_job_back_when_the_queue_is_full() {
 
 #[test]
 fn submit_waits_for_room() {
-    let pool = ThreadPool::builder().max_workers(1).queue(1).build();
+    let pool = ThreadPool::builder().max_workers(1).capacity(1).build().unwrap();
     let (release, _busy) = blocker(&pool);
     let _queued = pool.submit(|| 1);
     let submitting = pool.clone();
@@ -443,7 +445,7 @@ fn submit_waits_for_room() {
 #[test]
 fn a_submission_that_would_block_the_loop_is_refused() {
     block_on(async {
-        let pool = ThreadPool::builder().max_workers(1).queue(1).build();
+        let pool = ThreadPool::builder().max_workers(1).capacity(1).build().unwrap();
         let (release, _busy) = blocker(&pool);
         let queued = pool.submit(|| 1);
         let refused = pool.submit(|| 2);
@@ -458,7 +460,7 @@ fn a_submission_that_would_block_the_loop_is_refused() {
 #[test]
 fn submit_async_awaits_room_and_hands_back_when_closed() {
     block_on(async {
-        let pool = ThreadPool::builder().max_workers(1).queue(1).build();
+        let pool = ThreadPool::builder().max_workers(1).capacity(1).build().unwrap();
         let (release, _busy) = blocker(&pool);
         let queued = pool.submit_async(|| 1).await.unwrap();
         let mut third = Box::pin(pool.submit_async(|| 2));
@@ -473,7 +475,7 @@ fn submit_async_awaits_room_and_hands_back_when_closed() {
         drop(release);
         assert_eq!(third.await.unwrap().await.unwrap(), 2);
         assert_eq!(queued.await.unwrap(), 1);
-        clean(&pool.shutdown(LONG).await);
+        super::clean(&pool.close(LONG).await);
         let error = pool.submit_async(|| 4).await.unwrap_err();
         assert!(matches!(error, SubmitError::Closed(_)));
         assert_eq!(error.into_inner()(), 4);
@@ -502,109 +504,6 @@ fn a_done_callback_may_wait_for_another_job() {
     assert_eq!(tell.recv_timeout(LONG).unwrap(), Ok(7));
 }
 
-// map
-
-/// C38, C44: the results of a plain map, in order, with any buffer.
-#[test]
-fn map_keeps_the_order_of_its_input() {
-    block_on(async {
-        let pool = pool_of(4);
-        for buffer in [1, 2, 5, 100] {
-            let mut squares = pool.map(0..50_u64, |n| n * n, buffer);
-            for n in 0..50 {
-                assert_eq!(next(&mut squares).await.unwrap().unwrap(), n * n);
-            }
-            assert!(next(&mut squares).await.is_none());
-            assert!(next(&mut squares).await.is_none(), "the end stays the end");
-        }
-    });
-}
-
-/// C39: a failing item gives its error in its place, and the stream goes on.
-#[test]
-fn map_goes_on_after_a_panic() {
-    block_on(async {
-        let pool = pool_of(2);
-        let mut mapped = pool.map(0..5, |n| if n == 2 { panic!("not {n}") } else { n }, 3);
-        let mut outcomes = Vec::new();
-        while let Some(outcome) = next(&mut mapped).await {
-            outcomes.push(outcome.map_err(|error| matches!(error, ResultError::Panicked(_))));
-        }
-        assert_eq!(outcomes, [Ok(0), Ok(1), Err(true), Ok(3), Ok(4)]);
-    });
-}
-
-/// C40: a timeout that the work returns is the work's. C41, C58: after a deadline of the caller's
-/// the stream is dropped, and what hasn't begun never runs.
-#[test]
-fn dropping_a_map_keeps_what_has_not_begun_from_running() {
-    block_on(async {
-        let pool = pool_of(1);
-        let mut own = pool.map(0..1, |_| Err::<(), _>("timed out"), 1);
-        assert_eq!(next(&mut own).await.unwrap().unwrap(), Err("timed out"));
-
-        let ran = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&ran);
-        let (began, begun) = mpsc::channel();
-        let (release, blocked) = mpsc::channel::<()>();
-        let blocked = std::sync::Mutex::new(blocked);
-        let count = move |_| {
-            counted.fetch_add(1, Ordering::SeqCst);
-            began.send(()).unwrap();
-            drop(blocked.lock().map(|blocked| blocked.recv()));
-        };
-        let mut mapped = pool.map(0..10, count, 10);
-        begun.recv_timeout(LONG).unwrap();
-        assert!(tokio::time::timeout(SHORT, next(&mut mapped)).await.is_err());
-        drop(mapped);
-        drop(release);
-        clean(&pool.shutdown(LONG).await);
-        assert_eq!(ran.load(Ordering::SeqCst), 1);
-    });
-}
-
-/// C45, C47: endless input; never more taken than the buffer holds. C53: submission is eager.
-#[test]
-fn map_takes_no_more_than_its_buffer() {
-    block_on(async {
-        let pool = pool_of(2);
-        let taken = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&taken);
-        let endless = (0_usize..).inspect(move |_| {
-            counted.fetch_add(1, Ordering::SeqCst);
-        });
-        let mut mapped = pool.map(endless, |n| n, 4);
-        assert_eq!(taken.load(Ordering::SeqCst), 4, "at once, without a reader");
-        for n in 0..100 {
-            assert_eq!(next(&mut mapped).await.unwrap().unwrap(), n);
-            assert_eq!(taken.load(Ordering::SeqCst), n + 5);
-        }
-    });
-}
-
-/// C46: empty input ends at once.
-#[test]
-fn map_over_nothing_ends_at_once() {
-    block_on(async {
-        let pool = pool_of(1);
-        assert!(next(&mut pool.map(std::iter::empty::<u8>(), |n| n, 1)).await.is_none());
-        assert_eq!(pool.stats().workers, 0);
-    });
-}
-
-/// A buffer that is longer than the queue fills it and waits.
-#[test]
-fn map_waits_for_a_queue_shorter_than_its_buffer() {
-    block_on(async {
-        let pool = ThreadPool::builder().max_workers(2).queue(1).build();
-        let mut mapped = pool.map(0..500, |n| n, 64);
-        for n in 0..500 {
-            assert_eq!(next(&mut mapped).await.unwrap().unwrap(), n);
-        }
-        assert!(next(&mut mapped).await.is_none());
-    });
-}
-
 // initializer
 
 /// C72: it runs in each worker before its work.
@@ -615,7 +514,7 @@ fn the_initializer_runs_once_in_each_thread() {
         READY.with(|ready| ready.fetch_add(1, Ordering::SeqCst));
         Ok::<_, String>(())
     };
-    let pool = ThreadPool::builder().max_workers(3).initializer(initialize).build();
+    let pool = ThreadPool::builder().max_workers(3).initializer(initialize).build().unwrap();
     let meeting = Arc::new(Barrier::new(3));
     for _ in 0..2 {
         let mut jobs: Vec<_> = (0..3)
@@ -639,7 +538,7 @@ fn slow_initializers_do_not_wait_for_each_other() {
         meeting.wait();
         Ok::<_, String>(())
     };
-    let pool = ThreadPool::builder().max_workers(3).initializer(initialize).build();
+    let pool = ThreadPool::builder().max_workers(3).initializer(initialize).build().unwrap();
     let mut jobs: Vec<_> = (0..3).map(|n| pool.submit(move || n)).collect();
     let (done, late) = wait(&mut jobs, LONG, ReturnWhen::AllCompleted).unwrap();
     assert_eq!((done.len(), late.len()), (3, 0));
@@ -659,7 +558,8 @@ fn a_failing_initializer_breaks_the_pool() {
                 drop(blocked.lock().map(|blocked| blocked.recv()));
                 initialize()
             })
-            .build();
+            .build()
+            .unwrap();
         let mut queued: Vec<_> = (0..5).map(|_| pool.submit(|| ())).collect();
         drop(release);
         for job in &mut queued {
@@ -673,169 +573,7 @@ fn a_failing_initializer_breaks_the_pool() {
         let error = block_on(run_in_executor(&pool, || ())).unwrap_err();
         assert!(whole(&error).contains("no licence"), "{error}");
         assert!(pool.is_closed());
-        clean(&pool.shutdown_blocking(LONG));
-    }
-}
-
-// shutdown
-
-/// C59, C92: after shutdown every way in refuses, and shutting down twice is fine.
-#[test]
-fn a_pool_that_is_shut_down_refuses() {
-    let pool = pool_of(1);
-    clean(&pool.shutdown_blocking(LONG));
-    clean(&pool.shutdown_blocking(Duration::ZERO));
-    assert!(pool.is_closed());
-    let refused = |error| matches!(refusal(&error), Some(ExecutorError::Closed));
-    assert!(refused(pool.submit(|| ()).result(LONG).unwrap_err()));
-    assert!(matches!(pool.try_submit(|| ()), Err(SubmitError::Closed(_))));
-    assert!(matches!(pool.submit_timeout(|| (), LONG), Err(SubmitError::Closed(_))));
-    assert!(refused(block_on(run_in_executor(&pool, || ())).unwrap_err()));
-    let mapped = block_on(async { next(&mut pool.map(0..1, |n| n, 1)).await });
-    assert!(refused(mapped.unwrap().unwrap_err()));
-}
-
-/// C62, C66, C60: accepted work is done and every thread has ended.
-#[test]
-fn shutdown_lets_accepted_work_finish() {
-    let pool = pool_of(4);
-    let mut jobs: Vec<_> = (0..50).map(|n| pool.submit(move || n)).collect();
-    clean(&pool.shutdown_blocking(LONG));
-    assert_eq!(pool.stats().workers, 0);
-    for (n, job) in jobs.iter_mut().enumerate() {
-        assert_eq!(job.try_result().unwrap().unwrap(), n);
-    }
-}
-
-/// C48: shutting down right after saturating doesn't hang. C65: nor after a cancel.
-#[test]
-fn shutdown_right_after_submissions_and_cancels_ends() {
-    for _ in 0..50 {
-        let pool = pool_of(3);
-        let jobs: Vec<_> = (0..9).map(|n| pool.submit(move || n)).collect();
-        jobs[8].cancel();
-        clean(&pool.shutdown_blocking(LONG));
-        assert!(jobs.iter().all(BlockingFuture::is_done));
-    }
-}
-
-/// C63, C94: at the deadline queued jobs are refused and the ones that run are named.
-#[test]
-fn shutdown_names_what_is_stuck_at_the_deadline() {
-    let pool = ThreadPool::builder().max_workers(2).thread_name("stuck").build();
-    let (first, mut first_job) = blocker(&pool);
-    let (second, mut second_job) = blocker(&pool);
-    let mut queued: Vec<_> = (0..10).map(|_| pool.submit(|| ())).collect();
-    let report = pool.shutdown_blocking(SHORT);
-    assert_eq!((report.refused, report.threads_left, report.stuck.len()), (10, 2, 2));
-    assert!(!report.would_deadlock);
-    let names: HashSet<_> = report.stuck.iter().map(|job| job.thread.to_string()).collect();
-    assert_eq!(names, HashSet::from(["stuck-0".to_owned(), "stuck-1".to_owned()]));
-    assert!(report.stuck.iter().all(|job| job.location.file().ends_with("executor.rs")));
-    assert!(report.to_string().contains("stuck-1"), "{report}");
-    for job in &mut queued {
-        let error = job.result(Duration::ZERO).unwrap_err();
-        assert!(matches!(refusal(&error), Some(ExecutorError::Closed)), "{error:?}");
-    }
-    // What ran goes on to its end.
-    drop((first, second));
-    first_job.result(LONG).unwrap();
-    second_job.result(LONG).unwrap();
-    clean(&pool.shutdown_blocking(LONG));
-}
-
-/// G14, G15: an awaited shutdown blocks neither the loop nor the pool that its jobs need.
-#[test]
-fn an_awaited_shutdown_lets_a_job_that_needs_the_loop_end() {
-    for event_loop in Loop::both() {
-        let mut call = event_loop.bridge().run_coroutine_threadsafe(async {
-            let pool = pool_of(1);
-            let bridge = Bridge::current();
-            let (began, begun) = tokio::sync::oneshot::channel();
-            let job = pool.submit(move || {
-                began.send(()).unwrap();
-                bridge
-                    .run_coroutine_threadsafe(async { to_thread(|| 5).await.unwrap() })
-                    .result(LONG)
-            });
-            begun.await.unwrap();
-            clean(&pool.shutdown(LONG).await);
-            job.await.unwrap().unwrap()
-        });
-        assert_eq!(call.result(LONG).unwrap(), 5);
-    }
-}
-
-#[test]
-fn shutdown_on_a_thread_that_must_not_wait_says_so() {
-    let pool = pool_of(1);
-    let own = pool.clone();
-    let report = pool.submit(move || own.shutdown_blocking(LONG)).result(LONG).unwrap();
-    assert!(report.would_deadlock, "on its own thread");
-    clean(&pool.shutdown_blocking(LONG));
-
-    let pool = pool_of(1);
-    let (release, _busy) = blocker(&pool);
-    let report = block_on(async { pool.shutdown_blocking(LONG) });
-    assert!(report.would_deadlock, "on the loop");
-    assert_eq!(report.stuck.len(), 1);
-    drop(release);
-    clean(&pool.shutdown_blocking(LONG));
-}
-
-/// C67, C68, C64, C70: dropping the pool waits for nothing; accepted work is done, threads end.
-#[test]
-fn a_dropped_pool_finishes_its_work() {
-    let census = Census::default();
-    let pool = {
-        let census = census.clone();
-        ThreadPool::builder()
-            .max_workers(2)
-            .initializer(move || {
-                std::thread_local! {
-                    static HERE: std::cell::RefCell<Option<common::Alive>> =
-                        const { std::cell::RefCell::new(None) };
-                }
-                HERE.set(Some(census.guard()));
-                Ok::<_, String>(())
-            })
-            .build()
-    };
-    let (release, mut busy) = blocker(&pool);
-    let mut queued: Vec<_> = (0..20).map(|n| pool.submit(move || n)).collect();
-    drop(pool);
-    drop(release);
-    busy.result(LONG).unwrap();
-    for (n, job) in queued.iter_mut().enumerate() {
-        assert_eq!(job.result(LONG).unwrap(), n);
-    }
-    eventually(|| census.alive() == 0);
-}
-
-/// Many pools, submitted to from several threads and shut down meanwhile: every job is decided.
-#[test]
-fn no_submission_hangs_when_the_pool_closes_meanwhile() {
-    for _ in 0..100 {
-        let pool = ThreadPool::builder().max_workers(2).queue(2).build();
-        let submitters: Vec<_> = (0..3)
-            .map(|_| {
-                let pool = pool.clone();
-                thread::spawn(move || {
-                    for n in 0..20 {
-                        match pool.submit(move || n).result(LONG) {
-                            Ok(value) => assert_eq!(value, n),
-                            Err(ref error)
-                                if matches!(refusal(error), Some(ExecutorError::Closed)) => {}
-                            Err(error) => panic!("{error}"),
-                        }
-                    }
-                })
-            })
-            .collect();
-        // A job that got into the queue just before the end may have been refused.
-        let report = pool.shutdown_blocking(LONG);
-        assert_eq!((report.threads_left, report.stuck.len()), (0, 0), "{report}");
-        submitters.into_iter().for_each(|submitter| submitter.join().unwrap());
+        super::clean(&pool.close_blocking(LONG));
     }
 }
 
@@ -845,7 +583,7 @@ fn no_submission_hangs_when_the_pool_closes_meanwhile() {
 #[test]
 fn a_pool_of_one_runs_one_job_at_a_time() {
     block_on(async {
-        let pool = ThreadPool::builder().max_workers(1).thread_name("only").build();
+        let pool = ThreadPool::builder().max_workers(1).name("only").build().unwrap();
         let inside = Arc::new(AtomicUsize::new(0));
         let calls: Vec<_> = (0..10)
             .map(|_| {
@@ -892,7 +630,7 @@ fn nesting_through_the_loop_ends_in_a_pool_of_one() {
         let threads = call.result(LONG).unwrap();
         let distinct: HashSet<_> = threads.iter().collect();
         assert_eq!((threads.len(), distinct.len()), (5, 5), "each wait lends its place");
-        eventually(|| pool.stats().workers <= 1);
+        eventually("its threads", || pool.stats().workers <= 1);
         assert_eq!(pool.submit(|| 1).result(LONG).unwrap(), 1);
         assert_eq!(pool.stats().workers, 1, "the extra threads have gone");
     }
@@ -901,7 +639,7 @@ fn nesting_through_the_loop_ends_in_a_pool_of_one() {
 /// A job that waits for a job of its own pool, and for room in its own pool's queue.
 #[test]
 fn a_job_may_wait_for_its_own_pool() {
-    let pool = ThreadPool::builder().max_workers(1).queue(1).build();
+    let pool = ThreadPool::builder().max_workers(1).capacity(1).build().unwrap();
     let nested = pool.clone();
     let mut job = pool.submit(move || {
         let mut jobs: Vec<_> = (0..5).map(|n| nested.submit(move || n)).collect();

@@ -1,22 +1,16 @@
 //! CapacityLimiter.
 
-mod common;
-
+use super::block_on;
+use crate::common::{LONG, SHORT};
 use callbridge::WaitError;
 use callbridge::executor::{CapacityLimiter, Permit};
 use callbridge::{ThreadPool, to_thread};
-use common::{LONG, SHORT};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::thread;
-
-fn block_on<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { tokio::time::timeout(LONG, future).await.expect("it hangs") })
-}
 
 type Acquiring = Pin<Box<dyn Future<Output = Permit> + Send>>;
 
@@ -206,7 +200,7 @@ fn calls_run_within_the_limit() {
 #[test]
 fn an_abandoned_call_keeps_its_permit() {
     let limiter = CapacityLimiter::new(1);
-    let pool = ThreadPool::builder().build();
+    let pool = ThreadPool::builder().build().unwrap();
     let (began, begun) = tokio::sync::oneshot::channel();
     let (release, blocked) = mpsc::channel::<()>();
     block_on(async {
@@ -241,7 +235,7 @@ fn a_panicking_call_gives_its_permit_back() {
 fn a_call_that_never_begins_gives_its_permit_back() {
     let limiter = CapacityLimiter::new(1);
     block_on(async {
-        let pool = ThreadPool::builder().max_workers(1).build();
+        let pool = ThreadPool::builder().max_workers(1).build().unwrap();
         let (release, blocked) = mpsc::channel::<()>();
         let busy = pool.submit(move || {
             let _ = blocked.recv();

@@ -1,25 +1,22 @@
 //! Cancelling blocking work: what a job is told, and what becomes of who waits for it.
 
-mod common;
-
+use super::block_on;
+use crate::common::{Census, LONG, Loop, SHORT};
 use callbridge::WaitError;
 use callbridge::executor::{CancelToken, ThreadCall};
 use callbridge::{
     Bridge, DedicatedThread, FutureState, ResultError, ThreadPool, run_in_executor, to_thread,
 };
-use common::{Census, LONG, Loop, SHORT};
+use std::future::Future;
 use std::io::Read;
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
+use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-
-fn block_on<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { tokio::time::timeout(LONG, future).await.expect("it hangs") })
-}
 
 fn token() -> CancelToken {
     CancelToken::current().unwrap()
@@ -53,7 +50,7 @@ fn slow(pool: &ThreadPool) -> Slow {
 /// C16: cancelled before it begins, it never runs, and the waiter is told at once. C81.
 #[test]
 fn a_queued_job_is_cancelled_at_once_though_no_thread_is_free() {
-    let pool = ThreadPool::builder().max_workers(1).build();
+    let pool = ThreadPool::builder().max_workers(1).build().unwrap();
     let (release, blocked) = mpsc::channel::<()>();
     let mut busy = pool.submit(move || {
         let _ = blocked.recv();
@@ -72,7 +69,7 @@ fn a_queued_job_is_cancelled_at_once_though_no_thread_is_free() {
 /// C16, C82: a running job is told and its value kept; one that has ended can't be cancelled.
 #[test]
 fn a_running_job_that_is_cancelled_keeps_its_value() {
-    let pool = ThreadPool::builder().build();
+    let pool = ThreadPool::builder().build().unwrap();
     let (began, begun) = mpsc::channel();
     let mut job = pool.submit(move || {
         assert!(!token().is_cancelled());
@@ -92,7 +89,7 @@ fn a_running_job_that_is_cancelled_keeps_its_value() {
 #[test]
 fn waiting_on_cancel_ends_with_the_thread() {
     block_on(async {
-        let pool = ThreadPool::builder().build();
+        let pool = ThreadPool::builder().build().unwrap();
         let Slow { call, begun, told, release, ended } = slow(&pool);
         let cancel = CancellationToken::new();
         let waiting_cancel = cancel.clone();
@@ -112,7 +109,7 @@ fn waiting_on_cancel_ends_with_the_thread() {
 #[test]
 fn abandoning_on_cancel_ends_before_the_thread() {
     block_on(async {
-        let pool = ThreadPool::builder().build();
+        let pool = ThreadPool::builder().build().unwrap();
         let Slow { call, begun, told, release, ended } = slow(&pool);
         let cancel = CancellationToken::new();
         let waiting_cancel = cancel.clone();
@@ -140,7 +137,7 @@ fn a_cancel_that_comes_too_late_changes_nothing() {
 #[test]
 fn waiting_on_cancel_for_a_queued_call_ends_at_once() {
     block_on(async {
-        let pool = ThreadPool::builder().max_workers(1).build();
+        let pool = ThreadPool::builder().max_workers(1).build().unwrap();
         let Slow { call: busy, begun, release, .. } = slow(&pool);
         begun.await.unwrap();
         let cancel = CancellationToken::new();
@@ -158,7 +155,7 @@ fn there_is_no_token_outside_a_job() {
     assert!(CancelToken::current().is_none());
     block_on(async { assert!(CancelToken::current().is_none()) });
     let (kept, keep) = mpsc::channel();
-    let pool = ThreadPool::builder().max_workers(1).build();
+    let pool = ThreadPool::builder().max_workers(1).build().unwrap();
     pool.submit(move || kept.send(token()).unwrap()).result(LONG).unwrap();
     let first = keep.recv_timeout(LONG).unwrap();
     let mut second = pool.submit(|| token().wait(LONG).is_ok());
@@ -174,7 +171,7 @@ fn there_is_no_token_outside_a_job() {
 fn async_code_below_a_job_sees_its_cancel_when_it_is_passed_on() {
     let event_loop = Loop::multi(2);
     let bridge = event_loop.bridge();
-    let pool = ThreadPool::builder().build();
+    let pool = ThreadPool::builder().build().unwrap();
     let (began, begun) = mpsc::channel();
     let passing_on = bridge.clone();
     let mut job = pool.submit(move || {
@@ -209,7 +206,7 @@ fn async_code_below_a_job_sees_its_cancel_when_it_is_passed_on() {
 
 #[test]
 fn a_wait_on_the_token_has_a_timeout() {
-    let pool = ThreadPool::builder().build();
+    let pool = ThreadPool::builder().build().unwrap();
     let waits = || {
         let none = token().wait(Duration::ZERO);
         let some = token().wait(SHORT);
@@ -231,7 +228,7 @@ fn a_wait_on_the_token_has_a_timeout() {
 fn the_token_is_not_waited_for_on_a_loop() {
     let (kept, keep) = mpsc::channel();
     let (release, blocked) = mpsc::channel::<()>();
-    let pool = ThreadPool::builder().build();
+    let pool = ThreadPool::builder().build().unwrap();
     let mut job = pool.submit(move || {
         kept.send(token()).unwrap();
         blocked.recv().unwrap_err();
@@ -284,7 +281,7 @@ fn a_wake_function_runs_once_or_not_at_all() {
     };
     let (withdrawn, kept, late) = (counting(), counting(), counting());
     let (began, begun) = mpsc::channel();
-    let pool = ThreadPool::builder().build();
+    let pool = ThreadPool::builder().build().unwrap();
     let mut job = pool.submit(move || {
         drop(token().on_cancel(withdrawn));
         let panics = token().on_cancel(|| panic!("a wake function of the user's"));
@@ -303,7 +300,7 @@ fn a_wake_function_runs_once_or_not_at_all() {
 /// Dropping an awaited call tells its job; dropping a submitted job's future doesn't.
 #[test]
 fn dropping_the_waiting_side_tells_an_awaited_call_only() {
-    let pool = ThreadPool::builder().build();
+    let pool = ThreadPool::builder().build().unwrap();
     let (tell, told) = mpsc::channel();
     let (began, begun) = mpsc::channel();
     let call = run_in_executor(&pool, move || {
@@ -328,11 +325,11 @@ fn dropping_the_waiting_side_tells_an_awaited_call_only() {
     assert!(!told.recv_timeout(LONG).unwrap());
 }
 
-/// A shutdown that reaches its deadline tells the jobs, and those that listen end in time.
+/// A close that reaches its deadline tells the jobs, and those that listen end in time.
 #[test]
-fn shutdown_tells_running_jobs_at_its_deadline() {
+fn close_tells_running_jobs_at_its_deadline() {
     let (began, begun) = mpsc::channel();
-    let pool = ThreadPool::builder().build();
+    let pool = ThreadPool::builder().build().unwrap();
     let pooled = began.clone();
     let mut job = pool.submit(move || {
         pooled.send(()).unwrap();
@@ -345,7 +342,7 @@ fn shutdown_tells_running_jobs_at_its_deadline() {
     });
     begun.recv_timeout(LONG).unwrap();
     begun.recv_timeout(LONG).unwrap();
-    for report in [pool.shutdown_blocking(SHORT), thread.shutdown_blocking(SHORT)] {
+    for report in [pool.close_blocking(SHORT), thread.close_blocking(SHORT)] {
         assert!(report.is_clean(), "{report}");
     }
     assert_eq!(job.result(LONG).unwrap(), Ok(()));
@@ -381,4 +378,81 @@ fn a_cancel_travels_through_a_blocked_thread() {
         assert!(start.elapsed() < LONG);
         thread::yield_now();
     }
+}
+
+/// A helper that works for a job isn't left behind by it.
+#[test]
+fn waits_on_a_token_end_with_the_job() {
+    let census = Census::default();
+    let guard = census.guard();
+    let pool = ThreadPool::builder().max_workers(1).build().unwrap();
+    let (began, begun) = mpsc::channel();
+    let (release, blocked) = mpsc::channel::<()>();
+    let mut job = pool.submit(move || {
+        let token = token();
+        let hook = token.on_cancel(move || drop(guard));
+        began.send((token, hook)).unwrap();
+        let _ = blocked.recv();
+    });
+    let (theirs, _hook) = begun.recv_timeout(LONG).unwrap();
+    let waiting = theirs.clone();
+    let helper = thread::spawn(move || waiting.wait(None));
+    block_on(async {
+        let task = tokio::spawn(theirs.cancelled());
+        tokio::task::yield_now().await;
+        assert!(!task.is_finished());
+        drop(release);
+        task.await.unwrap();
+    });
+    assert_eq!(helper.join().unwrap(), Ok(()));
+    job.result(LONG).unwrap();
+    assert!(!theirs.is_cancelled(), "nobody asked");
+    assert_eq!(census.alive(), 0, "its hooks are withdrawn");
+    job.cancel();
+    drop(theirs.on_cancel(|| unreachable!("the job is over")));
+    assert_eq!(theirs.wait(Duration::ZERO), Ok(()));
+}
+
+/// A waker of somebody's own executor that is broken.
+struct Broken;
+
+impl Wake for Broken {
+    fn wake(self: Arc<Self>) {
+        panic!("a broken waker");
+    }
+}
+
+/// A job that has entered a broken waker first and a wake function second, which it waits for.
+fn job_with_a_broken_waker(
+    pool: &ThreadPool,
+) -> (callbridge::BlockingFuture<()>, mpsc::Receiver<()>) {
+    let (raise, raised) = mpsc::channel();
+    let (began, begun) = mpsc::channel();
+    let call = pool.submit(move || {
+        let token = token();
+        let mut cancelled = pin!(token.cancelled());
+        let broken = Waker::from(Arc::new(Broken));
+        assert!(cancelled.as_mut().poll(&mut Context::from_waker(&broken)).is_pending());
+        let (woken, wait) = mpsc::channel();
+        let _hook = token.on_cancel(move || {
+            raise.send(()).unwrap();
+            let _ = woken.send(());
+        });
+        began.send(()).unwrap();
+        let _ = wait.recv_timeout(LONG);
+    });
+    begun.recv_timeout(LONG).unwrap();
+    (call, raised)
+}
+
+#[test]
+fn a_broken_waker_keeps_no_cancel_hook_from_running() {
+    let pool = ThreadPool::builder().max_workers(1).build().unwrap();
+    let (mut call, raised) = job_with_a_broken_waker(&pool);
+    assert!(call.cancel());
+    raised.recv_timeout(LONG).unwrap();
+    call.result(LONG).unwrap();
+    let (_call, raised) = job_with_a_broken_waker(&pool);
+    assert!(pool.close_blocking(Duration::ZERO).stuck.is_empty());
+    raised.recv_timeout(LONG).unwrap();
 }

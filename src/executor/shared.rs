@@ -1,0 +1,73 @@
+//! The pool of the process, one for each process of a family that forks.
+
+use super::error::SettingError;
+use super::pool::ThreadPool;
+use crate::sync::prim::thread_local;
+use std::cell::Cell;
+use std::sync::OnceLock;
+use tokio::runtime::{Handle, Id};
+
+/// A process's pool, and that of the process that is forked off from it.
+struct Process {
+    id: u32,
+    pool: ThreadPool,
+    child: Link,
+}
+
+struct Link(OnceLock<Box<Process>>);
+
+static FIRST: Link = Link(OnceLock::new());
+
+thread_local! {
+    /// The runtime at the thread's last look at its process, and the pool found then.
+    static SEEN: Cell<Option<(Id, &'static ThreadPool)>> = const { Cell::new(None) };
+}
+
+impl Link {
+    fn find(&'static self, id: u32, make: impl FnOnce() -> ThreadPool) -> &'static ThreadPool {
+        let mut make = Some(make);
+        let mut link = self;
+        loop {
+            let process = link.0.get_or_init(|| {
+                let make =
+                    make.take().expect("the process that is made is the one that is looked for");
+                Box::new(Process { id, pool: make(), child: Link(OnceLock::new()) })
+            });
+            if process.id == id {
+                return &process.pool;
+            }
+            link = &process.child;
+        }
+    }
+}
+
+fn default() -> ThreadPool {
+    let pool = ThreadPool::builder().name("callbridge").build();
+    pool.expect("the default settings make sense")
+}
+
+/// Asking for the process takes a system call, so it is asked for only on a thread that isn't at the
+/// runtime that it was at before. Who goes on with a runtime in a forked process is told by his waits.
+pub(super) fn get() -> &'static ThreadPool {
+    let runtime = Handle::try_current().ok().map(|handle| handle.id());
+    let seen = SEEN.try_with(Cell::get).ok().flatten();
+    if let (Some(runtime), Some((id, pool))) = (runtime, seen) {
+        if runtime == id {
+            return pool;
+        }
+    }
+    let pool = FIRST.find(std::process::id(), default);
+    if let Some(runtime) = runtime {
+        let _ = SEEN.try_with(|cell| cell.set(Some((runtime, pool))));
+    }
+    pool
+}
+
+pub(super) fn set(pool: ThreadPool) -> Result<&'static ThreadPool, SettingError> {
+    let mut unused = true;
+    let found = FIRST.find(std::process::id(), || {
+        unused = false;
+        pool
+    });
+    if unused { Err(SettingError::AlreadyShared) } else { Ok(found) }
+}
