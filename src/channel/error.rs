@@ -247,6 +247,10 @@ impl SourceError {
         SourceError(Arc::from(error.into()))
     }
 
+    pub(crate) fn get_ref(&self) -> &(dyn Error + 'static) {
+        &*self.0
+    }
+
     /// The error of an end that came with none of its own, if that end is one to report.
     pub(super) fn of_ending(ending: Ending) -> Option<Self> {
         match ending {

@@ -393,8 +393,8 @@ impl<S: Origin> ListenerBuilder<S> {
         sink
     }
 
-    /// How long a peer may not read what is sent to it before its connection is closed; 30 s unless
-    /// told.
+    /// How long a peer may not read what is sent to it before its connection is closed; 30 s unless told. A
+    /// peer that reads less than 4 KiB in that time counts as one that doesn't.
     ///
     /// # Examples
     ///

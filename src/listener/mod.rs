@@ -34,6 +34,7 @@ mod builder;
 mod core;
 mod driver;
 mod handle;
+mod patience;
 mod pump;
 mod report;
 mod serve;

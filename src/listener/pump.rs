@@ -2,6 +2,7 @@
 
 use super::core::{Feed, Verdict};
 use super::driver::{Driver, For, Taken};
+use super::patience::Patience;
 use super::source::{FrameSource, is_tick};
 use super::stats::count;
 use super::stop::Phase;
@@ -19,6 +20,9 @@ pub(crate) trait Outflow<S>: Send {
     /// A tick says that nothing fits now; another error costs what was being written.
     fn write(&mut self, source: &mut S) -> io::Result<bool>;
 
+    /// How many bytes have left so far.
+    fn written(&self) -> u64;
+
     /// Whether more may come although nothing more can be read.
     fn is_open(&self) -> bool;
 
@@ -29,13 +33,12 @@ pub(crate) trait Outflow<S>: Send {
 /// What is to be written, and for how long it has been waiting.
 pub(crate) struct Writing<'a, S> {
     outflow: Option<&'a mut dyn Outflow<S>>,
-    /// When a peer that doesn't read is given up.
-    patience: Option<Deadline>,
+    patience: Patience,
 }
 
 impl<'a, S: FrameSource> Writing<'a, S> {
     pub(crate) fn new(outflow: Option<&'a mut dyn Outflow<S>>) -> Self {
-        Writing { outflow, patience: None }
+        Writing { outflow, patience: Patience::default() }
     }
 
     /// Writes what fits; false if the peer is given up.
@@ -43,19 +46,12 @@ impl<'a, S: FrameSource> Writing<'a, S> {
         let Some(outflow) = &mut self.outflow else { return true };
         loop {
             match outflow.write(&mut driver.source) {
-                Ok(true) => self.patience = None,
-                Ok(false) => {
-                    self.patience = None;
-                    return true;
-                }
+                Ok(true) => {}
                 Err(error) if is_tick(&error) => {
-                    let write_timeout = driver.core.write_timeout;
-                    let patience =
-                        self.patience.get_or_insert_with(|| Deadline::after(write_timeout));
-                    return !patience.passed();
+                    return !self.patience.is_over(outflow.written(), driver.core.write_timeout);
                 }
-                Err(_) => {
-                    self.patience = None;
+                Ok(false) | Err(_) => {
+                    self.patience.end();
                     return true;
                 }
             }
@@ -63,11 +59,11 @@ impl<'a, S: FrameSource> Writing<'a, S> {
     }
 
     fn is_blocked(&self) -> bool {
-        self.patience.is_some()
+        self.patience.is_waiting()
     }
 
     fn deadline(&self) -> Deadline {
-        self.patience.unwrap_or(Deadline::Never)
+        self.patience.deadline()
     }
 
     /// Writes the rest after the reading has ended with `verdict`.

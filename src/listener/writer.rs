@@ -1,5 +1,6 @@
 //! The way of frames from async code to the thread that owns a device.
 
+use super::patience::LEAST;
 use super::pump::Outflow;
 use super::source::{RequestSource, is_tick};
 use super::wake::Wake;
@@ -397,6 +398,8 @@ pub(crate) struct Written<R> {
     commands: Receiver<Command<R>>,
     /// Who waits for what is encoded and hasn't left.
     staged: Vec<Completer<io::Result<()>>>,
+    /// How many bytes have left so far, as far as the source tells.
+    written: u64,
 }
 
 /// A writer for the thread that waits by `wake`.
@@ -407,7 +410,7 @@ pub(crate) fn writer<R: Send + 'static>(
     let (queue, commands) = async_channel::bounded(capacity.max(1));
     let wake = Arc::clone(wake);
     let sink = FrameSink { queue, wake: Arc::new(move || wake.notify()) };
-    (sink, Written { commands, staged: Vec::new() })
+    (sink, Written { commands, staged: Vec::new(), written: 0 })
 }
 
 impl<R, S> Outflow<S> for Written<R>
@@ -430,9 +433,16 @@ where
         if self.staged.is_empty() {
             return Ok(false);
         }
-        match RequestSource::<R>::flush(source) {
+        let before = source.staged();
+        let flushed = RequestSource::<R>::flush(source);
+        self.written += before.saturating_sub(source.staged()) as u64;
+        match flushed {
             Ok(true) => self.staged.drain(..).for_each(|written| written.complete(Ok(()))),
-            Ok(false) => return Ok(true),
+            Ok(false) => {
+                // A device may be slow; each bit counts.
+                self.written += LEAST;
+                return Ok(true);
+            }
             Err(error) if is_tick(&error) => return Err(error),
             Err(error) => {
                 let (kind, text) = (error.kind(), error.to_string());
@@ -443,6 +453,10 @@ where
             }
         }
         Ok(!self.commands.is_empty())
+    }
+
+    fn written(&self) -> u64 {
+        self.written
     }
 
     fn is_open(&self) -> bool {

@@ -7,6 +7,7 @@ use futures_util::SinkExt;
 use socket2::{Domain, SockRef, Socket, Type};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 use tokio_util::codec::LinesCodec;
 
@@ -120,4 +121,71 @@ fn a_stop_cuts_a_connection_that_lingers() {
     assert_eq!(listener.stats().open, 1, "and the peer's is waited for");
     clean(&listener);
     eventually("its end", || client.write_all(b"x").is_err());
+}
+
+#[test]
+fn a_peer_that_reads_slowly_is_waited_for_as_long_as_it_reads() {
+    const REPLY: usize = 4 << 20;
+    let (_loop, bridge) = event_loop();
+    let (server, addr) = lines(100);
+    let listener = Listener::builder(server)
+        .write_timeout(300 * MS)
+        .serve(&bridge, |_: Request<String>| async { Some("x".repeat(REPLY)) })
+        .spawn()
+        .unwrap();
+    let mut client = connect(addr);
+    say(&client, "much\n");
+    let mut part = vec![0; 64 * 1024];
+    let mut read = 0;
+    // Many times the write timeout in all, and never one without some reading.
+    while read <= REPLY {
+        read += client.read(&mut part).unwrap();
+        thread::sleep(20 * MS);
+    }
+    assert_eq!(clean(&listener).failed_connections, 0);
+}
+
+#[test]
+fn a_peer_that_reads_a_byte_now_and_then_is_given_up() {
+    let (_loop, bridge) = event_loop();
+    let (server, addr) = lines(100);
+    let listener = Listener::builder(server)
+        .write_timeout(50 * MS)
+        .serve(&bridge, |_: Request<String>| async { Some("x".repeat(32 << 20)) })
+        .spawn()
+        .unwrap();
+    let mut client = connect(addr);
+    say(&client, "much\n");
+    while listener.stats().failed_connections == 0 {
+        let _one_byte = client.read(&mut [0]);
+        thread::sleep(5 * MS);
+    }
+    assert_eq!(clean(&listener).open, 0);
+}
+
+#[tokio::test]
+async fn a_sink_whose_peer_reads_slowly_is_waited_for_as_long_as_it_reads() {
+    const MUCH: usize = 32 << 20;
+    let (server, addr) = lines(100);
+    let builder = Listener::builder(server).write_timeout(300 * MS);
+    let (listener, mut connections) = builder.spawn().unwrap();
+    let mut client = connect(addr);
+    let reading = thread::spawn(move || {
+        let mut part = vec![0; 256 * 1024];
+        let mut read = 0;
+        while read <= MUCH {
+            let bytes = client.read(&mut part)?;
+            if bytes == 0 {
+                break;
+            }
+            read += bytes;
+            thread::sleep(10 * MS);
+        }
+        io::Result::Ok(read)
+    });
+    let mut connection = connections.recv().await.unwrap();
+    connection.send("x".repeat(MUCH)).await.unwrap();
+    assert_eq!(reading.join().unwrap().unwrap(), MUCH + 1);
+    drop(connection);
+    assert_eq!(listener.close(LONG).await.stats.answers_lost, 0);
 }

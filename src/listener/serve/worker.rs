@@ -5,6 +5,7 @@
 
 use super::super::core::{Core, Verdict};
 use super::super::driver::{Driver, For, Taken, sooner};
+use super::super::patience::{LEAST, Patience};
 use super::super::source::{FrameSource, RequestSource, is_tick};
 use super::super::stats::{count, count_by};
 use super::super::stop::Phase;
@@ -76,7 +77,8 @@ impl<R, H> Service<R, H> {
             slot: Box::pin(None),
             on_the_loop: 0,
             staged: 0,
-            patience: None,
+            patience: Patience::default(),
+            written: 0,
             end: None,
             clock: None,
             tally: Cell::default(),
@@ -106,8 +108,9 @@ struct Worker<'a, S: FrameSource, A, R, H, Fut> {
     on_the_loop: usize,
     /// Replies that were encoded and haven't left.
     staged: usize,
-    /// When a peer that doesn't read is given up; set while it doesn't.
-    patience: Option<Deadline>,
+    patience: Patience,
+    /// How many bytes of replies have left so far.
+    written: u64,
     /// Nothing more is taken in, and why.
     end: Option<Verdict>,
     /// When the last first poll ended, while nothing was waited for since.
@@ -417,22 +420,25 @@ where
     /// Writes what is staged, as far as it fits now.
     fn flush(&mut self) -> Result<(), Verdict> {
         loop {
-            match RequestSource::<R>::flush(&mut self.driver.source) {
+            let before = self.driver.source.staged();
+            let flushed = RequestSource::<R>::flush(&mut self.driver.source);
+            self.written += before.saturating_sub(self.driver.source.staged()) as u64;
+            match flushed {
                 Ok(true) => {
                     if self.staged > 0 {
                         count_by(&self.core().counters.replies, self.staged);
                         let staged = std::mem::take(&mut self.staged);
                         self.forget(staged);
                     }
-                    self.patience = None;
+                    self.patience.end();
                     return Ok(());
                 }
-                Ok(false) => self.patience = None,
+                // A source that doesn't say how much it has staged says at least that.
+                Ok(false) if before == 0 => self.written += LEAST,
+                Ok(false) => {}
                 Err(error) if is_tick(&error) => {
                     let write_timeout = self.core().write_timeout;
-                    let patience =
-                        *self.patience.get_or_insert_with(|| Deadline::after(write_timeout));
-                    if !patience.passed() {
+                    if !self.patience.is_over(self.written, write_timeout) {
                         return Ok(());
                     }
                     let text = "the peer doesn't read its replies: the connection is given up";
@@ -454,11 +460,10 @@ where
     fn write_the_rest(&mut self, verdict: Verdict) -> Result<(), Verdict> {
         loop {
             self.flush()?;
-            if self.patience.is_none() || self.driver.is_cut() {
+            if !self.patience.is_waiting() || self.driver.is_cut() {
                 return Err(verdict);
             }
-            self.driver
-                .wait(For { read: false, write: true }, self.patience.unwrap_or(Deadline::Now));
+            self.driver.wait(For { read: false, write: true }, self.patience.deadline());
         }
     }
 
@@ -469,7 +474,7 @@ where
         if self.window.is_empty() && self.staged == 0 && self.has_room() && self.driver.is_hot() {
             return;
         }
-        let mut deadline = self.patience.unwrap_or(Deadline::Never);
+        let mut deadline = self.patience.deadline();
         // The oldest has the first deadline.
         if let Some(first) = self.window.front() {
             self.driver.is_owed();
@@ -478,7 +483,7 @@ where
         if self.window.iter().any(|pending| matches!(pending.reply, Reply::NoRoom(_))) {
             deadline = deadline.or_after(ROOM);
         }
-        let what = For { read: self.has_room(), write: self.patience.is_some() };
+        let what = For { read: self.has_room(), write: self.patience.is_waiting() };
         self.driver.wait(what, deadline);
     }
 

@@ -33,7 +33,12 @@ const HANDED_ON: usize = 8 * 1024;
 /// connection's thread, up to [`with_write_buffer`](super::StreamServer::with_write_buffer) bytes. More
 /// than that waits. Closing the sink ends the write side; the peer may still send.
 ///
-/// Dropping the connection closes it as [`ConnectionHandle::close`] does: what was flushed still leaves.
+/// An error that tells of bytes which made no frame is found by
+/// [`FrameError::find`](super::FrameError::find).
+///
+/// Dropping the connection closes it as [`ConnectionHandle::close`] does: what was flushed still leaves. A
+/// [`close`](super::Listener::close) of the listener waits for connections that are held, since whoever holds one
+/// may still answer.
 ///
 /// # Examples
 ///
@@ -303,6 +308,10 @@ struct Queued(Arc<Link>);
 impl<S: FrameSource> Outflow<S> for Queued {
     fn write(&mut self, _source: &mut S) -> io::Result<bool> {
         self.0.write().map(|()| false)
+    }
+
+    fn written(&self) -> u64 {
+        self.0.written()
     }
 
     fn is_open(&self) -> bool {

@@ -43,6 +43,8 @@ struct Outbox {
     queued: BytesMut,
     /// How many bytes and frames were queued together; the bytes shrink as they leave.
     batches: VecDeque<(usize, usize)>,
+    /// How many bytes have left so far.
+    written: u64,
     /// Nothing more will be queued.
     over: bool,
 }
@@ -58,6 +60,7 @@ impl Outbox {
                     self.queued.advance(written);
                     self.forget(written);
                     all += written;
+                    self.written += written as u64;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) if all > 0 => break,
@@ -223,6 +226,10 @@ impl Link {
         });
         self.lose(lost);
         result
+    }
+
+    pub(super) fn written(&self) -> u64 {
+        self.outbox.with(|outbox| outbox.written)
     }
 
     pub(super) fn is_over(&self) -> bool {

@@ -1,6 +1,7 @@
 //! A `Decoder` driven by hand: bytes in from a blocking read, frames out.
 
 use super::{Gauge, SourceStats};
+use crate::channel::SourceError;
 use crate::sync::prim::atomic::{AtomicU64, Ordering};
 use bytes::{Buf, BytesMut};
 use std::any::TypeId;
@@ -124,6 +125,29 @@ impl FrameError {
             | FrameError::Malformed { offset, .. }
             | FrameError::Incomplete { offset, .. } => offset,
         }
+    }
+
+    /// The frame error inside an error of a source, a connection or a stream, if there is one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::listener::{FrameError, FrameSource, ReadSource};
+    /// use tokio_util::codec::LinesCodec;
+    ///
+    /// let mut source = ReadSource::new(&b"\xff\n"[..], 80, LinesCodec::new()).unwrap();
+    /// let error = source.next_frame().unwrap_err();
+    /// assert!(matches!(FrameError::find(&error), Some(FrameError::Malformed { offset: 0, .. })));
+    /// ```
+    pub fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        let inner: &'a (dyn Error + 'static) = match error.downcast_ref::<io::Error>() {
+            Some(error) => error.get_ref()?,
+            None => error.downcast_ref::<SourceError>()?.get_ref(),
+        };
+        Self::find(inner)
     }
 
     pub(crate) fn into_io(self) -> io::Error {
