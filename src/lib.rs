@@ -30,8 +30,8 @@
 //! # Shutdown
 //!
 //! A runtime that goes away, a closed bridge, a dropped stream and a stopped listener release every
-//! thread that waits for them, with an error that says which it was. `close` and `shutdown` take a
-//! deadline and name what did not stop. `Drop` only signals, but for three of a `ThreadRunner`'s types:
+//! thread that waits for them, with an error that says which it was. `close` finishes
+//! what there is, up to its timeout, and names what did not stop. `Drop` only signals, but for three of a `ThreadRunner`'s types:
 //! the runner's own waits for at most 1.5 s, that of a context's guard or of an iterator for 1 s, and none
 //! of them on a thread that drives an event loop. A call is a tokio task: a future that was
 //! submitted to a loop that nobody drives is dropped with its runtime, not by `close`, which releases
