@@ -7,6 +7,7 @@
 //! | a connection that talks to them | [`TcpSource`], `UnixSource` |
 //! | anything else that is [`Read`](std::io::Read): a serial port, a pipe | [`ReadSource`], best [`polled`](ReadSource::polled) |
 //! | a blocking call of their own | an implementation of [`FrameSource`] |
+//! | a device that comes and goes | [`Listener::reopening`] over one of these |
 //! | a loop that exists already | [`Listener::from_fn`] |
 //!
 //! Over each of these, [`Listener::builder`] starts a named thread that either feeds a
