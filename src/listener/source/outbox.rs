@@ -17,10 +17,6 @@ impl Outbox {
         self.0.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Encodes behind what is there; false, since nothing has left. A failure leaves no trace.
     pub(crate) fn encode<T, E>(&mut self, encoder: &mut E, item: T) -> io::Result<bool>
     where

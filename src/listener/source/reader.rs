@@ -262,6 +262,8 @@ where
     fn take(&mut self, wait: bool) -> io::Result<Option<D::Item>> {
         #[cfg(unix)]
         let polled = self.polled;
+        #[cfg(not(unix))]
+        let _ = wait;
         let (reader, cut, empty_is_tick) = (&mut self.reader, &self.cut, self.empty_is_tick);
         self.framer.next_frame(|buffer| {
             #[cfg(unix)]
@@ -358,7 +360,7 @@ where
     fn flush(&mut self) -> io::Result<bool> {
         let writer = &mut self.reader;
         #[cfg(unix)]
-        if let (Some(Polled { fd, blocks: true }), false) = (self.polled, self.outbox.is_empty()) {
+        if let (Some(Polled { fd, blocks: true }), 1..) = (self.polled, self.outbox.len()) {
             // So much can be written without waiting, once the system says that it can.
             let fits = socket::is_writable(fd(writer));
             return match fits {

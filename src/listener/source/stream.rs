@@ -78,6 +78,7 @@ pub struct StreamSource<C, K = Tcp> {
     /// The socket is ours alone, and its receive timeout is brief.
     brief: bool,
     /// The last receive found less than it asked for: there is no need to ask again.
+    #[cfg(unix)]
     drained: bool,
     /// This side has ended.
     parted: bool,
@@ -263,6 +264,7 @@ where
             outbox: Outbox::default(),
             poll_timeout: POLL_TIMEOUT,
             brief: false,
+            #[cfg(unix)]
             drained: false,
             parted: false,
             kind: PhantomData,
