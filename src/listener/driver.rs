@@ -22,6 +22,9 @@ const CHANCE: u32 = 4;
 /// The shortest and the longest pause of a source that answers at once, again and again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(1));
 
+/// How long a peer that was sent nothing is waited for when this side ends.
+const BRIEF_END: Duration = Duration::from_millis(200);
+
 /// What a source does after an error; told by [`on_error`](super::ListenerBuilder::on_error).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -87,6 +90,8 @@ pub(crate) struct Driver<S: FrameSource> {
     has_waited: bool,
     /// Frames come fast: the source may wait by itself.
     hot: bool,
+    /// Something was written that the peer may not have yet.
+    pub(crate) has_written: bool,
     /// The descriptor was ready as soon as it was waited for.
     was_ready: bool,
 }
@@ -113,6 +118,7 @@ impl<S: FrameSource> Driver<S> {
             pause: None,
             has_waited: false,
             hot: false,
+            has_written: false,
             was_ready: false,
         }
     }
@@ -322,9 +328,11 @@ impl<S: FrameSource> Driver<S> {
         }
     }
 
-    /// Ends the write side and reads what the peer still sends, until its end or the deadline: a socket
-    /// that is closed with bytes unread takes back what it was given to send.
-    pub(crate) fn part(&mut self, deadline: Deadline) {
+    /// Ends the write side and reads what the peer still sends, until its end or for `linger`: a socket that
+    /// is closed with bytes unread takes back what it was given to send. Where nothing was, the peer is only
+    /// let come to its end in peace.
+    pub(crate) fn part(&mut self, has_written: bool, linger: Duration) {
+        let deadline = Deadline::after(if has_written { linger } else { linger.min(BRIEF_END) });
         while let Some(parted) = contain("the end of a source", || self.source.part()) {
             match parted {
                 Ok(false) => {}

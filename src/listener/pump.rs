@@ -23,8 +23,9 @@ pub(crate) trait Outflow<S>: Send {
     /// How many bytes have left so far.
     fn written(&self) -> u64;
 
-    /// Whether more may come although nothing more can be read.
-    fn is_open(&self) -> bool;
+    /// Whether more may come although nothing more can be read; also of somebody who has not begun yet,
+    /// unless the listener is `ending`.
+    fn is_open(&self, ending: bool) -> bool;
 
     /// Refuses what comes from now on, and whatever hasn't been written.
     fn close(&mut self);
@@ -71,7 +72,8 @@ impl<'a, S: FrameSource> Writing<'a, S> {
         let may_follow = matches!(verdict, Verdict::Finished)
             || matches!(verdict, Verdict::Stopped) && driver.phase() == Phase::Draining;
         while !driver.is_cut() && self.go_on(driver) {
-            let open = self.outflow.as_ref().is_some_and(|outflow| outflow.is_open());
+            let ending = driver.phase() > Phase::Running;
+            let open = self.outflow.as_ref().is_some_and(|outflow| outflow.is_open(ending));
             if !(self.is_blocked() || may_follow && open) {
                 break;
             }

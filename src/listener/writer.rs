@@ -459,7 +459,7 @@ where
         self.written
     }
 
-    fn is_open(&self) -> bool {
+    fn is_open(&self, _ending: bool) -> bool {
         false
     }
 

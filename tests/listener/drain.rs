@@ -204,3 +204,16 @@ fn no_thread_is_left_after_a_clean_close() {
     // The system may list it for a moment more.
     eventually("it is gone", || threads("slow-to-go").is_empty());
 }
+
+#[test]
+fn a_close_doesnt_wait_for_connections_that_nobody_has_taken() {
+    let (server, addr) = lines(100);
+    let (listener, connections) = Listener::builder(server).capacity(1).spawn().unwrap();
+    let clients: Vec<_> = (0..3).map(|_| connect(addr)).collect();
+    clients.iter().for_each(|client| say(client, "is anybody there?\n"));
+    wait_for(&listener, |stats| stats.accepted >= 2);
+    let report = listener.close_blocking(LONG);
+    assert!(report.is_clean() && report.elapsed < LONG / 2, "{report}");
+    assert_eq!(report.stats.open, 0);
+    drop(connections);
+}

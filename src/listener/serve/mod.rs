@@ -453,7 +453,7 @@ where
             let mut driver = Driver::of_connection(&service.core, &link, limits, asking);
             let verdict = judged(|| service.run(&mut driver));
             link.peer_is_gone();
-            driver.part(crate::sync::Deadline::after(linger));
+            driver.part(driver.has_written, linger);
             link.end();
             contain("the destructor of a codec", || drop(driver));
             drop(place);

@@ -423,6 +423,7 @@ where
             let before = self.driver.source.staged();
             let flushed = RequestSource::<R>::flush(&mut self.driver.source);
             self.written += before.saturating_sub(self.driver.source.staged()) as u64;
+            self.driver.has_written |= self.written > 0;
             match flushed {
                 Ok(true) => {
                     if self.staged > 0 {

@@ -6,7 +6,7 @@ use super::Peer;
 use super::accept::{Accepted, Terms};
 use super::link::{ConnectionHandle, Link};
 use crate::channel::{self, Ending, FrameStream};
-use crate::sync::{Deadline, contain};
+use crate::sync::contain;
 use bytes::BytesMut;
 use futures_core::Stream;
 use futures_sink::Sink;
@@ -37,8 +37,8 @@ const HANDED_ON: usize = 8 * 1024;
 /// [`FrameError::find`](super::FrameError::find).
 ///
 /// Dropping the connection closes it as [`ConnectionHandle::close`] does: what was flushed still leaves. A
-/// [`close`](super::Listener::close) of the listener waits for connections that are held, since whoever holds one
-/// may still answer.
+/// [`close`](super::Listener::close) of the listener waits for connections that somebody holds and has begun with,
+/// since they may still answer; those that nobody has taken from the stream end at once.
 ///
 /// # Examples
 ///
@@ -159,6 +159,7 @@ impl<C: Decoder> Connection<C> {
     ///
     /// See [`Connection`].
     pub fn handle(&self) -> ConnectionHandle {
+        self.handle.link.use_it();
         self.handle.clone()
     }
 
@@ -184,10 +185,12 @@ impl<C: Decoder> Connection<C> {
     /// # }
     /// ```
     pub fn frames(&mut self) -> &mut FrameStream<C::Item> {
+        self.handle.link.use_it();
         &mut self.frames
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<C::Item>>> {
+        self.handle.link.use_it();
         match ready!(self.frames.poll_recv(cx)) {
             Some(frame) => Poll::Ready(Some(Ok(frame))),
             None if std::mem::replace(&mut self.error_was_told, true) => Poll::Ready(None),
@@ -221,6 +224,7 @@ impl<C: Decoder> Connection<C> {
     }
 
     fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.handle.link.use_it();
         if self.buffer.len() >= HANDED_ON {
             self.hand_on()?;
         }
@@ -294,7 +298,7 @@ where
     }
     contain("the end of a connection", || {
         writing.finish(&mut driver, &after);
-        driver.part(Deadline::after(linger));
+        driver.part(link.written() > 0, linger);
     });
     drop(unblock);
     link.end();
@@ -314,8 +318,8 @@ impl<S: FrameSource> Outflow<S> for Queued {
         self.0.written()
     }
 
-    fn is_open(&self) -> bool {
-        !self.0.is_over()
+    fn is_open(&self, ending: bool) -> bool {
+        self.0.is_open(ending)
     }
 
     fn close(&mut self) {

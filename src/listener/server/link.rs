@@ -32,6 +32,8 @@ pub(crate) struct Link {
     core: Arc<Core>,
     /// This side wants no more of it.
     closing: AtomicBool,
+    /// Whoever was given the connection has begun with it.
+    in_use: AtomicBool,
     /// Cancelled when nothing more comes from the peer.
     gone: CancellationToken,
     outbox: Monitor<Outbox>,
@@ -108,6 +110,7 @@ impl Link {
             wake: Wake::new(),
             core: Arc::clone(core),
             closing: AtomicBool::new(false),
+            in_use: AtomicBool::new(false),
             gone: CancellationToken::new(),
             outbox: Monitor::new(Outbox { socket, ..Outbox::default() }),
         })
@@ -129,6 +132,17 @@ impl Link {
         self.finish_writing();
         self.gone.cancel();
         self.wake.notify();
+    }
+
+    /// Notes that somebody has begun with the connection. Only a hint: a close that begins meanwhile may be
+    /// the earlier of the two.
+    pub(super) fn use_it(&self) {
+        self.in_use.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether somebody may still write; if the listener is `ending`, who has begun already.
+    pub(super) fn is_open(&self, ending: bool) -> bool {
+        !self.is_over() && (!ending || self.in_use.load(Ordering::Relaxed))
     }
 
     /// Nothing more will be queued.
@@ -232,7 +246,7 @@ impl Link {
         self.outbox.with(|outbox| outbox.written)
     }
 
-    pub(super) fn is_over(&self) -> bool {
+    fn is_over(&self) -> bool {
         self.outbox.with(|outbox| outbox.over)
     }
 }
