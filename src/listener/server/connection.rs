@@ -34,10 +34,10 @@ const HANDED_ON: usize = 8 * 1024;
 /// than that waits. Closing the sink ends the write side; the peer may still send.
 ///
 /// An error that tells of bytes which made no frame is found by
-/// [`FrameError::find`](super::FrameError::find).
+/// [`FrameError::find`](crate::listener::FrameError::find).
 ///
 /// Dropping the connection closes it as [`ConnectionHandle::close`] does: what was flushed still leaves. A
-/// [`close`](super::Listener::close) of the listener waits for connections that somebody holds and has begun with,
+/// [`close`](crate::Listener::close) of the listener waits for connections that somebody holds and has begun with,
 /// since they may still answer; those that nobody has taken from the stream end at once.
 ///
 /// # Examples
