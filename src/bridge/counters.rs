@@ -91,10 +91,13 @@ impl Counters {
             stats.in_flight = (submitted - left) as usize;
             // A call between its counter and its leaving would show as one too many.
             if left == left_before && stats.ended() == left {
-                break;
+                stats.refused = ends.refused.load(Relaxed);
+                return stats;
             }
             std::hint::spin_loop();
         }
+        // A thread was suspended between the two: its call has ended, and only its room isn't free yet.
+        stats.in_flight = stats.submitted.saturating_sub(stats.ended()) as usize;
         stats.refused = ends.refused.load(Relaxed);
         stats
     }
