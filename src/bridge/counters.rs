@@ -102,3 +102,17 @@ impl Counters {
         stats
     }
 }
+
+#[cfg(all(test, not(any(callbridge_loom, callbridge_shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_has_ended_and_not_left_is_shown_as_ended() {
+        let counters = Counters::new();
+        counters.end(None);
+        let stats = counters.stats(|| (2, 0));
+        assert!(stats.balances(), "{stats:?}");
+        assert_eq!((stats.finished, stats.in_flight), (1, 1));
+    }
+}
