@@ -71,6 +71,10 @@ newest() {
 case ${1:-both} in
     oldest) oldest ;;
     newest) newest always ;;
-    both) oldest && newest ;;
+    # Not joined by &&, which would let failures inside the first go unseen.
+    both)
+        oldest
+        newest
+        ;;
     *) sed -n '2,7s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
 esac
