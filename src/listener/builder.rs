@@ -10,11 +10,11 @@ use super::writer::{FrameSink, writer};
 use crate::Bridge;
 use crate::channel::{self, Ending, FrameStream, Loss, Overflow};
 use crate::sync::contain;
-use crate::sync::prim::atomic::{AtomicU64, Ordering};
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -166,7 +166,7 @@ impl Default for Options {
     }
 }
 
-/// How many listeners were named by the crate.
+/// How many listeners were named by the crate; std's atomic, since a static of the model checkers can't be made.
 static UNNAMED: AtomicU64 = AtomicU64::new(1);
 
 impl Options {
