@@ -211,10 +211,7 @@ where
                     self.answer(address, outcome)?;
                 }
                 reply => {
-                    let deadline = match began.checked_add(service.reply_timeout) {
-                        Some(at) => Deadline::At(at),
-                        None => Deadline::Never,
-                    };
+                    let deadline = Deadline::after(service.reply_timeout);
                     self.window.push_back(Pending { address, deadline, reply });
                 }
             }
