@@ -101,7 +101,8 @@ pub trait Serve<R>: Origin {
 ///    then, or when the loop goes away, the listener ends as [`LoopGone`](Ending::LoopGone).
 /// 5. What a peer doesn't read is written once it does, up to the
 ///    [write timeout](super::ListenerBuilder::write_timeout); while more than 256 KiB wait for it, none of its
-///    further requests are read.
+///    further requests are read. Nor are more requests at work than whose replies, going by those before,
+///    fit in 1 MiB; one always is.
 /// 6. Every request is counted: see [`ListenerStats::balances`](super::ListenerStats::balances).
 /// 7. Blocking methods of the crate inside a handler answer `WouldDeadlock`, wherever it is polled. A handler
 ///    that computes or blocks before its first await holds up what comes behind it: see

@@ -38,6 +38,9 @@ const ROOM: Duration = Duration::from_millis(20);
 /// So many replies, or bytes of them, are gathered at most before they are written.
 const GATHERED: (usize, usize) = (256, 256 * 1024);
 
+/// So many bytes of replies are in the making at most, going by the replies before.
+const IN_THE_MAKING: usize = 1024 * 1024;
+
 /// A request at work.
 struct Pending<A, R> {
     address: A,
@@ -77,6 +80,7 @@ impl<R, H> Service<R, H> {
             slot: Box::pin(None),
             on_the_loop: 0,
             staged: 0,
+            reply_size: 0,
             patience: Patience::default(),
             written: 0,
             end: None,
@@ -108,6 +112,8 @@ struct Worker<'a, S: FrameSource, A, R, H, Fut> {
     on_the_loop: usize,
     /// Replies that were encoded and haven't left.
     staged: usize,
+    /// What a reply takes, in bytes: the largest of late.
+    reply_size: usize,
     patience: Patience,
     /// How many bytes of replies have left so far.
     written: u64,
@@ -165,6 +171,7 @@ where
     fn has_room(&self) -> bool {
         self.end.is_none()
             && self.window.len() < self.service.pipeline
+            && self.window.len().saturating_mul(self.reply_size) <= IN_THE_MAKING
             && self.driver.source.staged() < GATHERED.1
             && !matches!(self.window.back(), Some(Pending { reply: Reply::NoRoom(_), .. }))
     }
@@ -380,9 +387,14 @@ where
     }
 
     fn stage(&mut self, address: S::Address, reply: R) -> Result<(), Verdict> {
+        let before = self.driver.source.staged();
         match self.driver.source.answer(address, reply) {
             Ok(true) => self.settle(&self.core().counters.replies),
-            Ok(false) => self.staged += 1,
+            Ok(false) => {
+                self.staged += 1;
+                let size = self.driver.source.staged().saturating_sub(before);
+                self.reply_size = size.max(self.reply_size - self.reply_size / 8);
+            }
             Err(_) => {
                 self.settle(&self.core().counters.reply_errors);
                 return self.leave_a_gap();
