@@ -248,13 +248,15 @@ fn a_peer_that_leaves_after_a_heartbeat_left_between_frames() {
 // --- what was read and not decoded -------------------------------------------------------------
 
 /// What the consumer doesn't get is counted, also what lay in the decoder's buffer.
+#[cfg(unix)]
 #[test]
 fn lines_that_were_read_and_never_decoded_are_counted() {
     for drains in [false, true] {
         let (reader, mut writer) = io::pipe().unwrap();
         let lines: String = (0..1000).map(|n| format!("{n}\n")).collect();
         writer.write_all(lines.as_bytes()).unwrap();
-        let source = ReadSource::new(reader, 1024, LinesCodec::new()).unwrap();
+        // A close reaches it also if all has been taken before.
+        let source = ReadSource::new(reader, 1024, LinesCodec::new()).unwrap().polled().unwrap();
         let (listener, mut frames) = Listener::builder(source).capacity(4).spawn().unwrap();
         for n in 0..2 {
             assert_eq!(next(&mut frames), n.to_string());
