@@ -10,7 +10,7 @@ use super::core::{Core, End, LoopWatch, judged, release};
 use super::driver::Driver;
 use super::handle::{Listener, watch};
 use super::server::{Accepted, ConnectionHandle, StreamServer};
-use super::source::{FrameSource, Gauge, RequestSource, StreamKind, StreamSource};
+use super::source::{RequestSource, StreamKind, StreamSource};
 use super::wake::Wake;
 use crate::Bridge;
 use crate::channel::Ending;
@@ -19,8 +19,6 @@ use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::io;
-#[cfg(unix)]
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -422,7 +420,7 @@ where
         prepare(&mut self, &core)?;
         let mut driver = Driver::new(&core, Wake::new(), self);
         core.stop.spawn(&core.name, move || {
-            let verdict = judged(|| service.run(&mut driver));
+            let verdict = judged(|| service.run(&mut driver, |frame, _| frame));
             release(&service.core, driver);
             service.core.conclude(&End::of(verdict, &service.core.name));
         })
@@ -449,10 +447,13 @@ where
         let work = move |accepted: Accepted, stream: StreamSource<C, K>| {
             let Accepted { link, limits, linger, place, .. } = accepted;
             let connection = ConnectionHandle { link: Arc::clone(&link) };
-            let patience = service.reply_timeout;
-            let asking = Asking { stream, connection, patience, deadline: None };
-            let mut driver = Driver::of_connection(&service.core, &link, limits, asking);
-            let verdict = judged(|| service.run(&mut driver));
+            let request = |frame, at: Instant| Request {
+                frame,
+                connection: connection.clone(),
+                deadline: at.checked_add(service.reply_timeout),
+            };
+            let mut driver = Driver::of_connection(&service.core, &link, limits, stream);
+            let verdict = judged(|| service.run(&mut driver, request));
             link.peer_is_gone();
             driver.part(driver.has_written, linger);
             link.end();
@@ -468,100 +469,5 @@ where
         };
         let end = move |verdict| last.conclude(&End::of(verdict, &last.name));
         self.serve_on_threads(&core, work, end)
-    }
-}
-
-/// A connection whose frames are requests.
-struct Asking<C, K> {
-    stream: StreamSource<C, K>,
-    connection: ConnectionHandle,
-    patience: Duration,
-    /// When the requests that are at hand are too late, outer none until it is asked again.
-    deadline: Option<Option<Instant>>,
-}
-
-impl<C, K> Asking<C, K> {
-    fn request<F>(&mut self, frame: F) -> Request<F> {
-        let patience = self.patience;
-        let deadline = *self.deadline.get_or_insert_with(|| Instant::now().checked_add(patience));
-        Request { frame, connection: self.connection.clone(), deadline }
-    }
-}
-
-impl<C, K> FrameSource for Asking<C, K>
-where
-    C: Decoder + Send + 'static,
-    C::Item: Send + 'static,
-    C::Error: Error + Send + Sync + 'static,
-    K: StreamKind,
-{
-    type Frame = Request<C::Item>;
-
-    fn next_frame(&mut self) -> io::Result<Option<Self::Frame>> {
-        let frame = self.stream.next_frame().inspect_err(|_| self.deadline = None)?;
-        Ok(frame.map(|frame| self.request(frame)))
-    }
-
-    fn next_ready(&mut self) -> io::Result<Option<Self::Frame>> {
-        let frame = self.stream.next_ready().inspect_err(|_| self.deadline = None)?;
-        Ok(frame.map(|frame| self.request(frame)))
-    }
-
-    fn next_buffered(&mut self) -> io::Result<Option<Self::Frame>> {
-        let frame = self.stream.next_buffered()?;
-        if frame.is_none() {
-            self.deadline = None;
-        }
-        Ok(frame.map(|frame| self.request(frame)))
-    }
-
-    #[cfg(unix)]
-    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.stream.as_fd()
-    }
-
-    fn gauge(&self) -> Gauge {
-        self.stream.gauge()
-    }
-
-    fn is_inside_frame(&self) -> bool {
-        self.stream.is_inside_frame()
-    }
-
-    fn waits_briefly(&self) -> bool {
-        self.stream.waits_briefly()
-    }
-
-    fn part(&mut self) -> io::Result<bool> {
-        self.stream.part()
-    }
-}
-
-impl<C, K, R> RequestSource<R> for Asking<C, K>
-where
-    C: Decoder + Encoder<R> + Send + 'static,
-    C::Item: Send + 'static,
-    <C as Decoder>::Error: Error + Send + Sync + 'static,
-    <C as Encoder<R>>::Error: Error + Send + Sync + 'static,
-    K: StreamKind,
-{
-    type Address = ();
-
-    fn address(&mut self, _frame: &mut Self::Frame) {}
-
-    fn answer(&mut self, to: (), reply: R) -> io::Result<bool> {
-        self.stream.answer(to, reply)
-    }
-
-    fn flush(&mut self) -> io::Result<bool> {
-        RequestSource::<R>::flush(&mut self.stream)
-    }
-
-    fn staged(&self) -> usize {
-        RequestSource::<R>::staged(&self.stream)
-    }
-
-    fn replies_in_order(&self) -> bool {
-        RequestSource::<R>::replies_in_order(&self.stream)
     }
 }

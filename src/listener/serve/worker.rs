@@ -63,18 +63,25 @@ enum Reply<R> {
 }
 
 impl<R, H> Service<R, H> {
-    /// Serves one source until it ends or the listener does.
-    pub(super) fn run<S, Fut>(&self, driver: &mut Driver<S>) -> Verdict
+    /// Serves one source until it ends or the listener does. `request` makes what the handler is given, of
+    /// a frame and of when that was taken.
+    pub(super) fn run<S, I, Fut>(
+        &self,
+        driver: &mut Driver<S>,
+        request: impl Fn(S::Frame, Instant) -> I,
+    ) -> Verdict
     where
         S: RequestSource<R>,
         R: Send + 'static,
-        H: Fn(S::Frame) -> Fut + Send + Sync + 'static,
+        I: Send + 'static,
+        H: Fn(I) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Option<R>> + Send + 'static,
     {
         let waker = driver.wake.waker();
         let mut worker = Worker {
             service: self,
             driver,
+            request,
             waker,
             window: VecDeque::new(),
             slot: Box::pin(None),
@@ -99,9 +106,10 @@ impl<R, H> Service<R, H> {
     }
 }
 
-struct Worker<'a, S: FrameSource, A, R, H, Fut> {
+struct Worker<'a, S: FrameSource, A, R, H, Fut, W> {
     service: &'a Service<R, H>,
     driver: &'a mut Driver<S>,
+    request: W,
     /// Wakes this thread.
     waker: Waker,
     /// Requests at work, oldest first.
@@ -135,11 +143,13 @@ struct Tally {
     unsettled: usize,
 }
 
-impl<S, R, H, Fut> Worker<'_, S, S::Address, R, H, Fut>
+impl<S, R, H, I, Fut, W> Worker<'_, S, S::Address, R, H, Fut, W>
 where
     S: RequestSource<R>,
     R: Send + 'static,
-    H: Fn(S::Frame) -> Fut + Send + Sync + 'static,
+    W: Fn(S::Frame, Instant) -> I,
+    I: Send + 'static,
+    H: Fn(I) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Option<R>> + Send + 'static,
 {
     fn core(&self) -> &Core {
@@ -206,7 +216,8 @@ where
             let address = self.driver.source.address(&mut frame);
             let began = *self.clock.get_or_insert_with(Instant::now);
             let polls = polls.get_or_insert_with(|| service.bridge.first_polls().ok());
-            let Some(reply) = self.begin(frame, began, polls.as_ref()) else {
+            let request = (self.request)(frame, began);
+            let Some(reply) = self.begin(request, began, polls.as_ref()) else {
                 self.settle(&self.core().counters.aborted);
                 self.end = Some(Verdict::LoopGone);
                 return Ok(());
@@ -245,14 +256,14 @@ where
     /// gone.
     fn begin<G>(
         &mut self,
-        frame: S::Frame,
+        request: I,
         began: Instant,
         polls: Option<&FirstPolls<'_, G>>,
     ) -> Option<Reply<R>> {
         let handler = &self.service.handler;
-        let mut frame = Some(frame);
+        let mut request = Some(request);
         if self.service.first_poll == FirstPoll::Here && self.on_the_loop == 0 {
-            let make = || handler(frame.take().expect("made once"));
+            let make = || handler(request.take().expect("made once"));
             let polled = polls?.call_or_start(make, &mut self.slot);
             self.time_poll(began);
             match polled {
@@ -263,9 +274,9 @@ where
             }
         }
         self.on_the_loop = self.on_the_loop.saturating_sub(1);
-        let frame = frame?;
+        let request = request?;
         let handler = Arc::clone(handler);
-        self.submit(Box::pin(async move { handler(frame).await }))
+        self.submit(Box::pin(async move { handler(request).await }))
     }
 
     /// Looks how long a first poll has held the thread.
@@ -511,7 +522,7 @@ where
     }
 }
 
-impl<S: FrameSource, A, R, H, Fut> Worker<'_, S, A, R, H, Fut> {
+impl<S: FrameSource, A, R, H, Fut, W> Worker<'_, S, A, R, H, Fut, W> {
     /// Counts the outcome of a request.
     fn settle(&self, column: &AtomicU64) {
         count(column);
@@ -541,7 +552,7 @@ impl<S: FrameSource, A, R, H, Fut> Worker<'_, S, A, R, H, Fut> {
     }
 }
 
-impl<S: FrameSource, A, R, H, Fut> Drop for Worker<'_, S, A, R, H, Fut> {
+impl<S: FrameSource, A, R, H, Fut, W> Drop for Worker<'_, S, A, R, H, Fut, W> {
     fn drop(&mut self) {
         let counters = &self.service.core.counters;
         let unsettled = self.tally.get().unsettled;
