@@ -1,10 +1,11 @@
-use super::core::{Core, End, Feed, Verdict, judged, release};
+use super::core::{Core, End, Feed, judged, release};
 use super::driver::{Alarms, Driver, OnError};
 use super::handle::Listener;
-use super::pump::{Outflow, Writing, lose_buffered, pump};
+use super::pump::{Outflow, Writing, lose_buffered, may_follow, pump};
 use super::serve::{Serve, ServeBuilder};
 use super::source::socket::{POLL_TIMEOUT, check_poll_timeout};
-use super::source::{FrameSource, Interrupter, RequestSource};
+use super::source::{FrameSource, RequestSource};
+use super::stop::Phase;
 use super::wake::Wake;
 use super::writer::{FrameSink, writer};
 use crate::Bridge;
@@ -91,15 +92,15 @@ impl<S: FrameSource> Origin for S {
             let outflow = outflow.as_mut().map(|outflow| &mut **outflow as &mut dyn Outflow<S>);
             let mut writing = Writing::new(outflow);
             let verdict = judged(|| pump(&mut driver, &feed, &mut writing));
-            let after = verdict.as_ref().ok().map(Verdict::kind);
+            let may_follow = verdict.as_ref().ok().map(|verdict| may_follow(&driver, verdict));
             let end = End::of(verdict, &core.name);
             core.note(&end);
             feed.end(&end);
             if driver.is_cut() {
                 lose_buffered(&mut driver, &feed);
             }
-            if let Some(after) = after {
-                contain("a source", || writing.finish(&mut driver, &after));
+            if let Some(may_follow) = may_follow {
+                contain("a source", || writing.finish(&mut driver, may_follow));
             }
             release(&core, driver);
             core.conclude(&end);
@@ -471,16 +472,8 @@ impl<S: Origin> ListenerBuilder<S> {
                 on_drop.stop_for(ending);
             }
         });
-        // Frees the threads that wait for room, and hands them their frames back.
-        let weak = sender.downgrade();
-        let on_stop = Arc::clone(&core);
-        let unblock = core.stop.register(Interrupter::new(move || {
-            if let Some(sender) = weak.upgrade() {
-                sender.end(on_stop.ending().unwrap_or(Ending::Aborted));
-            }
-        }));
-
         let feed = Feed { sender, core: Arc::clone(&core) };
+        let unblock = feed.ends_from(Phase::Stopping, Core::ending);
         self.source.launch(Setup { feed, wake: self.wake, outflow: self.outflow })?;
         Ok((Listener::new(core, options.stop_on, Some(unblock)), frames))
     }

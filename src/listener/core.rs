@@ -2,9 +2,9 @@
 
 use super::builder::Options;
 use super::driver::Alarms;
-use super::source::Gauge;
+use super::source::{Gauge, Interrupter};
 use super::stats::{Counters, ListenerStats};
-use super::stop::{Phase, Stop};
+use super::stop::{Phase, Registered, Stop};
 use crate::channel::{Ending, LossReason, SendError, Sender, Sent, SourceError};
 use crate::sync::prim::{Mutex, lock};
 use crate::sync::{contain, discard, event, report};
@@ -176,18 +176,6 @@ impl Core {
     }
 }
 
-impl Verdict {
-    /// The same, without the error.
-    pub(crate) fn kind(&self) -> Self {
-        match self {
-            Verdict::Finished => Verdict::Finished,
-            Verdict::Stopped => Verdict::Stopped,
-            Verdict::LoopGone => Verdict::LoopGone,
-            Verdict::Failed(_) | Verdict::Closed => Verdict::Closed,
-        }
-    }
-}
-
 /// Runs a thread's work, and says how it ended even if it panicked.
 pub(crate) fn judged(work: impl FnOnce() -> Verdict) -> Result<Verdict, Panicked> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|payload| {
@@ -243,6 +231,21 @@ impl<T> Feed<T> {
             // Booked as lost already.
             SendError::TooHeavy(_) => true,
         }
+    }
+
+    /// Ends the stream when the listener enters the phase: that frees a thread that waits for room, and hands
+    /// its frame back.
+    pub(crate) fn ends_from(&self, phase: Phase, ending: fn(&Core) -> Option<Ending>) -> Registered
+    where
+        T: Send + 'static,
+    {
+        let (sender, core) = (self.sender.downgrade(), Arc::clone(&self.core));
+        let end = move || {
+            if let Some(sender) = sender.upgrade() {
+                sender.end(ending(&core).unwrap_or(Ending::Aborted));
+            }
+        };
+        self.core.stop.register(phase, Interrupter::new(end))
     }
 
     /// Ends the stream.

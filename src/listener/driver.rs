@@ -90,18 +90,16 @@ pub(crate) struct Driver<S: FrameSource> {
     has_waited: bool,
     /// Frames come fast: the source may wait by itself.
     hot: bool,
-    /// Something was written that the peer may not have yet.
-    pub(crate) has_written: bool,
+    /// How many bytes were written, of which the peer may not have the last.
+    pub(crate) written: u64,
     /// The descriptor was ready as soon as it was waited for.
     was_ready: bool,
 }
 
 impl<S: FrameSource> Driver<S> {
     pub(crate) fn new(core: &Arc<Core>, wake: Arc<Wake>, source: S) -> Self {
-        let interrupters = [
-            core.stop.wakes(&wake),
-            core.stop.register_from(Phase::Draining, source.interrupter()),
-        ];
+        let interrupters =
+            [core.stop.wakes(&wake), core.stop.register(Phase::Draining, source.interrupter())];
         Driver {
             core: Arc::clone(core),
             wake,
@@ -118,7 +116,7 @@ impl<S: FrameSource> Driver<S> {
             pause: None,
             has_waited: false,
             hot: false,
-            has_written: false,
+            written: 0,
             was_ready: false,
         }
     }
@@ -331,24 +329,22 @@ impl<S: FrameSource> Driver<S> {
     /// Ends the write side and reads what the peer still sends, until its end or for `linger`: a socket that
     /// is closed with bytes unread takes back what it was given to send. Where nothing was, the peer is only
     /// let come to its end in peace.
-    pub(crate) fn part(&mut self, has_written: bool, linger: Duration) {
-        let deadline = Deadline::after(if has_written { linger } else { linger.min(BRIEF_END) });
+    pub(crate) fn part(&mut self, linger: Duration) {
+        let linger = if self.written > 0 { linger } else { linger.min(BRIEF_END) };
+        let deadline = Deadline::after(linger);
         while let Some(parted) = contain("the end of a source", || self.source.part()) {
-            match parted {
-                Ok(false) => {}
-                Err(error) if is_tick(&error) => {
-                    if self.is_cut() || deadline.passed() {
-                        return;
-                    }
-                    self.has_waited = false;
-                    self.pause = None;
-                    self.wait(For { read: true, write: false }, deadline);
-                    continue;
-                }
+            let nothing_came = match parted {
+                Ok(false) => false,
+                Err(error) if is_tick(&error) => true,
                 Ok(true) | Err(_) => return,
-            }
+            };
             if self.is_cut() || deadline.passed() {
                 return;
+            }
+            if nothing_came {
+                self.has_waited = false;
+                self.pause = None;
+                self.wait(For { read: true, write: false }, deadline);
             }
         }
     }

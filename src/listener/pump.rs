@@ -67,10 +67,8 @@ impl<'a, S: FrameSource> Writing<'a, S> {
         self.patience.deadline()
     }
 
-    /// Writes the rest after the reading has ended with `verdict`.
-    pub(crate) fn finish(mut self, driver: &mut Driver<S>, verdict: &Verdict) {
-        let may_follow = matches!(verdict, Verdict::Finished)
-            || matches!(verdict, Verdict::Stopped) && driver.phase() == Phase::Draining;
+    /// Writes the rest after the reading has ended, and whatever may still follow.
+    pub(crate) fn finish(mut self, driver: &mut Driver<S>, may_follow: bool) {
         while !driver.is_cut() && self.go_on(driver) {
             let ending = driver.phase() > Phase::Running;
             let open = self.outflow.as_ref().is_some_and(|outflow| outflow.is_open(ending));
@@ -111,6 +109,15 @@ pub(crate) fn pump<S: FrameSource>(
             }
             Taken::End(verdict) => return verdict,
         }
+    }
+}
+
+/// Whether more may be written although the reading has ended with `verdict`.
+pub(crate) fn may_follow<S: FrameSource>(driver: &Driver<S>, verdict: &Verdict) -> bool {
+    match verdict {
+        Verdict::Finished => true,
+        Verdict::Stopped => driver.phase() == Phase::Draining,
+        _ => false,
     }
 }
 

@@ -89,17 +89,8 @@ impl Stop {
         entries.iter().for_each(Entry::run);
     }
 
-    /// Has `interrupter` run at a stop, until the registration is dropped.
-    pub(crate) fn register(self: &Arc<Self>, interrupter: Interrupter) -> Registered {
-        self.register_from(Phase::Stopping, interrupter)
-    }
-
-    /// As [`register`](Self::register), from an earlier phase on.
-    pub(crate) fn register_from(
-        self: &Arc<Self>,
-        from: Phase,
-        interrupter: Interrupter,
-    ) -> Registered {
+    /// Has `interrupter` run from a phase on, until the registration is dropped.
+    pub(crate) fn register(self: &Arc<Self>, from: Phase, interrupter: Interrupter) -> Registered {
         let entry = Arc::new(Entry { from, interrupter, runs: Monitor::new(Runs::default()) });
         let listed = Arc::clone(&entry);
         let key = self.state.with(|state| state.interrupters.push(listed, None));
@@ -109,7 +100,7 @@ impl Stop {
     /// Has the thread that waits by `wake` woken when the listener begins to end.
     pub(crate) fn wakes(self: &Arc<Self>, wake: &Arc<Wake>) -> Registered {
         let wake = Arc::clone(wake);
-        self.register_from(Phase::Draining, Interrupter::new(move || wake.notify()))
+        self.register(Phase::Draining, Interrupter::new(move || wake.notify()))
     }
 
     /// Waits for a phase.

@@ -455,7 +455,7 @@ where
             let mut driver = Driver::of_connection(&service.core, &link, limits, stream);
             let verdict = judged(|| service.run(&mut driver, request));
             link.peer_is_gone();
-            driver.part(driver.has_written, linger);
+            driver.part(linger);
             link.end();
             contain("the destructor of a codec", || drop(driver));
             drop(place);

@@ -89,7 +89,6 @@ impl<R, H> Service<R, H> {
             staged: 0,
             reply_size: 0,
             patience: Patience::default(),
-            written: 0,
             end: None,
             clock: None,
             tally: Cell::default(),
@@ -123,8 +122,6 @@ struct Worker<'a, S: FrameSource, A, R, H, Fut, W> {
     /// What a reply takes, in bytes: the largest of late.
     reply_size: usize,
     patience: Patience,
-    /// How many bytes of replies have left so far.
-    written: u64,
     /// Nothing more is taken in, and why.
     end: Option<Verdict>,
     /// When the last first poll ended, while nothing was waited for since.
@@ -442,8 +439,8 @@ where
         loop {
             let before = self.driver.source.staged();
             let flushed = RequestSource::<R>::flush(&mut self.driver.source);
-            self.written += before.saturating_sub(self.driver.source.staged()) as u64;
-            self.driver.has_written |= self.written > 0;
+            let left = before.saturating_sub(self.driver.source.staged());
+            self.driver.written += left as u64;
             match flushed {
                 Ok(true) => {
                     if self.staged > 0 {
@@ -455,11 +452,11 @@ where
                     return Ok(());
                 }
                 // A source that doesn't say how much it has staged says at least that.
-                Ok(false) if before == 0 => self.written += LEAST,
+                Ok(false) if before == 0 => self.driver.written += LEAST,
                 Ok(false) => {}
                 Err(error) if is_tick(&error) => {
                     let write_timeout = self.core().write_timeout;
-                    if !self.patience.is_over(self.written, write_timeout) {
+                    if !self.patience.is_over(self.driver.written, write_timeout) {
                         return Ok(());
                     }
                     let text = "the peer doesn't read its replies: the connection is given up";

@@ -1,7 +1,8 @@
-use super::super::core::{End, Feed, Verdict, judged};
+use super::super::core::{End, Feed, judged};
 use super::super::driver::Driver;
-use super::super::pump::{Outflow, Writing, lose_buffered, pump};
+use super::super::pump::{Outflow, Writing, lose_buffered, may_follow, pump};
 use super::super::source::{FrameSource, StreamKind, StreamSource};
+use super::super::stop::Phase;
 use super::Peer;
 use super::accept::{Accepted, Terms};
 use super::link::{ConnectionHandle, Link};
@@ -280,25 +281,20 @@ where
     let Accepted { link, limits, linger, place, .. } = accepted;
     let core = Arc::clone(&feed.core);
     let mut driver = Driver::of_connection(&core, &link, limits, source);
-    let weak = feed.sender.downgrade();
-    // Frees the thread if it waits for room.
-    let unblock = core.stop.register(super::super::source::Interrupter::new(move || {
-        if let Some(sender) = weak.upgrade() {
-            sender.end(Ending::Aborted);
-        }
-    }));
+    let unblock = feed.ends_from(Phase::Stopping, |_| None);
     let mut outflow = Queued(Arc::clone(&link));
     let mut writing = Writing::new(Some(&mut outflow));
     let verdict = judged(|| pump(&mut driver, feed, &mut writing));
     link.peer_is_gone();
-    let after = verdict.as_ref().map_or(Verdict::Closed, Verdict::kind);
+    let may_follow = verdict.as_ref().is_ok_and(|verdict| may_follow(&driver, verdict));
     feed.end(&End::of(verdict, &core.name));
     if driver.is_cut() {
         lose_buffered(&mut driver, feed);
     }
     contain("the end of a connection", || {
-        writing.finish(&mut driver, &after);
-        driver.part(link.written() > 0, linger);
+        writing.finish(&mut driver, may_follow);
+        driver.written = link.written();
+        driver.part(linger);
     });
     drop(unblock);
     link.end();

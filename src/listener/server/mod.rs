@@ -18,10 +18,9 @@ use super::core::{Core, End, Panicked, Verdict, judged};
 use super::driver::{Driver, For, Limits, Taken};
 use super::serve::Request;
 use super::source::socket;
-use super::source::{FrameSource, Interrupter, StreamKind, StreamSource, Tcp, check_limit};
+use super::source::{FrameSource, StreamKind, StreamSource, Tcp, check_limit};
 use super::stop::Phase;
 use super::wake::Wake;
-use crate::channel::Ending;
 use crate::sync::{Deadline, contain};
 use accept::{Acceptor, Listening, Terms};
 use socket2::{Domain, Socket, Type};
@@ -487,15 +486,7 @@ where
         let core = Arc::clone(&feed.core);
         let (own, last) = (Arc::clone(&core), feed.clone());
         // A connection that nobody takes is new: a close doesn't wait for room for it.
-        let (weak, ends) = (feed.sender.downgrade(), Arc::clone(&core));
-        let unblock = core.stop.register_from(
-            Phase::Draining,
-            Interrupter::new(move || {
-                if let Some(sender) = weak.upgrade() {
-                    sender.end(ends.ending().unwrap_or(Ending::Aborted));
-                }
-            }),
-        );
+        let unblock = feed.ends_from(Phase::Draining, Core::ending);
         let start = move |accepted: Accepted, make: &M, terms: &Terms| {
             Connection::start::<K>(accepted, terms, &own, make)
         };

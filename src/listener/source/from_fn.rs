@@ -187,9 +187,8 @@ impl<T> Sink<T> {
     /// ```
     pub fn on_stop(&self, interrupter: Interrupter) -> StopGuard {
         let late = interrupter.clone();
-        let guard = StopGuard {
-            _registered: self.feed.core.stop.register_from(Phase::Draining, interrupter),
-        };
+        let guard =
+            StopGuard { _registered: self.feed.core.stop.register(Phase::Draining, interrupter) };
         if self.is_stopping() {
             late.interrupt();
         }
