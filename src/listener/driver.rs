@@ -297,12 +297,11 @@ impl<S: FrameSource> Driver<S> {
     pub(crate) fn wait(&mut self, what: For, mut deadline: Deadline) {
         self.hot = false;
         if let Some(limit) = self.limit().filter(|_| what.read) {
-            let left = limit.saturating_duration_since(Instant::now());
-            deadline = sooner(deadline, Deadline::after(left));
+            deadline = deadline.or_after(limit.saturating_duration_since(Instant::now()));
         }
         if what.read {
             if let Some(pause) = self.pause {
-                return self.wake.wait(sooner(deadline, pause));
+                return self.wake.wait(deadline.or(pause));
             }
         }
         #[cfg(unix)]
@@ -352,12 +351,4 @@ impl<S: FrameSource> Driver<S> {
 
 fn timed_out<F>(text: &'static str) -> Taken<F> {
     Taken::End(Verdict::Failed(io::Error::new(ErrorKind::TimedOut, text)))
-}
-
-pub(crate) fn sooner(one: Deadline, other: Deadline) -> Deadline {
-    match (one.remaining(), other.remaining()) {
-        (Some(one_left), Some(other_left)) if other_left < one_left => other,
-        (None, _) => other,
-        _ => one,
-    }
 }

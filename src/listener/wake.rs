@@ -182,20 +182,15 @@ mod bell {
         bell: Option<&Bell>,
         deadline: Deadline,
     ) -> (bool, bool) {
-        let first = PollFd::from_borrowed_fd(fd, interest.flags());
+        let bell = match bell {
+            Some(bell) => PollFd::new(bell, PollFlags::IN),
+            // Nobody can ring; the descriptor stands in for the bell, asked for nothing.
+            None => PollFd::from_borrowed_fd(fd, PollFlags::empty()),
+        };
+        let mut fds = [PollFd::from_borrowed_fd(fd, interest.flags()), bell];
         let timeout = deadline.remaining().and_then(|left| Timespec::try_from(left).ok());
         // A signal ends the wait early, which does no harm.
-        match bell {
-            Some(bell) => {
-                let mut fds = [first, PollFd::new(bell, PollFlags::IN)];
-                let _ = poll(&mut fds, timeout.as_ref());
-                (!fds[0].revents().is_empty(), !fds[1].revents().is_empty())
-            }
-            None => {
-                let mut fds = [first];
-                let _ = poll(&mut fds, timeout.as_ref());
-                (!fds[0].revents().is_empty(), false)
-            }
-        }
+        let _ = poll(&mut fds, timeout.as_ref());
+        (!fds[0].revents().is_empty(), !fds[1].revents().is_empty())
     }
 }

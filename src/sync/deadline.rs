@@ -40,6 +40,14 @@ impl Deadline {
         }
     }
 
+    /// The sooner of the two.
+    pub(crate) fn or(self, other: Self) -> Self {
+        match other.remaining() {
+            Some(left) if self.remaining().is_none_or(|own| left < own) => other,
+            _ => self,
+        }
+    }
+
     /// Whether the deadline has passed.
     pub(crate) fn passed(self) -> bool {
         self.remaining() == Some(Duration::ZERO)

@@ -4,7 +4,7 @@
 //! by the worker's drop.
 
 use super::super::core::{Core, Verdict};
-use super::super::driver::{Driver, For, Taken, sooner};
+use super::super::driver::{Driver, For, Taken};
 use super::super::patience::{LEAST, Patience};
 use super::super::source::{FrameSource, RequestSource, is_tick};
 use super::super::stats::{count, count_by};
@@ -496,7 +496,7 @@ where
         // The oldest has the first deadline.
         if let Some(first) = self.window.front() {
             self.driver.is_owed();
-            deadline = sooner(deadline, first.deadline);
+            deadline = deadline.or(first.deadline);
         }
         if self.window.iter().any(|pending| matches!(pending.reply, Reply::NoRoom(_))) {
             deadline = deadline.or_after(ROOM);

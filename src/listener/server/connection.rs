@@ -1,6 +1,7 @@
 use super::super::core::{End, Feed, judged};
 use super::super::driver::Driver;
 use super::super::pump::{Outflow, Writing, lose_buffered, may_follow, pump};
+use super::super::source::outbox::Outbox;
 use super::super::source::{FrameSource, StreamKind, StreamSource};
 use super::super::stop::Phase;
 use super::Peer;
@@ -8,7 +9,6 @@ use super::accept::{Accepted, Terms};
 use super::link::{ConnectionHandle, Link};
 use crate::channel::{self, Ending, FrameStream};
 use crate::sync::contain;
-use bytes::BytesMut;
 use futures_core::Stream;
 use futures_sink::Sink;
 use std::error::Error;
@@ -81,7 +81,7 @@ pub struct Connection<C: Decoder> {
     error_was_told: bool,
     encoder: C,
     /// Encoded frames that weren't handed on, and how many.
-    buffer: BytesMut,
+    buffer: Outbox,
     fed: usize,
     most_queued: usize,
     ticket: Option<u64>,
@@ -128,7 +128,7 @@ impl<C: Decoder> Connection<C> {
             frames,
             error_was_told: false,
             encoder,
-            buffer: BytesMut::new(),
+            buffer: Outbox::default(),
             fed: 0,
             most_queued: terms.write_buffer,
             ticket: None,
@@ -205,7 +205,7 @@ impl<C: Decoder> Connection<C> {
 
     /// Hands what was fed to the thread.
     fn hand_on(&mut self) -> io::Result<()> {
-        if self.buffer.is_empty() {
+        if self.buffer.len() == 0 {
             return Ok(());
         }
         let frames = std::mem::take(&mut self.fed);
@@ -237,11 +237,7 @@ impl<C: Decoder> Connection<C> {
         C: Encoder<I>,
         <C as Encoder<I>>::Error: Error + Send + Sync + 'static,
     {
-        let before = self.buffer.len();
-        if let Err(error) = self.encoder.encode(item, &mut self.buffer) {
-            self.buffer.truncate(before);
-            return Err(io::Error::new(ErrorKind::InvalidData, error));
-        }
+        self.buffer.encode(&mut self.encoder, item)?;
         self.fed += 1;
         Ok(())
     }

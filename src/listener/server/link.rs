@@ -8,13 +8,13 @@
 
 use super::super::builder::Options;
 use super::super::core::Core;
+use super::super::source::outbox::Outbox;
 use super::super::source::socket;
 use super::super::stats::count_by;
 use super::super::wake::Wake;
 use super::Peer;
 use crate::sync::Monitor;
 use crate::sync::prim::atomic::{AtomicBool, Ordering};
-use bytes::{Buf, BytesMut};
 use socket2::Socket;
 use std::collections::VecDeque;
 use std::fmt;
@@ -36,13 +36,13 @@ pub(crate) struct Link {
     in_use: AtomicBool,
     /// Cancelled when nothing more comes from the peer.
     gone: CancellationToken,
-    outbox: Monitor<Outbox>,
+    outgoing: Monitor<Outgoing>,
 }
 
 #[derive(Default)]
-struct Outbox {
+struct Outgoing {
     socket: Option<Arc<Socket>>,
-    queued: BytesMut,
+    queued: Outbox,
     /// How many bytes and frames were queued together; the bytes shrink as they leave.
     batches: VecDeque<(usize, usize)>,
     /// How many bytes have left so far.
@@ -51,15 +51,16 @@ struct Outbox {
     over: bool,
 }
 
-impl Outbox {
+impl Outgoing {
     /// Writes what fits now; the bytes that left.
     fn write(&mut self) -> io::Result<usize> {
         let Some(socket) = self.socket.clone() else { return Err(closed()) };
         let mut all = 0;
-        while !self.queued.is_empty() {
-            match socket::send_now(&socket, &self.queued) {
-                Ok(written) => {
-                    self.queued.advance(written);
+        while self.queued.len() > 0 {
+            let before = self.queued.len();
+            match self.queued.write(|bytes| socket::send_now(&socket, bytes)) {
+                Ok(_) => {
+                    let written = before - self.queued.len();
                     self.forget(written);
                     all += written;
                     self.written += written as u64;
@@ -68,9 +69,6 @@ impl Outbox {
                 Err(_) if all > 0 => break,
                 Err(error) => return Err(error),
             }
-        }
-        if self.queued.is_empty() && self.queued.capacity() > KEPT {
-            self.queued = BytesMut::new();
         }
         Ok(all)
     }
@@ -89,14 +87,11 @@ impl Outbox {
     /// Gives the socket up; how many frames are lost by that.
     fn give_up(&mut self) -> (Option<Arc<Socket>>, usize) {
         self.over = true;
-        self.queued = BytesMut::new();
+        self.queued = Outbox::default();
         let lost = std::mem::take(&mut self.batches).iter().map(|(_, frames)| frames).sum();
         (self.socket.take(), lost)
     }
 }
-
-/// How much memory an empty queue keeps.
-const KEPT: usize = 256 * 1024;
 
 impl Link {
     pub(super) fn new(id: u64, peer: Peer, core: &Arc<Core>, socket: Arc<Socket>) -> Arc<Self> {
@@ -112,7 +107,7 @@ impl Link {
             closing: AtomicBool::new(false),
             in_use: AtomicBool::new(false),
             gone: CancellationToken::new(),
-            outbox: Monitor::new(Outbox { socket, ..Outbox::default() }),
+            outgoing: Monitor::new(Outgoing { socket, ..Outgoing::default() }),
         })
     }
 
@@ -147,15 +142,15 @@ impl Link {
 
     /// Nothing more will be queued.
     pub(super) fn finish_writing(&self) {
-        self.outbox.change(|outbox| outbox.over = true);
+        self.outgoing.change(|outgoing| outgoing.over = true);
         self.wake.notify();
     }
 
     /// Ends the write side, of which everything has left.
     pub(super) fn shut_down_writing(&self) -> io::Result<()> {
-        self.outbox.change(|outbox| {
-            outbox.over = true;
-            match &outbox.socket {
+        self.outgoing.change(|outgoing| {
+            outgoing.over = true;
+            match &outgoing.socket {
                 Some(socket) => socket.shutdown(Shutdown::Write),
                 None => Ok(()),
             }
@@ -170,7 +165,7 @@ impl Link {
     /// The connection is over: what is queued is lost.
     pub(crate) fn end(&self) {
         self.gone.cancel();
-        let (socket, lost) = self.outbox.change(Outbox::give_up);
+        let (socket, lost) = self.outgoing.change(Outgoing::give_up);
         drop(socket);
         self.lose(lost);
     }
@@ -180,31 +175,26 @@ impl Link {
     }
 
     /// Queues bytes of so many frames, and writes what fits now.
-    pub(super) fn queue(&self, bytes: &mut BytesMut, frames: usize) -> io::Result<()> {
-        let rest = self.outbox.with(|outbox| {
-            if outbox.socket.is_none() || outbox.over {
+    pub(super) fn queue(&self, encoded: &mut Outbox, frames: usize) -> io::Result<()> {
+        let rest = self.outgoing.with(|outgoing| {
+            if outgoing.socket.is_none() || outgoing.over {
                 return Err(closed());
             }
-            let first = outbox.queued.is_empty();
-            outbox.batches.push_back((bytes.len(), frames));
+            let first = outgoing.queued.len() == 0;
+            outgoing.batches.push_back((encoded.len(), frames));
+            outgoing.queued.append(encoded);
             if first {
-                // An empty queue is exchanged instead of copied to.
-                std::mem::swap(&mut outbox.queued, bytes);
-                bytes.clear();
-                match outbox.write() {
+                match outgoing.write() {
                     Err(error) if error.kind() != ErrorKind::WouldBlock => {
                         // The caller counts what is lost by it.
-                        outbox.batches.clear();
-                        outbox.give_up();
+                        outgoing.batches.clear();
+                        outgoing.give_up();
                         return Err(error);
                     }
                     _ => {}
                 }
-            } else {
-                outbox.queued.extend_from_slice(bytes);
-                bytes.clear();
             }
-            Ok(!outbox.queued.is_empty())
+            Ok(outgoing.queued.len() > 0)
         })?;
         if rest {
             self.wake.notify();
@@ -219,35 +209,35 @@ impl Link {
         ticket: &mut Option<u64>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        self.outbox.poll(ticket, cx, |outbox| match outbox.socket {
+        self.outgoing.poll(ticket, cx, |outgoing| match outgoing.socket {
             None => Some(Err(closed())),
-            Some(_) => (outbox.queued.len() <= most).then_some(Ok(())),
+            Some(_) => (outgoing.queued.len() <= most).then_some(Ok(())),
         })
     }
 
     pub(super) fn forget(&self, ticket: u64) {
-        self.outbox.forget(ticket);
+        self.outgoing.forget(ticket);
     }
 
     /// Writes what fits now; a tick if it wasn't all. Any other error is the end of writing: nobody waits
     /// any longer for what is queued to leave.
     pub(super) fn write(&self) -> io::Result<()> {
-        let (result, lost) = self.outbox.change(|outbox| match outbox.write() {
-            Ok(_) if outbox.queued.is_empty() => (Ok(()), 0),
+        let (result, lost) = self.outgoing.change(|outgoing| match outgoing.write() {
+            Ok(_) if outgoing.queued.len() == 0 => (Ok(()), 0),
             Ok(_) => (Err(ErrorKind::WouldBlock.into()), 0),
             Err(error) if error.kind() == ErrorKind::WouldBlock => (Err(error), 0),
-            Err(error) => (Err(error), outbox.give_up().1),
+            Err(error) => (Err(error), outgoing.give_up().1),
         });
         self.lose(lost);
         result
     }
 
     pub(super) fn written(&self) -> u64 {
-        self.outbox.with(|outbox| outbox.written)
+        self.outgoing.with(|outgoing| outgoing.written)
     }
 
     fn is_over(&self) -> bool {
-        self.outbox.with(|outbox| outbox.over)
+        self.outgoing.with(|outgoing| outgoing.over)
     }
 }
 

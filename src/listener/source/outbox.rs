@@ -33,6 +33,20 @@ impl Outbox {
         }
     }
 
+    /// Takes over what another has, behind what is there; where nothing is, the two are exchanged.
+    pub(crate) fn append(&mut self, other: &mut Self) {
+        if self.0.is_empty() {
+            std::mem::swap(self, other);
+        } else {
+            self.0.extend_from_slice(&other.0);
+        }
+        other.0.clear();
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
     /// Writes once; true if nothing is left.
     pub(crate) fn write(
         &mut self,

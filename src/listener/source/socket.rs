@@ -1,10 +1,14 @@
 //! What the socket sources share: poll timeouts, sends that don't wait, checks.
 
+#[cfg(unix)]
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 #[cfg(not(unix))]
 use socket2::SockRef;
 use socket2::{Domain, Socket, Type};
 use std::io;
 use std::net::ToSocketAddrs;
+#[cfg(unix)]
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 /// How often a thread that can't be woken looks at its stop, unless told otherwise.
@@ -62,34 +66,35 @@ pub(crate) fn send_now(socket: &Socket, data: &[u8]) -> io::Result<usize> {
     socket.send(data)
 }
 
+/// What a descriptor is ready for of what is asked, within the timeout; an error and a hang-up always count.
+#[cfg(unix)]
+fn poll_one(fd: BorrowedFd<'_>, asked: PollFlags, timeout: Duration) -> PollFlags {
+    let mut fds = [PollFd::from_borrowed_fd(fd, asked)];
+    // A signal ends the wait early, which does no harm.
+    let _ = poll(&mut fds, Timespec::try_from(timeout).ok().as_ref());
+    fds[0].revents()
+}
+
 /// Waits until there is something to receive, up to the timeout.
 #[cfg(unix)]
-pub(crate) fn wait_readable(fd: std::os::fd::BorrowedFd<'_>, timeout: Duration) -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
-    let timeout = Timespec::try_from(timeout).ok();
-    poll(&mut fds, timeout.as_ref()).is_ok_and(|ready| ready > 0)
+pub(crate) fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
+    !poll_one(fd, PollFlags::IN, timeout).is_empty()
 }
 
 /// Whether something can be written without waiting.
 #[cfg(unix)]
-pub(crate) fn is_writable(fd: std::os::fd::BorrowedFd<'_>) -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
-    poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+pub(crate) fn is_writable(fd: BorrowedFd<'_>) -> bool {
+    !poll_one(fd, PollFlags::OUT, Duration::ZERO).is_empty()
 }
 
 /// Whether nothing more can come, since this side or the other was shut down.
 #[cfg(unix)]
-pub(crate) fn is_hung_up(fd: std::os::fd::BorrowedFd<'_>) -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+pub(crate) fn is_hung_up(fd: BorrowedFd<'_>) -> bool {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let end = PollFlags::HUP | PollFlags::RDHUP;
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     let end = PollFlags::HUP;
-    let mut fds = [PollFd::from_borrowed_fd(fd, end)];
-    let _ = poll(&mut fds, Some(&Timespec::default()));
-    fds[0].revents().intersects(end)
+    poll_one(fd, end, Duration::ZERO).intersects(end)
 }
 
 #[cfg(unix)]
