@@ -222,12 +222,21 @@ impl Link {
     /// Writes what fits now; a tick if it wasn't all. Any other error is the end of writing: nobody waits
     /// any longer for what is queued to leave.
     pub(super) fn write(&self) -> io::Result<()> {
-        let (result, lost) = self.outgoing.change(|outgoing| match outgoing.write() {
-            Ok(_) if outgoing.queued.len() == 0 => (Ok(()), 0),
-            Ok(_) => (Err(ErrorKind::WouldBlock.into()), 0),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => (Err(error), 0),
-            Err(error) => (Err(error), outgoing.give_up().1),
+        let (result, lost, changed) = self.outgoing.with(|outgoing| {
+            if outgoing.queued.len() == 0 {
+                return (Ok(()), 0, false);
+            }
+            match outgoing.write() {
+                Ok(_) if outgoing.queued.len() == 0 => (Ok(()), 0, true),
+                Ok(_) => (Err(ErrorKind::WouldBlock.into()), 0, true),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => (Err(error), 0, false),
+                Err(error) => (Err(error), outgoing.give_up().1, true),
+            }
         });
+        if changed {
+            // Whoever looked before is woken; whoever looks now sees it.
+            self.outgoing.change(|_| ());
+        }
         self.lose(lost);
         result
     }
