@@ -129,7 +129,7 @@ fn run(builder: Builder<Counted>, tally: &Tally) {
             assert!(flushed.is_ok() || leaves, "{flushed:?}");
         })
     };
-    let ender = {
+    let breaker = {
         let sender = sender.clone();
         // A consumer that leaves may wait before, while the sender that is kept for the books lives.
         thread::spawn(move || match any(if leaves { 2 } else { 3 }) {
@@ -156,7 +156,7 @@ fn run(builder: Builder<Counted>, tally: &Tally) {
         sources.into_iter().for_each(|source| source.join().unwrap());
         frames.stats()
     };
-    ender.join().unwrap();
+    breaker.join().unwrap();
     flusher.join().unwrap();
     assert_eq!(ends.load(Relaxed), 1);
     assert!(stats.high_water <= capacity, "{stats:?}");
@@ -247,7 +247,7 @@ fn an_end_releases_everybody_with_one_reason() {
             let sender = sender.clone();
             thread::spawn(move || usize::from(sender.close()))
         };
-        let failer = {
+        let breaker = {
             let sender = sender.clone();
             thread::spawn(move || usize::from(sender.fail("unplugged")))
         };
@@ -255,7 +255,7 @@ fn an_end_releases_everybody_with_one_reason() {
             read(&mut frames);
         }
         drop(frames);
-        let enders = closer.join().unwrap() + failer.join().unwrap();
+        let enders = closer.join().unwrap() + breaker.join().unwrap();
         parked.into_iter().chain(waiters).for_each(|thread| thread.join().unwrap());
         let ending = sender.ending().unwrap();
         assert_eq!(enders, usize::from(ending != Ending::ConsumerDropped));
