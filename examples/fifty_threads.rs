@@ -9,7 +9,8 @@
 //!   are fetched by a blocking library that can't be converted, so they keep threads, lent by the
 //!   loop. A library with a listener thread of its own submits from its callback.
 
-use callbridge::{BlockingFuture, Bridge, ReturnWhen, ThreadRunner, to_thread, wait};
+use callbridge::future::ReturnWhen;
+use callbridge::{BlockingFuture, Bridge, ThreadRunner, to_thread, wait};
 use std::error::Error;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -2,7 +2,8 @@
 //!
 //! `cargo run --example frame_stream`
 
-use callbridge::{Ending, channel};
+use callbridge::channel;
+use callbridge::channel::Ending;
 use std::time::Duration;
 
 /// A library that isn't async: it owns its thread and calls back from it.

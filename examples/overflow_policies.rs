@@ -2,8 +2,9 @@
 //!
 //! `cargo run --example overflow_policies`
 
+use callbridge::Overflow;
+use callbridge::channel::Loss;
 use callbridge::channel::{self, BuildError, Fallback};
-use callbridge::{Loss, Overflow};
 use std::time::Duration;
 
 fn main() -> Result<(), BuildError> {

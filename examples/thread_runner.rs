@@ -4,7 +4,8 @@
 //! `-- --items` it prints what an item of `wrap_iter` costs, beside two other ways.
 
 use bytes::Bytes;
-use callbridge::{AsyncContext, Outcome, ThreadRunner};
+use callbridge::ThreadRunner;
+use callbridge::runner::{AsyncContext, Outcome};
 use futures_core::Stream;
 use http_body_util::{BodyDataStream, BodyExt, Empty};
 use hyper::body::Incoming;

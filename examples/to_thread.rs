@@ -9,9 +9,8 @@
 //!     cargo run --release --example to_thread
 
 use callbridge::executor::CancelToken;
-use callbridge::{
-    CapacityLimiter, DedicatedThread, ResultError, ThreadPool, run_in_executor, to_thread,
-};
+use callbridge::executor::CapacityLimiter;
+use callbridge::{DedicatedThread, ResultError, ThreadPool, run_in_executor, to_thread};
 use std::cell::Cell;
 use std::error::Error;
 use std::io::Read;

@@ -2,7 +2,8 @@
 //!
 //! `cargo run --example wrap_listener`
 
-use callbridge::{Ending, Loss, Overflow, channel};
+use callbridge::channel::{Ending, Loss};
+use callbridge::{Overflow, channel};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

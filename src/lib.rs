@@ -84,45 +84,38 @@
     )
 )]
 
-mod bridge;
+pub mod bridge;
 pub mod channel;
 pub mod executor;
 #[cfg(feature = "ffi")]
 pub mod ffi;
-mod future;
+pub mod future;
 #[cfg(all(any(doc, doctest), feature = "ffi"))]
 pub mod guide {
     #![doc = include_str!("../docs/WRAPPING.md")]
 }
 pub mod listener;
 #[cfg(feature = "runner")]
-mod runner;
+pub mod runner;
 #[cfg(all(test, callbridge_shuttle))]
 mod shuttle_tests;
 mod sync;
 
-pub use bridge::{
-    Bridge, BridgeBuilder, BridgeStats, CloseReport, NoCurrentLoop, StuckCall,
-    run_coroutine_threadsafe,
-};
-pub use channel::{
-    Ending, FrameStream, Loss, LossReason, Overflow, Pressure, RecvBlockingError, SendError,
-    SendTimeoutError, Sender, Sent, SourceError, Stats, TryRecvError, TrySendError, WeakSender,
-    channel,
-};
-pub use executor::{CapacityLimiter, DedicatedThread, ThreadPool, run_in_executor, to_thread};
-pub use future::{
-    AsCompleted, AsCompletedError, BlockingFuture, Canceller, Completer, FutureState, Panic,
-    ResultError, ReturnWhen, SubmitError, as_completed, promise, wait,
-};
+// The front doors; everything else is in its module.
+#[doc(inline)]
+pub use bridge::{Bridge, run_coroutine_threadsafe};
+#[doc(inline)]
+pub use channel::{FrameStream, Overflow, Sender, channel};
+#[doc(inline)]
+pub use executor::{DedicatedThread, ThreadPool, run_in_executor, to_thread};
+#[doc(inline)]
+pub use future::{BlockingFuture, ResultError, as_completed, wait};
+#[doc(inline)]
 pub use listener::{FrameSource, Listener};
 #[cfg(feature = "runner")]
-pub use runner::{
-    AsyncContext, BlockingIo, EnterError, ExitError, Guard, Lease, Outcome, RunnerCloseReport,
-    ScopeError, StartError, StartTaskError, Started, ThreadRunner, ThreadRunnerBuilder, WeakRunner,
-    WrapIter,
-};
-
+#[doc(inline)]
+pub use runner::ThreadRunner;
+#[doc(inline)]
 pub use sync::WaitError;
 
 /// The programs of the README are run as doctests; one waits for a descriptor.

@@ -1,10 +1,11 @@
 //! Which auto traits the public handles have: who adds a field that takes one away hears of it here.
 
-use callbridge::{
-    AsCompleted, AsCompletedError, BlockingFuture, Bridge, BridgeBuilder, BridgeStats, Canceller,
-    CloseReport, Completer, FutureState, NoCurrentLoop, Panic, ResultError, ReturnWhen, StuckCall,
-    SubmitError, WaitError,
+use callbridge::bridge::{BridgeBuilder, BridgeStats, CloseReport, NoCurrentLoop, StuckCall};
+use callbridge::future::{
+    AsCompleted, AsCompletedError, Canceller, Completer, FutureState, Panic, ReturnWhen,
+    SubmitError,
 };
+use callbridge::{BlockingFuture, Bridge, ResultError, WaitError};
 use std::cell::Cell;
 use std::marker::{PhantomData, PhantomPinned};
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -106,8 +107,9 @@ fn handles_of_values_that_are_only_send() {
 #[cfg(feature = "runner")]
 #[test]
 fn a_runners_handles() {
-    use callbridge::{
-        BlockingIo, ExitError, Guard, Lease, RunnerCloseReport, StartError, Started, ThreadRunner,
+    use callbridge::ThreadRunner;
+    use callbridge::runner::{
+        BlockingIo, ExitError, Guard, Lease, RunnerCloseReport, StartError, Started,
         ThreadRunnerBuilder, WeakRunner, WrapIter,
     };
     // There may be any error inside, and any stream.

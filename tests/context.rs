@@ -2,12 +2,14 @@
 //! every method of the crate that blocks.
 
 use callbridge::channel::{FlushError, ReserveError};
+use callbridge::channel::{RecvBlockingError, SendError, SendTimeoutError};
 use callbridge::executor::CancelToken;
+use callbridge::executor::CapacityLimiter;
+use callbridge::future::{FutureState, ReturnWhen, SubmitError};
 use callbridge::listener::Sink;
 use callbridge::{
-    BlockingFuture, Bridge, CapacityLimiter, DedicatedThread, FutureState, Listener,
-    RecvBlockingError, ResultError, ReturnWhen, SendError, SendTimeoutError, SubmitError,
-    ThreadPool, WaitError, as_completed, wait,
+    BlockingFuture, Bridge, DedicatedThread, Listener, ResultError, ThreadPool, WaitError,
+    as_completed, wait,
 };
 use std::future::pending;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -74,7 +76,7 @@ const METHODS: &[(&str, Method)] = &[
         by_wait::<()>(Err(as_completed([never()], SHORT).next().unwrap().unwrap_err().why))
     }),
     ("the future of a promise", |_| {
-        let (_completer, mut future) = callbridge::promise::<()>();
+        let (_completer, mut future) = callbridge::future::promise::<()>();
         by_result(future.result(SHORT))
     }),
     ("Bridge::call", |_| by_result(elsewhere().call(pending::<()>(), SHORT))),
@@ -242,13 +244,13 @@ const METHODS: &[(&str, Method)] = &[
     ("ThreadRunner::start_task", |place| {
         let (end, ended) = oneshot::channel::<()>();
         let start = || {
-            RUNNER.start_task(|started: callbridge::Started<()>| async move {
+            RUNNER.start_task(|started: callbridge::runner::Started<()>| async move {
                 let _ = ended.await;
                 started.set(());
             })
         };
         match place.until_released(|| _ = end.send(()), start) {
-            Err(callbridge::StartTaskError::Loop(error)) => by_result::<()>(Err(error)),
+            Err(callbridge::runner::StartTaskError::Loop(error)) => by_result::<()>(Err(error)),
             started => started.map(|_| Allowed).unwrap(),
         }
     }),
@@ -261,7 +263,7 @@ const METHODS: &[(&str, Method)] = &[
         };
         let close = async |_: std::sync::Arc<()>, _| Ok::<_, String>(());
         match place.until_released(|| _ = end.send(()), || RUNNER.enter_context(open, close)) {
-            Err(callbridge::EnterError::Loop(error)) => by_result::<()>(Err(error)),
+            Err(callbridge::runner::EnterError::Loop(error)) => by_result::<()>(Err(error)),
             entered => entered.map(|_| Allowed).unwrap(),
         }
     }),
@@ -299,7 +301,7 @@ const METHODS: &[(&str, Method)] = &[
             };
             RUNNER.enter_context(open, close).unwrap()
         });
-        let exit = || guard.exit(callbridge::Outcome::Ok);
+        let exit = || guard.exit(callbridge::runner::Outcome::Ok);
         let exited = place.until_released(|| _ = end.send(()), exit);
         let cause = exited.as_ref().err().and_then(std::error::Error::source);
         said(matches!(cause.and_then(|it| it.downcast_ref()), Some(ResultError::WouldDeadlock)))

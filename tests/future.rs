@@ -4,9 +4,8 @@
 
 mod common;
 
-use callbridge::{
-    BlockingFuture, FutureState, ResultError, ReturnWhen, WaitError, as_completed, wait,
-};
+use callbridge::future::{FutureState, ReturnWhen};
+use callbridge::{BlockingFuture, ResultError, WaitError, as_completed, wait};
 use common::{Census, LONG, Loop, SHORT};
 use std::future::pending;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,7 +21,7 @@ fn is_auto<T: Send + Sync + Unpin>() {}
 fn the_types_cross_threads_and_errors_box_with_question_mark() {
     is_auto::<BlockingFuture<u8>>();
     is_auto::<callbridge::Bridge>();
-    is_auto::<callbridge::Canceller>();
+    is_auto::<callbridge::future::Canceller>();
     is_auto::<ResultError>();
     fn boxes(mut call: BlockingFuture<u8>) -> Result<u8, Box<dyn std::error::Error + Send + Sync>> {
         Ok(call.result(LONG)?)

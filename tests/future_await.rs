@@ -4,7 +4,8 @@
 
 mod common;
 
-use callbridge::{BlockingFuture, FutureState, ResultError, channel, promise, to_thread};
+use callbridge::future::{FutureState, promise};
+use callbridge::{BlockingFuture, ResultError, channel, to_thread};
 use common::{Census, LONG, Loop, eventually};
 use std::future::{pending, poll_fn};
 use std::pin::Pin;

@@ -2,7 +2,8 @@
 
 mod common;
 
-use callbridge::{FutureState, ResultError, as_completed, promise};
+use callbridge::future::{FutureState, promise};
+use callbridge::{ResultError, as_completed};
 use common::{Alive, Census, LONG, Loop, SHORT};
 use std::sync::mpsc;
 use std::thread;

@@ -2,7 +2,8 @@
 
 mod common;
 
-use callbridge::{BlockingFuture, Bridge, Canceller, FutureState, ResultError};
+use callbridge::future::{Canceller, FutureState};
+use callbridge::{BlockingFuture, Bridge, ResultError};
 use common::{Census, LONG, Loop};
 use std::future::pending;
 use std::sync::mpsc;

@@ -1,10 +1,10 @@
 //! Laws of the channel, over random settings, programs and interleavings.
 
 use callbridge::channel::{self, Builder, Fallback, FrameOrGap};
-use callbridge::{
-    FrameStream, Loss, LossReason, Overflow, RecvBlockingError, SendError, SendTimeoutError,
-    Sender, Sent, TrySendError,
+use callbridge::channel::{
+    Loss, LossReason, RecvBlockingError, SendError, SendTimeoutError, Sent, TrySendError,
 };
+use callbridge::{FrameStream, Overflow, Sender};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::{HashMap, HashSet};

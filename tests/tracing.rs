@@ -106,7 +106,7 @@ fn work_runs_in_its_submitters_span_and_unread_errors_are_reported_once() {
 fn a_panic_in_the_loss_hook_is_reported() {
     let events = events();
     let (sender, frames) = callbridge::channel::builder()
-        .on_loss(|_: callbridge::Loss<'_, u8>| panic!("the hook's own fault"))
+        .on_loss(|_: callbridge::channel::Loss<'_, u8>| panic!("the hook's own fault"))
         .build()
         .unwrap();
     sender.send(1).unwrap();
@@ -157,7 +157,7 @@ fn an_ending_with_an_error_that_nobody_looked_at_is_reported_once() {
     });
     end("read as an ending", |frames| {
         assert!(frames.try_recv().is_err());
-        assert_eq!(frames.ending(), Some(callbridge::Ending::Failed));
+        assert_eq!(frames.ending(), Some(callbridge::channel::Ending::Failed));
     });
     assert_eq!(events.with("unread, as the stream was"), 1);
     assert_eq!(events.with("unread, though the end was read"), 1);

@@ -4,7 +4,8 @@
 //! up to the operations alone.
 
 use super::Script;
-use callbridge::{Bridge, FutureState, ResultError, SubmitError};
+use callbridge::future::{FutureState, SubmitError};
+use callbridge::{Bridge, ResultError};
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};

@@ -2,10 +2,10 @@
 
 use super::Script;
 use callbridge::channel::{self, Builder, Fallback};
-use callbridge::{
-    Ending, FrameStream, Loss, LossReason, Overflow, SendError, SendTimeoutError, Sender, Sent,
-    Stats, TryRecvError, TrySendError,
+use callbridge::channel::{
+    Ending, Loss, LossReason, SendError, SendTimeoutError, Sent, Stats, TryRecvError, TrySendError,
 };
+use callbridge::{FrameStream, Overflow, Sender};
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -276,7 +276,7 @@ struct Run {
     live: Arc<AtomicUsize>,
     losses: Arc<Mutex<Vec<(u32, LossReason)>>>,
     endings: Arc<Mutex<Vec<Ending>>>,
-    monitor: callbridge::WeakSender<Frame>,
+    monitor: callbridge::channel::WeakSender<Frame>,
     next_id: u32,
 }
 

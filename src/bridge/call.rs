@@ -39,7 +39,7 @@ impl Bridge {
     ///
     /// On a thread that drives an event loop [`WouldDeadlock`](ResultError::WouldDeadlock), and the future
     /// is never polled. [`TimedOut`](ResultError::TimedOut), with
-    /// [`NoRoom`](crate::FutureState::NoRoom) if it never began. See [`ResultError`] for the others.
+    /// [`NoRoom`](crate::future::FutureState::NoRoom) if it never began. See [`ResultError`] for the others.
     ///
     /// # Examples
     ///

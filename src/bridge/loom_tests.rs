@@ -328,7 +328,7 @@ fn a_done_callback_runs_once_however_late_it_comes() {
         let callbacks = [(); 2].map(|()| {
             let runs = Arc::clone(&runs);
             move |state| {
-                assert_eq!(state, crate::FutureState::Finished);
+                assert_eq!(state, crate::future::FutureState::Finished);
                 runs.fetch_add(1, SeqCst);
             }
         });

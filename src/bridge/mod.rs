@@ -1,4 +1,13 @@
 //! The event loop, seen from a foreign thread.
+//!
+//! | a thread wants | it uses |
+//! |---|---|
+//! | an answer now | [`Bridge::call`] |
+//! | an answer later, or many at once | [`Bridge::run_coroutine_threadsafe`] |
+//! | something done on the loop | [`Bridge::call_soon_threadsafe`] |
+//! | everything ended, with a report | [`Bridge::close`] |
+//!
+//! What a call gives is a [`BlockingFuture`](crate::BlockingFuture): see [`future`](crate::future).
 
 mod builder;
 mod call;

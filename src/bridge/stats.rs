@@ -28,7 +28,7 @@ impl BridgeStats {
     /// # Examples
     ///
     /// ```
-    /// let mut stats = callbridge::BridgeStats::default();
+    /// let mut stats = callbridge::bridge::BridgeStats::default();
     /// assert!(stats.balances());
     /// stats.submitted = 1;
     /// assert!(!stats.balances(), "a call that is nowhere");

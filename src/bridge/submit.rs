@@ -56,7 +56,8 @@ impl Bridge {
     /// # Examples
     ///
     /// ```
-    /// # use callbridge::{Bridge, SubmitError};
+    /// # use callbridge::Bridge;
+    /// # use callbridge::future::SubmitError;
     /// let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
     /// let bridge = Bridge::builder(runtime.handle().clone()).max_in_flight(1).build();
     /// let _first = bridge.try_run_coroutine_threadsafe(std::future::pending::<()>()).unwrap();
@@ -90,7 +91,8 @@ impl Bridge {
     /// # Examples
     ///
     /// ```
-    /// # use callbridge::{Bridge, SubmitError};
+    /// # use callbridge::Bridge;
+    /// # use callbridge::future::SubmitError;
     /// # use std::time::Duration;
     /// let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
     /// let bridge = Bridge::builder(runtime.handle().clone()).max_in_flight(1).build();

@@ -80,7 +80,8 @@ impl<T> Builder<T> {
     /// # Examples
     ///
     /// ```
-    /// use callbridge::{TrySendError, channel};
+    /// use callbridge::channel;
+    /// use callbridge::channel::TrySendError;
     ///
     /// let (sender, _frames) = channel::builder().weigh(|s: &&str| s.len(), 4).build()?;
     /// sender.try_send("abc")?;
@@ -102,7 +103,8 @@ impl<T> Builder<T> {
     /// # Examples
     ///
     /// ```
-    /// use callbridge::{Overflow, Sent, channel};
+    /// use callbridge::{Overflow, channel};
+    /// use callbridge::channel::Sent;
     ///
     /// let (sender, mut frames) = channel::builder().overflow(Overflow::Latest).build()?;
     /// sender.send("old")?;
@@ -126,7 +128,8 @@ impl<T> Builder<T> {
     /// # Examples
     ///
     /// ```
-    /// use callbridge::{LossReason, channel};
+    /// use callbridge::channel;
+    /// use callbridge::channel::LossReason;
     /// use std::sync::mpsc;
     ///
     /// let (report, losses) = mpsc::channel();
@@ -158,7 +161,8 @@ impl<T> Builder<T> {
     /// # Examples
     ///
     /// ```
-    /// use callbridge::{Pressure, channel};
+    /// use callbridge::channel;
+    /// use callbridge::channel::Pressure;
     /// use std::sync::Arc;
     /// use std::sync::atomic::{AtomicBool, Ordering};
     ///

@@ -76,7 +76,8 @@ send_error! {
     /// # Examples
     ///
     /// ```
-    /// use callbridge::{SendError, channel};
+    /// use callbridge::channel;
+    /// use callbridge::channel::SendError;
     ///
     /// let (sender, frames) = channel(1);
     /// drop(frames);
@@ -109,7 +110,8 @@ send_error! {
     /// # Examples
     ///
     /// ```
-    /// use callbridge::{TrySendError, channel};
+    /// use callbridge::channel;
+    /// use callbridge::channel::TrySendError;
     ///
     /// let (sender, _frames) = channel(1);
     /// sender.try_send(1)?;
@@ -137,7 +139,8 @@ send_error! {
     /// # Examples
     ///
     /// ```
-    /// use callbridge::{SendTimeoutError, channel};
+    /// use callbridge::channel;
+    /// use callbridge::channel::SendTimeoutError;
     /// use std::time::Duration;
     ///
     /// let (sender, _frames) = channel(1);
@@ -168,7 +171,8 @@ send_error! {
 /// # Examples
 ///
 /// ```
-/// use callbridge::{TryRecvError, channel};
+/// use callbridge::channel;
+/// use callbridge::channel::TryRecvError;
 ///
 /// let (sender, mut frames) = channel::<u8>(1);
 /// assert_eq!(frames.try_recv(), Err(TryRecvError::Empty));
@@ -191,7 +195,8 @@ pub enum TryRecvError {
 /// # Examples
 ///
 /// ```
-/// use callbridge::{RecvBlockingError, channel};
+/// use callbridge::channel;
+/// use callbridge::channel::RecvBlockingError;
 /// use std::time::Duration;
 ///
 /// let (_sender, mut frames) = channel::<u8>(1);

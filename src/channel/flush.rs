@@ -161,7 +161,7 @@ impl<T> fmt::Debug for Flush<'_, T> {
 /// sender.send("unread")?;
 /// drop(frames);
 /// assert_eq!(sender.flush(None), Err(FlushError::ConsumerDropped));
-/// # Ok::<(), callbridge::SendError<&str>>(())
+/// # Ok::<(), callbridge::channel::SendError<&str>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

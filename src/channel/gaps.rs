@@ -148,7 +148,7 @@ impl<T> GapStream<T> {
     /// let mut frames = frames.with_gaps();
     /// sender.send("hello")?;
     /// assert_eq!(frames.recv_blocking(None), Ok(FrameOrGap::Frame("hello")));
-    /// # Ok::<(), callbridge::SendError<&str>>(())
+    /// # Ok::<(), callbridge::channel::SendError<&str>>(())
     /// ```
     pub fn recv_blocking(
         &mut self,

@@ -123,7 +123,7 @@ const DEFAULT_CAPACITY: usize = 64;
 /// let (sender, mut frames) = callbridge::channel(8);
 /// sender.send("frame")?;
 /// assert_eq!(frames.try_recv(), Ok("frame"));
-/// # Ok::<(), callbridge::SendError<&str>>(())
+/// # Ok::<(), callbridge::channel::SendError<&str>>(())
 /// ```
 #[track_caller]
 pub fn channel<T>(capacity: usize) -> (Sender<T>, FrameStream<T>) {
@@ -138,7 +138,8 @@ pub fn channel<T>(capacity: usize) -> (Sender<T>, FrameStream<T>) {
 /// # Examples
 ///
 /// ```
-/// use callbridge::{Overflow, Sent, channel};
+/// use callbridge::{Overflow, channel};
+/// use callbridge::channel::Sent;
 ///
 /// let (sender, _frames) =
 ///     channel::builder().capacity(1).overflow(Overflow::DropNewest).build()?;

@@ -12,7 +12,8 @@ use std::time::Duration;
 /// # Examples
 ///
 /// ```
-/// use callbridge::{Overflow, Sent, channel};
+/// use callbridge::{Overflow, channel};
+/// use callbridge::channel::Sent;
 ///
 /// let (sender, mut frames) =
 ///     channel::builder().capacity(2).overflow(Overflow::DropOldest).build()?;
@@ -38,7 +39,7 @@ pub enum Overflow {
     DropOldest,
     /// Keep the newest frame only: a capacity of one, whatever capacity was set, that evicts.
     Latest,
-    /// Fail the call with [`SendError::Full`](crate::SendError::Full); the stream goes on.
+    /// Fail the call with [`SendError::Full`](crate::channel::SendError::Full); the stream goes on.
     Fail,
     /// Never full, whatever capacity was set. A source that is faster than its consumer for long
     /// eats the memory.
@@ -51,7 +52,8 @@ pub enum Overflow {
 ///
 /// ```
 /// use callbridge::channel::Fallback;
-/// use callbridge::{Overflow, Sent, channel};
+/// use callbridge::{Overflow, channel};
+/// use callbridge::channel::Sent;
 /// use std::time::Duration;
 ///
 /// let patience = Overflow::BlockFor(Duration::from_millis(1), Fallback::DropNewest);
@@ -67,7 +69,7 @@ pub enum Fallback {
     DropNewest,
     /// Drop the oldest queued frame.
     DropOldest,
-    /// Fail the call with [`SendError::TimedOut`](crate::SendError::TimedOut).
+    /// Fail the call with [`SendError::TimedOut`](crate::channel::SendError::TimedOut).
     Fail,
 }
 
@@ -76,7 +78,8 @@ pub enum Fallback {
 /// # Examples
 ///
 /// ```
-/// use callbridge::{Sent, channel};
+/// use callbridge::channel;
+/// use callbridge::channel::Sent;
 ///
 /// let (sender, _frames) = channel(8);
 /// match sender.send("frame")? {
@@ -84,7 +87,7 @@ pub enum Fallback {
 ///     Sent::Evicted(older) => println!("{older} made room"),
 ///     Sent::Dropped(frame) => println!("{frame} was dropped"),
 /// }
-/// # Ok::<(), callbridge::SendError<&str>>(())
+/// # Ok::<(), callbridge::channel::SendError<&str>>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Sent<T> {
@@ -151,7 +154,7 @@ impl<T> fmt::Debug for Loss<'_, T> {
 /// # Examples
 ///
 /// ```
-/// assert_eq!(callbridge::LossReason::Evicted.to_string(), "evicted by a newer frame");
+/// assert_eq!(callbridge::channel::LossReason::Evicted.to_string(), "evicted by a newer frame");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -195,7 +198,8 @@ impl fmt::Display for LossReason {
 /// # Examples
 ///
 /// ```
-/// use callbridge::{Pressure, channel};
+/// use callbridge::channel;
+/// use callbridge::channel::Pressure;
 /// use std::sync::mpsc;
 ///
 /// let (told, tidings) = mpsc::channel();
@@ -230,7 +234,8 @@ pub enum Pressure {
 /// # Examples
 ///
 /// ```
-/// use callbridge::{Ending, channel};
+/// use callbridge::channel;
+/// use callbridge::channel::Ending;
 ///
 /// let (sender, mut frames) = channel::<u8>(1);
 /// sender.close();

@@ -175,7 +175,7 @@ impl<T> fmt::Debug for Reserve<'_, T> {
 /// let (sender, _frames) = callbridge::channel(1);
 /// sender.send(1)?;
 /// assert_eq!(sender.reserve(Duration::ZERO).unwrap_err(), ReserveError::TimedOut);
-/// # Ok::<(), callbridge::SendError<i32>>(())
+/// # Ok::<(), callbridge::channel::SendError<i32>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

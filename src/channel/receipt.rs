@@ -27,7 +27,7 @@ pub type Receipt = BlockingFuture<Result<(), NotDone>>;
 /// # Examples
 ///
 /// ```
-/// use callbridge::LossReason;
+/// use callbridge::channel::LossReason;
 /// use callbridge::channel::NotDone;
 ///
 /// let (sender, frames) = callbridge::channel(1);

@@ -161,7 +161,7 @@ impl<T> fmt::Debug for SendFuture<'_, T> {
 /// # Examples
 ///
 /// ```
-/// use callbridge::Ending;
+/// use callbridge::channel::Ending;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {

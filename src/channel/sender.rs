@@ -75,13 +75,14 @@ impl<T> Sender<T> {
     /// # Examples
     ///
     /// ```
-    /// use callbridge::{Sent, channel};
+    /// use callbridge::channel;
+    /// use callbridge::channel::Sent;
     ///
     /// let (sender, frames) = channel(2);
     /// assert_eq!(sender.send(1)?, Sent::Queued { remaining: 1 });
     /// drop(frames);
     /// assert_eq!(sender.send(2).unwrap_err().into_inner(), 2);
-    /// # Ok::<(), callbridge::SendError<i32>>(())
+    /// # Ok::<(), callbridge::channel::SendError<i32>>(())
     /// ```
     #[inline]
     pub fn send(&self, frame: T) -> Result<Sent<T>, SendError<T>> {
@@ -261,7 +262,7 @@ impl<T> Sender<T> {
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), callbridge::SendError<i32>> {
+    /// # async fn main() -> Result<(), callbridge::channel::SendError<i32>> {
     /// let (sender, mut frames) = callbridge::channel(1);
     /// sender.send_async(1).await?;
     /// let (sent, received) = tokio::join!(sender.send_async(2), frames.recv());
@@ -330,7 +331,7 @@ impl<T> Sender<T> {
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), callbridge::SendError<u8>> {
+    /// # async fn main() -> Result<(), callbridge::channel::SendError<u8>> {
     /// let (sender, mut frames) = callbridge::channel(2);
     /// sender.send(1)?;
     /// let (flushed, frame) = tokio::join!(sender.flush_async(), frames.recv());
@@ -401,7 +402,7 @@ impl<T> Sender<T> {
     /// # Examples
     ///
     /// ```
-    /// use callbridge::Ending;
+    /// use callbridge::channel::Ending;
     ///
     /// let (sender, _frames) = callbridge::channel::<u8>(1);
     /// assert!(sender.fail("unplugged"));
@@ -424,7 +425,7 @@ impl<T> Sender<T> {
     /// assert!(sender.close());
     /// assert!(!sender.close());
     /// assert_eq!(frames.try_recv(), Ok(1));
-    /// # Ok::<(), callbridge::SendError<i32>>(())
+    /// # Ok::<(), callbridge::channel::SendError<i32>>(())
     /// ```
     pub fn close(&self) -> bool {
         self.shared.end(Ending::Finished, None)
@@ -469,7 +470,7 @@ impl<T> Sender<T> {
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() {
-    /// use callbridge::Ending;
+    /// use callbridge::channel::Ending;
     ///
     /// let (sender, frames) = callbridge::channel::<u8>(1);
     /// let (ending, ()) = tokio::join!(sender.closed_async(), async { drop(frames) });
@@ -493,7 +494,7 @@ impl<T> Sender<T> {
     /// # Examples
     ///
     /// ```
-    /// use callbridge::Ending;
+    /// use callbridge::channel::Ending;
     ///
     /// let (sender, frames) = callbridge::channel::<u8>(1);
     /// let consumer = std::thread::spawn(move || drop(frames));
@@ -517,7 +518,7 @@ impl<T> Sender<T> {
     /// # Examples
     ///
     /// ```
-    /// use callbridge::Ending;
+    /// use callbridge::channel::Ending;
     /// use std::sync::mpsc;
     ///
     /// let (sender, frames) = callbridge::channel::<u8>(1);
@@ -549,7 +550,7 @@ impl<T> Sender<T> {
     /// # Examples
     ///
     /// ```
-    /// use callbridge::Ending;
+    /// use callbridge::channel::Ending;
     ///
     /// let (sender, frames) = callbridge::channel::<u8>(1);
     /// drop(frames);
@@ -567,7 +568,7 @@ impl<T> Sender<T> {
     /// let (sender, _frames) = callbridge::channel(2);
     /// sender.send(1)?;
     /// assert_eq!(sender.len(), 1);
-    /// # Ok::<(), callbridge::SendError<i32>>(())
+    /// # Ok::<(), callbridge::channel::SendError<i32>>(())
     /// ```
     pub fn len(&self) -> usize {
         self.shared.len()
@@ -603,7 +604,7 @@ impl<T> Sender<T> {
     /// let (sender, _frames) = callbridge::channel(2);
     /// sender.send(1)?;
     /// assert_eq!(sender.stats().offered, 1);
-    /// # Ok::<(), callbridge::SendError<i32>>(())
+    /// # Ok::<(), callbridge::channel::SendError<i32>>(())
     /// ```
     pub fn stats(&self) -> Stats {
         self.shared.stats()
@@ -689,7 +690,7 @@ impl<T> fmt::Debug for Sender<T> {
 ///     sender.send("frame")?;
 /// }
 /// assert_eq!(sender.len(), 1);
-/// # Ok::<(), callbridge::SendError<&str>>(())
+/// # Ok::<(), callbridge::channel::SendError<&str>>(())
 /// ```
 pub struct WeakSender<T> {
     shared: Arc<Shared<T>>,
@@ -732,7 +733,7 @@ impl<T> WeakSender<T> {
     /// sender.send("frame")?;
     /// drop((sender, frames));
     /// assert_eq!(monitor.stats().lost.consumer_dropped, 1);
-    /// # Ok::<(), callbridge::SendError<&str>>(())
+    /// # Ok::<(), callbridge::channel::SendError<&str>>(())
     /// ```
     pub fn stats(&self) -> Stats {
         self.shared.stats()

@@ -32,7 +32,7 @@ use std::task::{Context, Poll, ready};
 /// use std::pin::pin;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), callbridge::SendError<u32>> {
+/// # async fn main() -> Result<(), callbridge::channel::SendError<u32>> {
 /// let (sender, mut frames) = callbridge::channel(2);
 /// // With futures-util: `numbers.forward(sender.into_sink())`, or `sink.send(7)`.
 /// let mut sink = pin!(sender.into_sink());

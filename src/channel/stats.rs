@@ -70,7 +70,7 @@ impl Stats {
 /// drop(frames);
 /// assert_eq!(sender.stats().lost.consumer_dropped, 1);
 /// assert_eq!(sender.stats().lost.total(), 1);
-/// # Ok::<(), callbridge::SendError<i32>>(())
+/// # Ok::<(), callbridge::channel::SendError<i32>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -142,7 +142,7 @@ impl Lost {
 /// let blocked = frames.stats().blocked;
 /// assert_eq!(blocked.count, 1);
 /// assert!(blocked.time > Duration::ZERO);
-/// # Ok::<(), callbridge::SendError<i32>>(())
+/// # Ok::<(), callbridge::channel::SendError<i32>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]

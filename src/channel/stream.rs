@@ -33,7 +33,8 @@ use std::time::Duration;
 /// # Examples
 ///
 /// ```
-/// use callbridge::{Ending, channel};
+/// use callbridge::channel;
+/// use callbridge::channel::Ending;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
@@ -80,7 +81,7 @@ impl<T> FrameStream<T> {
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), callbridge::SendError<u8>> {
+    /// # async fn main() -> Result<(), callbridge::channel::SendError<u8>> {
     /// let (sender, mut frames) = callbridge::channel(2);
     /// sender.send(1)?;
     /// drop(sender);
@@ -106,7 +107,7 @@ impl<T> FrameStream<T> {
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), callbridge::SendError<u8>> {
+    /// # async fn main() -> Result<(), callbridge::channel::SendError<u8>> {
     /// let (sender, mut frames) = callbridge::channel(8);
     /// for frame in 0..5 {
     ///     sender.send(frame)?;
@@ -131,13 +132,13 @@ impl<T> FrameStream<T> {
     /// # Examples
     ///
     /// ```
-    /// use callbridge::TryRecvError;
+    /// use callbridge::channel::TryRecvError;
     ///
     /// let (sender, mut frames) = callbridge::channel(2);
     /// assert_eq!(frames.try_recv(), Err(TryRecvError::Empty));
     /// sender.send(1)?;
     /// assert_eq!(frames.try_recv(), Ok(1));
-    /// # Ok::<(), callbridge::SendError<i32>>(())
+    /// # Ok::<(), callbridge::channel::SendError<i32>>(())
     /// ```
     pub fn try_recv(&mut self) -> Result<T, TryRecvError> {
         let mut frame = None;
@@ -204,7 +205,7 @@ impl<T> FrameStream<T> {
     /// assert_eq!(frames.recv_many_blocking(&mut buffer, 3, None), Ok(3));
     /// assert_eq!(frames.recv_many_blocking(&mut buffer, 3, None), Ok(2));
     /// assert_eq!(buffer, [0, 1, 2, 3, 4]);
-    /// # Ok::<(), callbridge::SendError<i32>>(())
+    /// # Ok::<(), callbridge::channel::SendError<i32>>(())
     /// ```
     pub fn recv_many_blocking(
         &mut self,
@@ -247,7 +248,7 @@ impl<T> FrameStream<T> {
     /// }
     /// assert_eq!(sum, 10);
     /// # assert!(source.join().unwrap());
-    /// # Ok::<(), callbridge::RecvBlockingError>(())
+    /// # Ok::<(), callbridge::channel::RecvBlockingError>(())
     /// ```
     pub fn iter_blocking(&mut self) -> IterBlocking<'_, T> {
         IterBlocking::new(self)
@@ -289,7 +290,7 @@ impl<T> FrameStream<T> {
     /// assert!(frames.poll_recv(&mut cx).is_pending());
     /// sender.send(7)?;
     /// assert_eq!(frames.poll_recv(&mut cx), Poll::Ready(Some(7)));
-    /// # Ok::<(), callbridge::SendError<i32>>(())
+    /// # Ok::<(), callbridge::channel::SendError<i32>>(())
     /// ```
     #[inline]
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
@@ -317,7 +318,7 @@ impl<T> FrameStream<T> {
     /// let mut buffer = Vec::new();
     /// let mut cx = Context::from_waker(Waker::noop());
     /// assert_eq!(frames.poll_recv_many(&mut cx, &mut buffer, 16), Poll::Ready(1));
-    /// # Ok::<(), callbridge::SendError<i32>>(())
+    /// # Ok::<(), callbridge::channel::SendError<i32>>(())
     /// ```
     pub fn poll_recv_many(
         &mut self,
@@ -406,7 +407,7 @@ impl<T> FrameStream<T> {
     /// assert!(sender.send(2).is_err());
     /// assert_eq!(frames.try_recv(), Ok(1));
     /// assert!(!frames.close());
-    /// # Ok::<(), callbridge::SendError<i32>>(())
+    /// # Ok::<(), callbridge::channel::SendError<i32>>(())
     /// ```
     pub fn close(&mut self) -> bool {
         self.shared.end(Ending::ConsumerDropped, None)
@@ -420,7 +421,7 @@ impl<T> FrameStream<T> {
     /// # Examples
     ///
     /// ```
-    /// use callbridge::Ending;
+    /// use callbridge::channel::Ending;
     ///
     /// let (sender, mut frames) = callbridge::channel(2);
     /// sender.send(1)?;
@@ -429,7 +430,7 @@ impl<T> FrameStream<T> {
     /// assert_eq!(frames.ending(), None);
     /// assert!(frames.try_recv().is_err());
     /// assert_eq!(frames.ending(), Some(Ending::Failed));
-    /// # Ok::<(), callbridge::SendError<i32>>(())
+    /// # Ok::<(), callbridge::channel::SendError<i32>>(())
     /// ```
     pub fn ending(&self) -> Option<Ending> {
         self.ended.inspect(|_| drop(self.shared.error()))
@@ -462,7 +463,7 @@ impl<T> FrameStream<T> {
     /// # fn block_on<F: Future>(f: F) -> F::Output {
     /// #     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(f)
     /// # }
-    /// use callbridge::SourceError;
+    /// use callbridge::channel::SourceError;
     /// use futures_core::Stream;
     /// use std::future::poll_fn;
     /// use std::pin::Pin;
@@ -586,7 +587,7 @@ impl<T> FrameStream<T> {
     /// let (sender, frames) = callbridge::channel(2);
     /// sender.send(1)?;
     /// assert_eq!(frames.len(), 1);
-    /// # Ok::<(), callbridge::SendError<i32>>(())
+    /// # Ok::<(), callbridge::channel::SendError<i32>>(())
     /// ```
     pub fn len(&self) -> usize {
         self.shared.len()
@@ -622,7 +623,7 @@ impl<T> FrameStream<T> {
     /// let (sender, frames) = callbridge::channel(2);
     /// sender.send(1)?;
     /// assert_eq!(frames.stats().queued, 1);
-    /// # Ok::<(), callbridge::SendError<i32>>(())
+    /// # Ok::<(), callbridge::channel::SendError<i32>>(())
     /// ```
     pub fn stats(&self) -> Stats {
         self.shared.stats()

@@ -60,7 +60,7 @@ impl<T: Send + 'static> ThreadCall<T> {
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-    /// use callbridge::FutureState;
+    /// use callbridge::future::FutureState;
     ///
     /// let (release, blocked) = std::sync::mpsc::channel::<()>();
     /// let call = callbridge::to_thread(move || blocked.recv());

@@ -174,7 +174,7 @@ impl ThreadPool {
     ///
     /// ```
     /// use callbridge::ThreadPool;
-    /// use callbridge::SubmitError;
+    /// use callbridge::future::SubmitError;
     ///
     /// let pool = ThreadPool::builder().max_workers(1).capacity(1).build()?;
     /// let (release, blocked) = std::sync::mpsc::channel::<()>();

@@ -108,7 +108,8 @@ impl<T> BlockingFuture<T> {
     /// # Examples
     ///
     /// ```
-    /// # use callbridge::{Bridge, FutureState, ResultError};
+    /// # use callbridge::{Bridge, ResultError};
+    /// # use callbridge::future::FutureState;
     /// # use std::time::Duration;
     /// # let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
     /// # let bridge = Bridge::new(runtime.handle().clone());
@@ -210,7 +211,8 @@ impl<T> BlockingFuture<T> {
     /// # Examples
     ///
     /// ```
-    /// # use callbridge::{Bridge, FutureState};
+    /// # use callbridge::Bridge;
+    /// # use callbridge::future::FutureState;
     /// # let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
     /// # let bridge = Bridge::new(runtime.handle().clone());
     /// let mut call = bridge.run_coroutine_threadsafe(async { "done" });
@@ -325,7 +327,8 @@ impl<T> BlockingFuture<T> {
     /// # Examples
     ///
     /// ```
-    /// # use callbridge::{Bridge, FutureState};
+    /// # use callbridge::Bridge;
+    /// # use callbridge::future::FutureState;
     /// let nobody = tokio::runtime::Builder::new_current_thread().build()?;
     /// let call = Bridge::new(nobody.handle().clone()).run_coroutine_threadsafe(async {});
     /// assert_eq!(call.state(), FutureState::NotStarted);
@@ -400,7 +403,8 @@ impl<T> BlockingFuture<T> {
     /// # Examples
     ///
     /// ```
-    /// # use callbridge::{Bridge, FutureState};
+    /// # use callbridge::Bridge;
+    /// # use callbridge::future::FutureState;
     /// # let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
     /// # let bridge = Bridge::new(runtime.handle().clone());
     /// let (ended, end) = std::sync::mpsc::channel();
@@ -456,7 +460,8 @@ impl<T: Send + 'static> BlockingFuture<T> {
     /// # Examples
     ///
     /// ```
-    /// # use callbridge::{Bridge, FutureState};
+    /// # use callbridge::Bridge;
+    /// # use callbridge::future::FutureState;
     /// # let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
     /// # let bridge = Bridge::new(runtime.handle().clone());
     /// let mut never = bridge.run_coroutine_threadsafe(std::future::pending::<()>());

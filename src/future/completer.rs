@@ -15,7 +15,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 /// ```
 /// use std::time::Duration;
 ///
-/// let (completer, mut answer) = callbridge::promise();
+/// let (completer, mut answer) = callbridge::future::promise();
 /// std::thread::spawn(move || completer.complete(42)); // a library's callback, say
 /// assert_eq!(answer.result(Duration::from_secs(5))?, 42);
 /// # Ok::<(), callbridge::ResultError>(())
@@ -45,7 +45,7 @@ impl<T> Completer<T> {
     /// # Examples
     ///
     /// ```
-    /// let (completer, answer) = callbridge::promise::<u8>();
+    /// let (completer, answer) = callbridge::future::promise::<u8>();
     /// answer.cancel();
     /// assert!(completer.is_cancelled());
     /// ```

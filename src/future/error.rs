@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// # Examples
 ///
 /// ```
-/// use callbridge::FutureState;
+/// use callbridge::future::FutureState;
 ///
 /// assert!(FutureState::Cancelled.is_done());
 /// assert!(!FutureState::Queued.is_done());
@@ -46,7 +46,7 @@ impl FutureState {
     /// # Examples
     ///
     /// ```
-    /// assert!(callbridge::FutureState::Finished.is_done());
+    /// assert!(callbridge::future::FutureState::Finished.is_done());
     /// ```
     pub fn is_done(self) -> bool {
         !matches!(

@@ -1,5 +1,7 @@
-//! A result that async code, or another thread, owes to a waiting thread: [`BlockingFuture`],
-//! [`wait`] and [`as_completed`].
+//! A result that async code, or another thread, owes to a waiting thread.
+//!
+//! A [`BlockingFuture`] is waited for with a timeout, awaited, or cancelled; [`wait`] and
+//! [`as_completed`] take many of them, and [`promise`] makes one that is completed by hand.
 
 mod as_completed;
 mod blocking;

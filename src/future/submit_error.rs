@@ -8,7 +8,8 @@ use std::sync::Arc;
 /// # Examples
 ///
 /// ```
-/// use callbridge::{Bridge, SubmitError};
+/// use callbridge::Bridge;
+/// use callbridge::future::SubmitError;
 ///
 /// let runtime = tokio::runtime::Builder::new_current_thread().build()?;
 /// let bridge = Bridge::new(runtime.handle().clone());

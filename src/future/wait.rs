@@ -42,7 +42,8 @@ pub(super) type Split<'a, T> = (Vec<&'a mut BlockingFuture<T>>, Vec<&'a mut Bloc
 /// # Examples
 ///
 /// ```
-/// use callbridge::{Bridge, ReturnWhen, wait};
+/// use callbridge::{Bridge, wait};
+/// use callbridge::future::ReturnWhen;
 ///
 /// let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
 /// let bridge = Bridge::new(runtime.handle().clone());

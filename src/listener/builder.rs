@@ -243,7 +243,7 @@ impl<S: Origin> ListenerBuilder<S> {
     /// # Examples
     ///
     /// ```
-    /// use callbridge::LossReason;
+    /// use callbridge::channel::LossReason;
     /// use callbridge::listener::{Listener, UdpSource};
     /// use std::sync::mpsc;
     /// use std::time::Duration;

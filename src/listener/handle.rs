@@ -184,7 +184,7 @@ impl Listener {
     /// let (listener, mut frames) = Listener::builder(UdpSource::bind("127.0.0.1:0")?).spawn()?;
     /// listener.stop();
     /// assert!(frames.recv_blocking(Duration::from_secs(5)).is_err());
-    /// assert_eq!(frames.ending(), Some(callbridge::Ending::Aborted));
+    /// assert_eq!(frames.ending(), Some(callbridge::channel::Ending::Aborted));
     /// # Ok(())
     /// # }
     /// ```
@@ -365,7 +365,7 @@ impl Listener {
     /// let (listener, mut frames) = Listener::from_fn(|sink| sink.send(1).map(drop).map_err(std::io::Error::other)).spawn()?;
     /// assert_eq!(frames.recv_blocking(Duration::from_secs(5)), Ok(1));
     /// assert!(frames.recv_blocking(Duration::from_secs(5)).is_err());
-    /// assert_eq!(listener.ending(), Some(callbridge::Ending::Finished));
+    /// assert_eq!(listener.ending(), Some(callbridge::channel::Ending::Finished));
     /// # Ok(())
     /// # }
     /// ```

@@ -195,7 +195,7 @@ impl ThreadRunnerBuilder {
     /// ```
     /// let runner = callbridge::ThreadRunner::builder().eager().build()?;
     /// assert!(runner.is_started());
-    /// # Ok::<(), callbridge::StartError>(())
+    /// # Ok::<(), callbridge::runner::StartError>(())
     /// ```
     pub fn eager(mut self) -> Self {
         self.eager = true;

@@ -149,7 +149,8 @@ impl ThreadRunner {
     /// # Examples
     ///
     /// ```
-    /// use callbridge::{Outcome, ThreadRunner};
+    /// use callbridge::ThreadRunner;
+    /// use callbridge::runner::Outcome;
     /// use std::error::Error;
     /// use std::time::Duration;
     ///
@@ -163,7 +164,7 @@ impl ThreadRunner {
     /// let report = runner.close_with(Outcome::error("disk full"), Duration::from_secs(5));
     /// let reason = report.exit_errors[0].source().unwrap();
     /// assert_eq!(reason.to_string(), "told: disk full");
-    /// # Ok::<(), callbridge::EnterError<String>>(())
+    /// # Ok::<(), callbridge::runner::EnterError<String>>(())
     /// ```
     pub fn close_with(
         &self,

@@ -45,7 +45,7 @@ pub trait AsyncContext: Send + 'static {
 /// # Examples
 ///
 /// ```
-/// use callbridge::Outcome;
+/// use callbridge::runner::Outcome;
 ///
 /// assert!(Outcome::Ok.is_ok());
 /// assert_eq!(Outcome::error("no such station").to_string(), "no such station");
@@ -101,7 +101,8 @@ impl fmt::Display for Outcome {
 /// # Examples
 ///
 /// ```
-/// use callbridge::{EnterError, ThreadRunner};
+/// use callbridge::ThreadRunner;
+/// use callbridge::runner::EnterError;
 ///
 /// let runner = ThreadRunner::new();
 /// let refused = runner.enter_context(
@@ -138,7 +139,8 @@ impl<E> fmt::Debug for EnterError<E> {
 /// # Examples
 ///
 /// ```
-/// use callbridge::{Outcome, ThreadRunner};
+/// use callbridge::ThreadRunner;
+/// use callbridge::runner::Outcome;
 /// use std::error::Error;
 ///
 /// let runner = ThreadRunner::new();
@@ -149,7 +151,7 @@ impl<E> fmt::Debug for EnterError<E> {
 /// let error = session.exit(Outcome::Ok).unwrap_err();
 /// assert!(error.to_string().ends_with("did not exit well"));
 /// assert_eq!(error.source().unwrap().to_string(), "the peer hung up");
-/// # Ok::<(), callbridge::EnterError<String>>(())
+/// # Ok::<(), callbridge::runner::EnterError<String>>(())
 /// ```
 pub struct ExitError {
     location: &'static Location<'static>,
@@ -166,7 +168,8 @@ impl ExitError {
     /// # Examples
     ///
     /// ```
-    /// # use callbridge::{Outcome, ThreadRunner};
+    /// # use callbridge::ThreadRunner;
+    /// # use callbridge::runner::Outcome;
     /// # let runner = ThreadRunner::new();
     /// let guard = runner
     ///     .enter_context(|| async { Ok::<_, String>(()) }, |_, _| async { Err("late") })
@@ -322,7 +325,8 @@ impl ThreadRunner {
     /// # Examples
     ///
     /// ```
-    /// use callbridge::{AsyncContext, Outcome, ThreadRunner};
+    /// use callbridge::ThreadRunner;
+    /// use callbridge::runner::{AsyncContext, Outcome};
     ///
     /// struct Login(Option<&'static str>);
     ///
@@ -345,7 +349,7 @@ impl ThreadRunner {
     ///     .scope(|user| Ok::<_, String>(user.len()));
     /// assert_eq!(length.unwrap(), 3);
     /// assert!(runner.wrap_context(Login(None)).is_err());
-    /// # Ok::<(), callbridge::EnterError<&str>>(())
+    /// # Ok::<(), callbridge::runner::EnterError<&str>>(())
     /// ```
     #[track_caller]
     pub fn wrap_context<C: AsyncContext>(

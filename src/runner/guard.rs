@@ -25,7 +25,8 @@ const DROP_WAIT: Duration = Duration::from_secs(1);
 /// # Examples
 ///
 /// ```
-/// use callbridge::{Outcome, ThreadRunner};
+/// use callbridge::ThreadRunner;
+/// use callbridge::runner::Outcome;
 /// use std::sync::mpsc;
 ///
 /// let (told, tell) = mpsc::channel();
@@ -39,7 +40,7 @@ const DROP_WAIT: Duration = Duration::from_secs(1);
 /// assert_eq!(session.len(), 7);
 /// session.exit(Outcome::error("no such station")).unwrap();
 /// assert_eq!(tell.recv().unwrap(), "session ended: no such station");
-/// # Ok::<(), callbridge::EnterError<String>>(())
+/// # Ok::<(), callbridge::runner::EnterError<String>>(())
 /// ```
 #[must_use = "dropping it exits the context"]
 pub struct Guard<T> {
@@ -98,7 +99,8 @@ impl<T> Guard<T> {
     /// # Examples
     ///
     /// ```
-    /// use callbridge::{ScopeError, ThreadRunner};
+    /// use callbridge::ThreadRunner;
+    /// use callbridge::runner::ScopeError;
     ///
     /// let runner = ThreadRunner::new();
     /// let number = runner.enter_context(
@@ -110,7 +112,7 @@ impl<T> Guard<T> {
     /// )?;
     /// let failed = number.scope(|number| if *number == 7 { Ok(()) } else { Err("not seven") });
     /// assert!(matches!(failed, Err(ScopeError::Body("not seven"))));
-    /// # Ok::<(), callbridge::EnterError<String>>(())
+    /// # Ok::<(), callbridge::runner::EnterError<String>>(())
     /// ```
     pub fn scope<R, E: fmt::Display>(
         mut self,
@@ -147,7 +149,7 @@ impl<T> Guard<T> {
     ///     .leave_open();
     /// assert_eq!(*session, 7);
     /// assert_eq!(runner.close(Duration::from_secs(5)).contexts, 1);
-    /// # Ok::<(), callbridge::EnterError<String>>(())
+    /// # Ok::<(), callbridge::runner::EnterError<String>>(())
     /// ```
     pub fn leave_open(mut self) -> Arc<T> {
         self.value.take().expect("the value leaves only with the guard")

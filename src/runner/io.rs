@@ -63,7 +63,8 @@ impl<T> BlockingIo<T> {
     /// # Examples
     ///
     /// ```
-    /// use callbridge::{BlockingIo, Bridge};
+    /// use callbridge::Bridge;
+    /// use callbridge::runner::BlockingIo;
     /// use std::io::Read;
     ///
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {

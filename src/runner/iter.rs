@@ -151,7 +151,7 @@ impl<T: Send + 'static> WrapIter<T> {
     /// assert!(matches!(silence, Err(ResultError::TimedOut { .. })));
     /// sender.send(7)?;
     /// assert_eq!(items.next_timeout(Duration::from_secs(5)).unwrap(), Some(7));
-    /// # Ok::<(), callbridge::SendError<i32>>(())
+    /// # Ok::<(), callbridge::channel::SendError<i32>>(())
     /// ```
     pub fn next_timeout(
         &mut self,
@@ -302,7 +302,7 @@ impl ThreadRunner {
     /// sender.send("a page of a megabyte")?;
     /// drop(sender);
     /// assert_eq!(runner.wrap_iter_prefetch(frames, 3).count(), 1);
-    /// # Ok::<(), callbridge::SendError<&str>>(())
+    /// # Ok::<(), callbridge::channel::SendError<&str>>(())
     /// ```
     #[track_caller]
     pub fn wrap_iter_prefetch<S>(&self, stream: S, prefetch: usize) -> WrapIter<S::Item>
@@ -334,7 +334,7 @@ impl ThreadRunner {
     /// let pieces = runner.wrap_iter_weighed(frames, 1 << 20, Vec::len);
     /// let bytes: usize = pieces.map(|piece| piece.unwrap().len()).sum();
     /// assert_eq!(bytes, 100_000);
-    /// # Ok::<(), callbridge::SendError<Vec<u8>>>(())
+    /// # Ok::<(), callbridge::channel::SendError<Vec<u8>>>(())
     /// ```
     #[track_caller]
     pub fn wrap_iter_weighed<S>(

@@ -1,4 +1,12 @@
 //! An event loop for a program that has none: a background thread that owns a runtime.
+//!
+//! | a sync program has | it uses |
+//! |---|---|
+//! | a future to run | [`ThreadRunner::run`] |
+//! | an async client to keep open | [`ThreadRunner::enter_context`] |
+//! | an async stream to iterate over | [`ThreadRunner::wrap_iter`] |
+//! | async bytes to read and write | [`BlockingIo`] |
+//! | a task that runs beside it | [`ThreadRunner::start_task`] |
 
 mod builder;
 mod close;
@@ -112,7 +120,7 @@ impl ThreadRunner {
     ///     .eager()
     ///     .build()?;
     /// assert_eq!(runner.name(), "weather");
-    /// # Ok::<(), callbridge::StartError>(())
+    /// # Ok::<(), callbridge::runner::StartError>(())
     /// ```
     pub fn builder() -> ThreadRunnerBuilder {
         ThreadRunnerBuilder::new()
@@ -270,7 +278,8 @@ impl ThreadRunner {
     /// # Examples
     ///
     /// ```
-    /// use callbridge::{Started, ThreadRunner};
+    /// use callbridge::ThreadRunner;
+    /// use callbridge::runner::Started;
     /// use std::net::SocketAddr;
     ///
     /// let runner = ThreadRunner::new();

@@ -11,7 +11,8 @@ use std::sync::Arc;
 /// # Examples
 ///
 /// ```
-/// use callbridge::{ResultError, StartError, ThreadRunner};
+/// use callbridge::{ResultError, ThreadRunner};
+/// use callbridge::runner::StartError;
 /// use std::error::Error;
 /// use std::io;
 ///

@@ -43,7 +43,8 @@ impl<V> fmt::Debug for Started<V> {
 /// # Examples
 ///
 /// ```
-/// use callbridge::{StartTaskError, Started, ThreadRunner};
+/// use callbridge::ThreadRunner;
+/// use callbridge::runner::{StartTaskError, Started};
 ///
 /// let runner = ThreadRunner::new();
 /// let refused = runner.start_task(|started: Started<u16>| async move {

@@ -14,7 +14,8 @@ use std::time::Duration;
 /// # Examples
 ///
 /// ```
-/// use callbridge::{Outcome, ThreadRunner};
+/// use callbridge::ThreadRunner;
+/// use callbridge::runner::Outcome;
 /// use std::time::Duration;
 ///
 /// let runner = ThreadRunner::new();

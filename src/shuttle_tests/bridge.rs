@@ -1,11 +1,9 @@
 //! The bridge from the submission to the result: limit, tasks, calls that their thread polls, and every end.
 
 use super::*;
+use crate::future::{ReturnWhen, SubmitError};
 use crate::sync::model::drop_loop;
-use crate::{
-    BlockingFuture, Bridge, FrameStream, ResultError, ReturnWhen, SubmitError, as_completed,
-    channel,
-};
+use crate::{BlockingFuture, Bridge, FrameStream, ResultError, as_completed, channel};
 use shuttle::future::{block_on, yield_now};
 use shuttle::thread::{self, JoinHandle};
 use std::task::{Poll, Waker};

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::channel::{self, Builder, Fallback};
-use crate::{Ending, FrameStream, Overflow, SendError, Sender};
+use crate::channel::{Ending, SendError};
+use crate::{FrameStream, Overflow, Sender};
 use shuttle::future::block_on;
 use shuttle::thread::{self, JoinHandle};
 use std::pin::pin;
@@ -22,11 +23,11 @@ fn send(sender: &Sender<Counted>, frame: Counted) {
     let refused = match any(8) {
         0 => sender.send(frame).err().and_then(given_back),
         1 => sender.try_send(frame).err().and_then(|error| match error {
-            crate::TrySendError::TooHeavy(_) => None,
+            crate::channel::TrySendError::TooHeavy(_) => None,
             error => Some(error.into_inner()),
         }),
         2 => sender.send_timeout(frame, SOON).err().and_then(|error| match error {
-            crate::SendTimeoutError::TooHeavy(_) => None,
+            crate::channel::SendTimeoutError::TooHeavy(_) => None,
             error => Some(error.into_inner()),
         }),
         3 => block_on(sender.send_async(frame)).err().and_then(given_back),
@@ -56,7 +57,7 @@ fn send(sender: &Sender<Counted>, frame: Counted) {
                 None => sender.try_send(frame),
             };
             sent.err().and_then(|error| match error {
-                crate::TrySendError::TooHeavy(_) => None,
+                crate::channel::TrySendError::TooHeavy(_) => None,
                 error => Some(error.into_inner()),
             })
         }
@@ -93,14 +94,14 @@ fn read(frames: &mut FrameStream<Counted>) -> bool {
         2 => frames.recv_blocking(None).map(|frame| got.push(frame)).is_ok(),
         3 => {
             let read = frames.recv_blocking(SOON);
-            let more = read.as_ref().err() != Some(&crate::RecvBlockingError::Ended);
+            let more = read.as_ref().err() != Some(&crate::channel::RecvBlockingError::Ended);
             got.extend(read);
             more
         }
         _ => {
             thread::yield_now();
             let read = frames.try_recv();
-            let more = read.as_ref().err() != Some(&crate::TryRecvError::Ended);
+            let more = read.as_ref().err() != Some(&crate::channel::TryRecvError::Ended);
             got.extend(read);
             more
         }

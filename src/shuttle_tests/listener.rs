@@ -1,9 +1,10 @@
 //! A listener's thread from its source to the channel, or to a handler on the loop and back.
 
 use super::*;
+use crate::channel::Ending;
 use crate::listener::{FirstPoll, FrameSource, Interrupter, Listener, RequestSource};
 use crate::sync::model::drop_loop;
-use crate::{Bridge, Ending, FrameStream, Sender, channel};
+use crate::{Bridge, FrameStream, Sender, channel};
 use shuttle::future::{block_on, yield_now};
 use shuttle::sync::{Condvar, Mutex};
 use shuttle::thread::{self, JoinHandle};
@@ -158,7 +159,7 @@ fn a_stop_ends_the_thread_and_every_frame_has_one_fate() {
         let (listener, frames) = Listener::builder(Source(Arc::clone(&peer)))
             .capacity(1)
             .stop_on(token.clone())
-            .on_loss(|loss: crate::Loss<'_, Counted>| loss.frame.became("lost"))
+            .on_loss(|loss: crate::channel::Loss<'_, Counted>| loss.frame.became("lost"))
             .spawn()
             .unwrap();
         let consumer = consume(frames);

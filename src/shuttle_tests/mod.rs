@@ -15,7 +15,8 @@ mod channel;
 mod listener;
 mod pool;
 
-use crate::{FutureState, Stats};
+use crate::channel::Stats;
+use crate::future::FutureState;
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, MaxSteps, Runner};

@@ -3,7 +3,8 @@
 
 use super::*;
 use crate::executor::{DedicatedThread, ThreadPool};
-use crate::{BlockingFuture, Bridge, ResultError, SubmitError};
+use crate::future::SubmitError;
+use crate::{BlockingFuture, Bridge, ResultError};
 use shuttle::future::block_on;
 use shuttle::thread;
 use std::time::Duration;

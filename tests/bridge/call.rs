@@ -1,7 +1,8 @@
 //! `Bridge::call`: a future polled on the thread that waits for it.
 
 use crate::common::{Census, LONG, Loop, SHORT, eventually};
-use callbridge::{Bridge, FutureState, ResultError};
+use callbridge::future::FutureState;
+use callbridge::{Bridge, ResultError};
 use std::cell::Cell;
 use std::future::{pending, poll_fn};
 use std::pin::pin;

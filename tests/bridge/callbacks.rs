@@ -1,7 +1,8 @@
 //! `call_soon_threadsafe`.
 
 use crate::common::{Census, LONG, Loop, SHORT, eventually};
-use callbridge::{Bridge, SubmitError};
+use callbridge::Bridge;
+use callbridge::future::SubmitError;
 use std::sync::mpsc;
 use tokio::runtime::Builder;
 

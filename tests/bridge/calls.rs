@@ -1,7 +1,8 @@
 //! Submitting, parallelism, and what a slow poll may hold up.
 
 use crate::common::{Census, LONG, Loop, eventually};
-use callbridge::{Bridge, BridgeStats, run_coroutine_threadsafe};
+use callbridge::bridge::BridgeStats;
+use callbridge::{Bridge, run_coroutine_threadsafe};
 use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, mpsc};

@@ -2,7 +2,8 @@
 
 use crate::child::in_a_child;
 use crate::common::{Census, LONG, Loop, SHORT, eventually};
-use callbridge::{Bridge, FutureState, ResultError, run_coroutine_threadsafe};
+use callbridge::future::FutureState;
+use callbridge::{Bridge, ResultError, run_coroutine_threadsafe};
 use std::cell::RefCell;
 use std::future::pending;
 use std::sync::{Arc, Barrier, mpsc};

@@ -5,7 +5,8 @@
 use crate::child::in_a_child;
 use crate::common::fork::in_a_fork;
 use crate::common::{LONG, Loop, SHORT};
-use callbridge::{Bridge, ResultError, ReturnWhen, SubmitError, as_completed, wait};
+use callbridge::future::{ReturnWhen, SubmitError};
+use callbridge::{Bridge, ResultError, as_completed, wait};
 use std::future::pending;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -53,7 +54,10 @@ fn nothing_that_waits_hangs_in_a_forked_process() {
                 assert!(!report.is_clean() && report.in_flight == 2, "{report}");
             });
             // The parent's has noticed nothing.
-            assert_eq!(call.cancel_and_wait(LONG).unwrap(), callbridge::FutureState::Cancelled);
+            assert_eq!(
+                call.cancel_and_wait(LONG).unwrap(),
+                callbridge::future::FutureState::Cancelled
+            );
             assert_eq!(bridge.run_coroutine_threadsafe(async { 1 }).result(LONG).unwrap(), 1);
             assert!(bridge.close_blocking(LONG).is_clean());
         }

@@ -1,7 +1,8 @@
 //! The limit of calls in flight, and bridges that share a loop.
 
 use crate::common::{LONG, Loop, SHORT, eventually};
-use callbridge::{Bridge, FutureState, ResultError, SubmitError};
+use callbridge::future::{FutureState, SubmitError};
+use callbridge::{Bridge, ResultError};
 use std::future::{pending, poll_fn};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

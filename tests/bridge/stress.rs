@@ -3,7 +3,8 @@
 //! `CALLBRIDGE_LONG=1` runs ten times as many rounds.
 
 use crate::common::{Census, LONG, Loop, eventually};
-use callbridge::{BlockingFuture, Bridge, BridgeStats, ResultError};
+use callbridge::bridge::BridgeStats;
+use callbridge::{BlockingFuture, Bridge, ResultError};
 use std::future::{pending, poll_fn};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, PoisonError};

@@ -4,7 +4,8 @@
 
 use crate::*;
 use callbridge::channel::Fallback;
-use callbridge::{FrameStream, LossReason, Overflow, Pressure, Sent, channel};
+use callbridge::channel::{LossReason, Pressure, Sent};
+use callbridge::{FrameStream, Overflow, channel};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
@@ -60,7 +61,7 @@ impl Seen {
 }
 
 fn produce(sender: &Sender<Frame>, producer: usize, seed: u64, alive: &Arc<AtomicUsize>) -> Seen {
-    use callbridge::{SendError, SendTimeoutError, TrySendError};
+    use callbridge::channel::{SendError, SendTimeoutError, TrySendError};
     let mut dice = Dice::new(seed);
     let mut seen = Seen::default();
     let callback = sender.callback();

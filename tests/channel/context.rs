@@ -2,8 +2,9 @@
 
 use crate::*;
 use callbridge::WaitError;
+use callbridge::channel;
 use callbridge::channel::SendTimeoutError;
-use callbridge::{LossReason, RecvBlockingError, SendError, channel};
+use callbridge::channel::{LossReason, RecvBlockingError, SendError};
 use std::cell::RefCell;
 
 /// Every blocking call on a thread that drives a loop is refused with its frame, and works there
@@ -81,7 +82,7 @@ fn the_loss_hook_sees_a_callback_that_must_not_wait() {
     let (report, losses) = mpsc::channel();
     let (sender, _frames) = channel::builder()
         .capacity(1)
-        .on_loss(move |loss: callbridge::Loss<'_, u8>| {
+        .on_loss(move |loss: callbridge::channel::Loss<'_, u8>| {
             report.send((*loss.frame, loss.reason)).unwrap();
         })
         .build()
@@ -142,5 +143,5 @@ fn a_sender_works_while_its_thread_unwinds() {
     assert_eq!(frames.recv_blocking(LIMIT), Ok(2));
     assert!(thread.join().is_err());
     assert_eq!(frames.recv_blocking(LIMIT), Err(RecvBlockingError::Ended));
-    assert_eq!(frames.ending(), Some(callbridge::Ending::Panicked));
+    assert_eq!(frames.ending(), Some(callbridge::channel::Ending::Panicked));
 }

@@ -2,7 +2,8 @@
 
 use crate::*;
 use callbridge::channel::{self, Fallback};
-use callbridge::{FrameStream, LossReason, Overflow, Pressure, SendError, Sent, TrySendError};
+use callbridge::channel::{LossReason, Pressure, SendError, Sent, TrySendError};
+use callbridge::{FrameStream, Overflow};
 use std::sync::Mutex;
 
 const POLICIES: [Overflow; 9] = [

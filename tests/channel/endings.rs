@@ -1,7 +1,8 @@
 //! Who ends a channel, what the other side is told, and in what order.
 
 use crate::*;
-use callbridge::{Ending, FrameStream, SendError, SourceError, TryRecvError, channel};
+use callbridge::channel::{Ending, SendError, SourceError, TryRecvError};
+use callbridge::{FrameStream, channel};
 use futures_core::Stream;
 use futures_core::stream::FusedStream;
 use std::io;

@@ -1,8 +1,9 @@
 //! A stream that says where frames are missing.
 
 use crate::*;
+use callbridge::Overflow;
 use callbridge::channel::{self, FrameOrGap, GapStream};
-use callbridge::{Ending, Overflow, TryRecvError};
+use callbridge::channel::{Ending, TryRecvError};
 use futures_core::stream::FusedStream;
 
 fn lossy<T>(capacity: usize, overflow: Overflow) -> (Sender<T>, GapStream<T>) {

@@ -1,7 +1,8 @@
 //! Clones, weak senders, and what is freed when.
 
 use crate::*;
-use callbridge::{Ending, SendError, channel};
+use callbridge::channel;
+use callbridge::channel::{Ending, SendError};
 
 #[test]
 fn clones_are_counted() {
@@ -24,7 +25,7 @@ fn a_weak_sender_keeps_nothing_open() {
     drop(again);
     assert!(weak.upgrade().is_none());
     assert_eq!(frames.try_recv(), Ok(1));
-    assert_eq!(frames.try_recv(), Err(callbridge::TryRecvError::Ended));
+    assert_eq!(frames.try_recv(), Err(callbridge::channel::TryRecvError::Ended));
 }
 
 /// b60, b62. Node: a thread that gives its own reference up, the consumer's among them, finalises

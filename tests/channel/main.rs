@@ -22,7 +22,8 @@ mod stream;
 mod termination;
 mod weights;
 
-use callbridge::{Sender, Stats};
+use callbridge::Sender;
+use callbridge::channel::Stats;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

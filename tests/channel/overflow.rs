@@ -2,9 +2,8 @@
 
 use crate::*;
 use callbridge::channel::{BuildError, Fallback, WeakSender};
-use callbridge::{
-    FrameStream, Loss, LossReason, Overflow, SendError, Sender, Sent, TrySendError, channel,
-};
+use callbridge::channel::{Loss, LossReason, SendError, Sent, TrySendError};
+use callbridge::{FrameStream, Overflow, Sender, channel};
 use std::sync::{Mutex, OnceLock};
 
 pub(crate) type Losses<T> = Arc<Mutex<Vec<(T, LossReason)>>>;
@@ -109,7 +108,7 @@ fn latest_keeps_the_newest_only_whatever_capacity_was_set() {
         } else {
             sender.close();
             assert_eq!(drain(&mut frames), [5]);
-            assert_eq!(frames.try_recv(), Err(callbridge::TryRecvError::Ended));
+            assert_eq!(frames.try_recv(), Err(callbridge::channel::TryRecvError::Ended));
             assert_eq!(losses.lock().unwrap().len(), 4);
         }
         assert_balanced(&sender.stats());

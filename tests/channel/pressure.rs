@@ -1,7 +1,8 @@
 //! Watermarks.
 
 use crate::*;
-use callbridge::{FrameStream, Overflow, Pressure, channel};
+use callbridge::channel::Pressure;
+use callbridge::{FrameStream, Overflow, channel};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 

@@ -2,7 +2,8 @@
 
 use crate::*;
 use callbridge::channel::{self, FrameOrGap};
-use callbridge::{FrameStream, Overflow, RecvBlockingError, TryRecvError};
+use callbridge::channel::{RecvBlockingError, TryRecvError};
+use callbridge::{FrameStream, Overflow};
 use std::sync::{Condvar, Mutex};
 
 /// A channel of either kind, and how often its hook was called.

@@ -2,9 +2,9 @@
 
 use crate::*;
 use callbridge::channel::{self, NotDone, Receipt, Tracked};
-use callbridge::{
-    FrameStream, LossReason, Overflow, ResultError, ReturnWhen, SendError, as_completed, wait,
-};
+use callbridge::channel::{LossReason, SendError};
+use callbridge::future::ReturnWhen;
+use callbridge::{FrameStream, Overflow, ResultError, as_completed, wait};
 use std::sync::Mutex;
 
 /// What has become of a frame by now.

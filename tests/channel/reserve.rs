@@ -1,8 +1,9 @@
 //! Room before there is a frame.
 
 use crate::*;
+use callbridge::Overflow;
 use callbridge::channel::{self, ReserveError};
-use callbridge::{Overflow, SendError, Sent, TrySendError};
+use callbridge::channel::{SendError, Sent, TrySendError};
 
 const AT_ONCE: Duration = Duration::ZERO;
 

@@ -1,7 +1,8 @@
 //! Sends that are awaited: cancelled, dropped, forgotten, and in one line with threads.
 
 use crate::*;
-use callbridge::{Loss, LossReason, Overflow, SendError, Sent, channel};
+use callbridge::channel::{Loss, LossReason, SendError, Sent};
+use callbridge::{Overflow, channel};
 use std::sync::Mutex;
 
 /// b19. Kotlin: a parked send that is cancelled gets the drop hook for its item only.

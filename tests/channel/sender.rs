@@ -2,7 +2,8 @@
 
 use crate::*;
 use callbridge::channel::SendTimeoutError;
-use callbridge::{Loss, LossReason, Overflow, SendError, channel};
+use callbridge::channel::{Loss, LossReason, SendError};
+use callbridge::{Overflow, channel};
 use std::sync::Mutex;
 
 const fn assert_send_sync<T: Send + Sync>() {}

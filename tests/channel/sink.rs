@@ -1,8 +1,9 @@
 //! A sender as a `Sink`.
 
 use crate::*;
+use callbridge::Overflow;
 use callbridge::channel::{self, SenderSink};
-use callbridge::{Ending, Overflow, SendError};
+use callbridge::channel::{Ending, SendError};
 use futures_sink::Sink;
 
 type Polled = Poll<Result<(), SendError<u32>>>;

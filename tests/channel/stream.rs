@@ -1,7 +1,8 @@
 //! The consumer's end: reading, waking, and the loop's budget.
 
 use crate::*;
-use callbridge::{FrameStream, Overflow, RecvBlockingError, SendError, TryRecvError, channel};
+use callbridge::channel::{RecvBlockingError, SendError, TryRecvError};
+use callbridge::{FrameStream, Overflow, channel};
 use futures_core::Stream;
 use std::marker::PhantomPinned;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -155,7 +156,7 @@ fn a_closed_stream_is_read_to_its_end() {
     assert!(sender.send(3).is_err());
     assert_eq!(frames.try_recv(), Ok(2));
     assert_eq!(frames.try_recv(), Err(TryRecvError::Ended));
-    assert_eq!(frames.ending(), Some(callbridge::Ending::ConsumerDropped));
+    assert_eq!(frames.ending(), Some(callbridge::channel::Ending::ConsumerDropped));
     assert_balanced(&frames.stats());
 }
 
@@ -330,7 +331,7 @@ fn a_loop_that_dies_with_the_stream_releases_its_senders() {
                 runtime.block_on(tokio::task::yield_now());
             }
             drop(runtime);
-            assert_eq!(source.join().unwrap(), Some(callbridge::Ending::ConsumerDropped));
+            assert_eq!(source.join().unwrap(), Some(callbridge::channel::Ending::ConsumerDropped));
         }
     });
 }

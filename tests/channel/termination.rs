@@ -2,7 +2,8 @@
 
 use crate::*;
 use callbridge::WaitError;
-use callbridge::{Ending, SendError, TrySendError, channel};
+use callbridge::channel;
+use callbridge::channel::{Ending, SendError, TrySendError};
 use std::sync::Mutex;
 
 /// b41. Swift: dropping the stream unread calls the termination hook, synchronously.

@@ -2,7 +2,8 @@
 
 use crate::overflow::{Losses, drain};
 use crate::*;
-use callbridge::{Overflow, SendError, Sent, TrySendError, channel};
+use callbridge::channel::{SendError, Sent, TrySendError};
+use callbridge::{Overflow, channel};
 
 /// b53. Swift: one item of weight 3 counts as 3.
 #[test]

@@ -4,9 +4,8 @@ use super::block_on;
 use crate::common::{Census, LONG, Loop, SHORT};
 use callbridge::WaitError;
 use callbridge::executor::{CancelToken, ThreadCall};
-use callbridge::{
-    Bridge, DedicatedThread, FutureState, ResultError, ThreadPool, run_in_executor, to_thread,
-};
+use callbridge::future::FutureState;
+use callbridge::{Bridge, DedicatedThread, ResultError, ThreadPool, run_in_executor, to_thread};
 use std::future::Future;
 use std::io::Read;
 use std::net::{Shutdown, TcpListener, TcpStream};

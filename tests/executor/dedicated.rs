@@ -384,7 +384,7 @@ fn a_wait_on_the_thread_for_its_own_call_is_told() {
         let waited = callbridge::wait(
             std::slice::from_mut(&mut submitted),
             None,
-            callbridge::ReturnWhen::AllCompleted,
+            callbridge::future::ReturnWhen::AllCompleted,
         );
         assert_eq!(waited.unwrap().0.len(), 1);
         assert!(

@@ -6,9 +6,8 @@ use super::{block_on, blocker};
 use crate::child::in_a_child;
 use crate::common::fork::in_a_fork;
 use crate::common::{LONG, SHORT, eventually};
-use callbridge::{
-    DedicatedThread, ResultError, SubmitError, ThreadPool, run_in_executor, to_thread,
-};
+use callbridge::future::SubmitError;
+use callbridge::{DedicatedThread, ResultError, ThreadPool, run_in_executor, to_thread};
 
 fn forked<T: std::fmt::Debug>(result: &Result<T, ResultError>) {
     assert!(matches!(result, Err(ResultError::Forked)), "{result:?}");

@@ -207,7 +207,7 @@ fn jobs_that_wait_for_jobs_go_on_when_no_thread_is_left() {
             }
             _ => {
                 let mut inner = inner;
-                let when = callbridge::ReturnWhen::AllCompleted;
+                let when = callbridge::future::ReturnWhen::AllCompleted;
                 let (ended, _) = callbridge::wait(&mut inner, None, when).unwrap();
                 ended.into_iter().map(|inner| inner.result(None).unwrap()).sum()
             }

@@ -23,7 +23,8 @@ mod scope;
 mod stress;
 mod threads;
 
-use callbridge::{BlockingFuture, CloseReport, ThreadPool};
+use callbridge::bridge::CloseReport;
+use callbridge::{BlockingFuture, ThreadPool};
 use common::LONG;
 use std::sync::mpsc;
 

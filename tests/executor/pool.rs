@@ -3,10 +3,8 @@
 use super::{block_on, blocker};
 use crate::common::{Census, LONG, Loop, SHORT, eventually, refusal, whole};
 use callbridge::executor::{ExecutorError, SettingError};
-use callbridge::{
-    Bridge, FutureState, ResultError, ReturnWhen, SubmitError, ThreadPool, run_in_executor,
-    to_thread, wait,
-};
+use callbridge::future::{FutureState, ReturnWhen, SubmitError};
+use callbridge::{Bridge, ResultError, ThreadPool, run_in_executor, to_thread, wait};
 use std::collections::HashSet;
 use std::future::poll_fn;
 use std::pin::Pin;

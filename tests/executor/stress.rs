@@ -4,11 +4,11 @@
 //! `CALLBRIDGE_EXECUTOR_JOBS=1000000 cargo test --release --test executor stress -- --nocapture`.
 
 use crate::common::{Census, LONG, SHORT, eventually, refusal};
+use callbridge::bridge::CloseReport;
+use callbridge::executor::CapacityLimiter;
 use callbridge::executor::{CancelToken, ExecutorError};
-use callbridge::{
-    BlockingFuture, CapacityLimiter, CloseReport, DedicatedThread, ResultError, SubmitError,
-    ThreadPool, run_in_executor,
-};
+use callbridge::future::SubmitError;
+use callbridge::{BlockingFuture, DedicatedThread, ResultError, ThreadPool, run_in_executor};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::thread;
@@ -158,7 +158,9 @@ impl Round {
                 };
                 let call = self.pool.submit(slow_job);
                 match call.state() {
-                    callbridge::FutureState::Refused => drop(tally.refused.fetch_add(1, SeqCst)),
+                    callbridge::future::FutureState::Refused => {
+                        tally.refused.fetch_add(1, SeqCst);
+                    }
                     _ => self.count_unread(&call),
                 }
             }
@@ -188,7 +190,7 @@ impl Round {
         let round = Arc::clone(self);
         call.add_done_callback(move |state| {
             round.tally.called_back.fetch_add(1, SeqCst);
-            if state == callbridge::FutureState::Refused {
+            if state == callbridge::future::FutureState::Refused {
                 round.tally.refused.fetch_add(1, SeqCst);
             }
         });

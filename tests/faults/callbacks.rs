@@ -3,10 +3,11 @@
 use crate::common::{LONG, Loop};
 use crate::until;
 use bytes::BytesMut;
+use callbridge::FrameStream;
+use callbridge::channel::Ending;
 use callbridge::listener::{
     FrameSource, Gauge, Interrupter, Listener, Request, RequestSource, TcpServer,
 };
-use callbridge::{Ending, FrameStream};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -78,7 +79,7 @@ fn a_waker_that_panics_keeps_nobody_else_asleep() {
     frames.close();
     assert_eq!(heard.0.swap(0, Ordering::SeqCst), 1, "the second sender was woken");
 
-    let limiter = callbridge::CapacityLimiter::new(2);
+    let limiter = callbridge::executor::CapacityLimiter::new(2);
     let held = [(); 2].map(|()| limiter.try_acquire().unwrap());
     let mut waiting = [Box::pin(limiter.acquire()), Box::pin(limiter.acquire())];
     for (future, waker) in waiting.iter_mut().zip([&bad, &good]) {

@@ -2,8 +2,9 @@
 
 use crate::common::LONG;
 use crate::support::*;
+use callbridge::Overflow;
+use callbridge::channel::Ending;
 use callbridge::listener::{Datagram, Listener, TcpSource, UdpSource};
-use callbridge::{Ending, Overflow};
 use std::io::ErrorKind;
 use std::net::{TcpListener, UdpSocket};
 use std::thread;

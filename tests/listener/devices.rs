@@ -3,7 +3,7 @@
 use crate::common::{LONG, eventually};
 use crate::support::*;
 use bytes::BytesMut;
-use callbridge::Ending;
+use callbridge::channel::Ending;
 use callbridge::listener::{BadFrames, Interrupter, Listener, ReadSource};
 use std::io::{self, Cursor, ErrorKind, Read, Write};
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 
 use crate::common::{LONG, eventually};
 use crate::support::*;
-use callbridge::Ending;
+use callbridge::channel::Ending;
 use callbridge::listener::{Listener, Request};
 use std::io::Read;
 use std::net::TcpStream;

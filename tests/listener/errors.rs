@@ -2,7 +2,7 @@
 
 use crate::common::{LONG, eventually};
 use crate::support::*;
-use callbridge::Ending;
+use callbridge::channel::Ending;
 use callbridge::listener::{FrameSource, Listener, OnError};
 use std::io::{self, ErrorKind};
 use std::sync::mpsc;

@@ -1,8 +1,9 @@
 //! A reader that gives its bytes in pieces, ticks in between, and then ends, fails or panics.
 
 use crate::common::LONG;
+use callbridge::Listener;
+use callbridge::channel::Ending;
 use callbridge::listener::ReadSource;
-use callbridge::{Ending, Listener};
 use std::io::{self, ErrorKind, Read};
 use tokio_util::codec::LinesCodec;
 

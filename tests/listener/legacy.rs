@@ -2,7 +2,7 @@
 
 use crate::common::LONG;
 use crate::support::*;
-use callbridge::Ending;
+use callbridge::channel::Ending;
 use callbridge::listener::{Interrupter, Listener};
 use std::io::{self, Read};
 use std::sync::Arc;

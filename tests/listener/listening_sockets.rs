@@ -1,7 +1,7 @@
 //! The sockets that servers listen on: injected ones, others' and ports.
 
 use crate::support::*;
-use callbridge::Ending;
+use callbridge::channel::Ending;
 use callbridge::listener::{Listener, TcpServer};
 use std::io::ErrorKind;
 use std::net::TcpListener;

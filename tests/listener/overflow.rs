@@ -2,8 +2,9 @@
 
 use crate::common::LONG;
 use crate::support::*;
+use callbridge::channel::{Ending, LossReason};
 use callbridge::listener::Listener;
-use callbridge::{Ending, FrameStream, LossReason, Overflow, channel};
+use callbridge::{FrameStream, Overflow, channel};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;

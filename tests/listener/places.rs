@@ -2,7 +2,7 @@
 
 use crate::common::eventually;
 use crate::support::*;
-use callbridge::RecvBlockingError;
+use callbridge::channel::RecvBlockingError;
 use callbridge::listener::{Listener, Request};
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -195,7 +195,7 @@ fn dawdlers_in_every_place_can_be_put_out_by_hand() {
         assert_eq!((listener.stats().refused, listener.stats().open), (refused, PLACES as u64));
     }
     held[3].handle().close();
-    assert_eq!(ending(&mut held[3]), callbridge::Ending::Aborted);
+    assert_eq!(ending(&mut held[3]), callbridge::channel::Ending::Aborted);
     wait_for(&listener, |stats| stats.open < PLACES as u64);
     let client = connect(addr);
     say(&client, "served\n");
@@ -242,7 +242,7 @@ fn a_flood_of_frames_costs_no_other_connection_its_end() {
         let flooded = next(&mut connections);
         say(&flooding, &"more\n".repeat(50));
         drop(quiet);
-        assert_eq!(ending(&mut quiet_one), callbridge::Ending::Finished, "{policy:?}");
+        assert_eq!(ending(&mut quiet_one), callbridge::channel::Ending::Finished, "{policy:?}");
         drop(quiet_one);
         wait_for(&listener, |stats| stats.open == 1);
         let third = connect(addr);

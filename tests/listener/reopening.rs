@@ -1,7 +1,7 @@
 //! Devices that are opened again.
 
 use crate::common::LONG as PATIENCE;
-use callbridge::Ending;
+use callbridge::channel::Ending;
 use callbridge::listener::{Backoff, FrameSource, Interrupter, Listener, Reopened};
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicU32, Ordering};

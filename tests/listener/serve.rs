@@ -2,11 +2,12 @@
 
 use crate::support::*;
 use bytes::BytesMut;
+use callbridge::Bridge;
+use callbridge::channel::Ending;
 use callbridge::listener::{
     Datagram, FirstPoll, FrameSource, Interrupter, Listener, Request, RequestSource, TcpServer,
     TcpSource,
 };
-use callbridge::{Bridge, Ending};
 use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -2,8 +2,9 @@
 
 use crate::common::LONG;
 use crate::support::*;
+use callbridge::Bridge;
+use callbridge::channel::Ending;
 use callbridge::listener::{Datagram, FirstPoll, FrameSource, Listener, Request, RequestSource};
-use callbridge::{Bridge, Ending};
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::thread;

@@ -2,7 +2,7 @@
 
 use crate::common::LONG;
 use crate::support::*;
-use callbridge::Ending;
+use callbridge::channel::Ending;
 use callbridge::listener::{FrameSource, Listener, Request, RequestSource};
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};

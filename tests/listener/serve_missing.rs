@@ -3,7 +3,7 @@
 use crate::common::LONG;
 use crate::support::*;
 use bytes::{Bytes, BytesMut};
-use callbridge::Ending;
+use callbridge::channel::Ending;
 use callbridge::listener::{Datagram, Listener, Request, TcpServer, TcpSource, Unanswered};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpListener;

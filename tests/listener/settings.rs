@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use bytes::Bytes;
-use callbridge::Ending;
+use callbridge::channel::Ending;
 use callbridge::channel::{self, BuildError};
 use callbridge::listener::{
     Connection, ConnectionHandle, DatagramSource, FrameSink, Inbox, Listener, ReadSource, Replier,

@@ -2,7 +2,7 @@
 
 use crate::common::LONG;
 use crate::support::*;
-use callbridge::Ending;
+use callbridge::channel::Ending;
 use callbridge::listener::{FrameSource, Interrupter, Listener};
 use std::io::{self, ErrorKind};
 use std::net::UdpSocket;

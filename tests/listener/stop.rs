@@ -2,8 +2,9 @@
 
 use crate::common::LONG;
 use crate::support::*;
+use callbridge::channel::Ending;
 use callbridge::listener::Listener;
-use callbridge::{Ending, FrameStream, Overflow};
+use callbridge::{FrameStream, Overflow};
 use std::io;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;

@@ -2,10 +2,11 @@
 
 use crate::common::LONG;
 use crate::support::*;
+use callbridge::Bridge;
+use callbridge::channel::Ending;
 use callbridge::listener::{
     Interrupter, Listener, Origin, ReadSource, Request, TcpServer, TcpSource,
 };
-use callbridge::{Bridge, Ending};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc;

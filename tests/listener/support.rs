@@ -1,10 +1,11 @@
 //! Sockets, peers and a look at threads.
 
 use crate::common::{LONG, Loop};
+use callbridge::channel::{Ending, RecvBlockingError};
 use callbridge::listener::{
     Connection, FrameSource, Listener, ListenerStats, TcpServer, UdpSource,
 };
-use callbridge::{Bridge, Ending, FrameStream, RecvBlockingError};
+use callbridge::{Bridge, FrameStream};
 use futures_util::{Sink, SinkExt};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};

@@ -3,11 +3,12 @@
 use crate::child::{child, in_a_child, is_child};
 use crate::common::{LONG, eventually};
 use crate::support::*;
+use callbridge::Bridge;
+use callbridge::channel::Ending;
 use callbridge::listener::{
     Datagram, Listener, Peer, TcpServer, TcpSource, UdpSource, UnixDatagramSource, UnixServer,
     UnixSource,
 };
-use callbridge::{Bridge, Ending};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{self, UnixDatagram, UnixListener, UnixStream};

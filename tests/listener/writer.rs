@@ -2,7 +2,7 @@
 
 use crate::common::{LONG, SHORT, eventually};
 use crate::support::*;
-use callbridge::Ending;
+use callbridge::channel::Ending;
 use callbridge::listener::{FrameSink, Listener, ReadSource, TcpSource, WriteError, inbox};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;

@@ -2,7 +2,9 @@
 
 use crate::common::{Census, LONG, Loop, eventually};
 use crate::{assert_clean, both};
-use callbridge::{ResultError, ReturnWhen, StartTaskError, ThreadRunner, wait};
+use callbridge::future::ReturnWhen;
+use callbridge::runner::StartTaskError;
+use callbridge::{ResultError, ThreadRunner, wait};
 use std::future::{pending, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;

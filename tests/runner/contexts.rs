@@ -2,7 +2,8 @@
 
 use crate::both;
 use crate::common::{LONG, whole};
-use callbridge::{AsyncContext, EnterError, Guard, Outcome, ResultError, ScopeError, ThreadRunner};
+use callbridge::runner::{AsyncContext, EnterError, Guard, Outcome, ScopeError};
+use callbridge::{ResultError, ThreadRunner};
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, mpsc};

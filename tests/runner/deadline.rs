@@ -2,7 +2,8 @@
 
 use crate::common::{Census, LONG, SHORT, eventually};
 use crate::{assert_clean, both};
-use callbridge::{EnterError, ResultError, StartTaskError, Started, ThreadRunner};
+use callbridge::runner::{EnterError, StartTaskError, Started};
+use callbridge::{ResultError, ThreadRunner};
 use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};

@@ -3,7 +3,8 @@
 use crate::both;
 use crate::common::{LONG, SHORT, eventually, whole};
 use crate::contexts::{Diary, enter};
-use callbridge::{Guard, Outcome, ThreadRunner};
+use callbridge::ThreadRunner;
+use callbridge::runner::{Guard, Outcome};
 use std::future::pending;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;

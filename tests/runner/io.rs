@@ -2,7 +2,8 @@
 
 use crate::common::{LONG, Loop, SHORT};
 use crate::{both, here};
-use callbridge::{BlockingIo, ResultError, ThreadRunner};
+use callbridge::runner::BlockingIo;
+use callbridge::{ResultError, ThreadRunner};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -26,7 +26,8 @@ mod start;
 mod weak;
 mod weights;
 
-use callbridge::{RunnerCloseReport, ThreadRunner};
+use callbridge::ThreadRunner;
+use callbridge::runner::RunnerCloseReport;
 use std::sync::mpsc;
 use std::thread;
 use tokio::runtime::{Builder, Runtime};

@@ -2,7 +2,8 @@
 
 use crate::both;
 use crate::common::LONG;
-use callbridge::{ResultError, StartTaskError, Started};
+use callbridge::ResultError;
+use callbridge::runner::{StartTaskError, Started};
 use std::future::pending;
 use tokio::sync::oneshot;
 

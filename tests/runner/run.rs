@@ -2,7 +2,8 @@
 
 use crate::common::{Census, LONG, Loop, SHORT, eventually};
 use crate::{assert_clean, both, here};
-use callbridge::{ResultError, StartTaskError, Started, ThreadRunner};
+use callbridge::runner::{StartTaskError, Started};
+use callbridge::{ResultError, ThreadRunner};
 use std::future::pending;
 use std::io;
 use std::sync::{Arc, mpsc};

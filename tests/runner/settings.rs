@@ -1,7 +1,8 @@
 //! Settings that can't be.
 
 use crate::common::whole;
-use callbridge::{StartError, ThreadRunner};
+use callbridge::ThreadRunner;
+use callbridge::runner::StartError;
 
 #[test]
 fn a_setting_that_cannot_be_is_the_builders_error_and_named_in_it() {

@@ -2,7 +2,8 @@
 
 use crate::common::{LONG, SHORT, whole};
 use crate::{assert_clean, both, held_factory, here};
-use callbridge::{FutureState, ResultError, ThreadRunner};
+use callbridge::future::FutureState;
+use callbridge::{ResultError, ThreadRunner};
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, mpsc};

@@ -2,7 +2,8 @@
 
 use crate::assert_clean;
 use crate::common::{LONG, SHORT, eventually};
-use callbridge::{Outcome, ResultError, ThreadRunner};
+use callbridge::runner::Outcome;
+use callbridge::{ResultError, ThreadRunner};
 use std::future::pending;
 use std::sync::mpsc;
 use std::thread;

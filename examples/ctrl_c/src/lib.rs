@@ -8,7 +8,8 @@
 //! The kernel merges equal signals that wait, so their number means nothing and only the newest
 //! matters: [`Overflow::Latest`].
 
-use callbridge::{FrameStream, Overflow, Sender, WeakSender, channel};
+use callbridge::channel::WeakSender;
+use callbridge::{FrameStream, Overflow, Sender, channel};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -2,8 +2,9 @@
 
 use super::codec::FrameCodec;
 use bytes::{Bytes, BytesMut};
+use callbridge::FrameStream;
+use callbridge::channel::Stats;
 use callbridge::listener::{Connection, Datagram, Replier};
-use callbridge::{FrameStream, Stats};
 use futures_util::{SinkExt as _, StreamExt as _, TryStreamExt as _};
 use tokio::task::JoinSet;
 

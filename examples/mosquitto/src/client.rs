@@ -6,8 +6,9 @@ use crate::receipts::{Delivery, Receipts};
 use crate::settings::Settings;
 use crate::tally::Tally;
 use bytes::Bytes;
+use callbridge::channel::{Stats, WeakSender};
 use callbridge::ffi::UserDataStats;
-use callbridge::{DedicatedThread, FrameStream, Stats, WeakSender, channel};
+use callbridge::{DedicatedThread, FrameStream, channel};
 use std::ffi::CString;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -186,7 +187,7 @@ pub struct CloseReport {
     /// The callbacks' books, if the library's thread was joined in time.
     pub callbacks: Option<UserDataStats>,
     /// How the thread ended that called the library.
-    pub thread: callbridge::CloseReport,
+    pub thread: callbridge::bridge::CloseReport,
     /// The stream's books at the moment it was closed, unless it had ended before.
     pub stream: Option<Stats>,
 }

@@ -2,7 +2,8 @@
 //!
 //! `CALLBRIDGE_MQTT_MESSAGES` sets how many messages each load test sends; 5 000 unless told.
 
-use callbridge::{FrameStream, Overflow, Stats};
+use callbridge::channel::Stats;
+use callbridge::{FrameStream, Overflow};
 use callbridge_mosquitto::broker::{Broker, Persistence};
 use callbridge_mosquitto::{CallError, Client, Delivery, DeliveryError, Event, Message};
 use callbridge_mosquitto::{QoS, Settings, Tally};

@@ -7,7 +7,8 @@
 //! ([`Overflow::DropNewest`]): events are lost where they are counted, and the consumer is told to
 //! look for itself, just as after an overflow in the kernel ([`Change::Rescan`]).
 
-use callbridge::{FrameStream, Overflow, Sender, Stats, channel};
+use callbridge::channel::Stats;
+use callbridge::{FrameStream, Overflow, Sender, channel};
 use notify::event::Flag;
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};

@@ -2,7 +2,7 @@
 
 #![cfg(unix)]
 
-use callbridge::Ending;
+use callbridge::channel::Ending;
 use callbridge::listener::WriteError;
 use callbridge_websocket::{Client, Message, connect, echo};
 use std::process::Command;

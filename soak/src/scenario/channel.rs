@@ -1,6 +1,7 @@
 use crate::check::{Dice, PATIENCE};
+use callbridge::Overflow;
+use callbridge::channel::Ending;
 use callbridge::channel::{self, Fallback};
-use callbridge::{Ending, Overflow};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

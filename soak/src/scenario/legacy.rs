@@ -1,6 +1,7 @@
 use super::{ON_PURPOSE, PANICS};
 use crate::check::{Dice, PATIENCE, frame, number};
-use callbridge::{Ending, Listener, Overflow};
+use callbridge::channel::Ending;
+use callbridge::{Listener, Overflow};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

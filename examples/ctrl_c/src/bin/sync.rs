@@ -10,7 +10,8 @@
 //! cargo run -p callbridge-ctrl-c --bin callbridge-ctrl-c-sync -- --smoke twice
 //! ```
 
-use callbridge::{Outcome, ResultError, ThreadRunner};
+use callbridge::runner::Outcome;
+use callbridge::{ResultError, ThreadRunner};
 use rustix::process::{Signal, getpid, kill_process};
 use std::error::Error;
 use std::process::ExitCode;
