@@ -23,3 +23,4 @@ step env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-featur
 step spelling
 step scripts/links.py
 step scripts/architecture.py --check
+step scripts/api.py --check
