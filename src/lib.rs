@@ -41,6 +41,7 @@
 //!
 //! | feature | what it adds |
 //! |---|---|
+//! | `net` (on by default) | the sources and servers for sockets; without it a [`Listener`] runs over a source of your own, a reader or a closure |
 //! | `runner` (on by default) | `ThreadRunner`, which owns a runtime: tokio's multi-thread scheduler |
 //! | `tracing` | submitted work runs in the caller's span; errors that nobody reads become events |
 //! | `ffi` | callbacks from C libraries: `ffi::UserData` and `trampoline!`, and all of the `unsafe` |
@@ -94,6 +95,10 @@ pub mod future;
 pub mod guide {
     #![doc = include_str!("../docs/WRAPPING.md")]
 }
+#[cfg_attr(
+    not(feature = "net"),
+    allow(dead_code, reason = "the crate's sources are what uses all of it")
+)]
 pub mod listener;
 #[cfg(feature = "runner")]
 pub mod runner;

@@ -3,7 +3,7 @@ use super::driver::{Alarms, Driver, OnError};
 use super::handle::Listener;
 use super::pump::{Outflow, Writing, lose_buffered, may_follow, pump};
 use super::serve::{Serve, ServeBuilder};
-use super::source::socket::{POLL_TIMEOUT, check_poll_timeout};
+use super::source::poll::{POLL_TIMEOUT, check_poll_timeout};
 use super::source::{FrameSource, RequestSource};
 use super::stop::Phase;
 use super::wake::Wake;

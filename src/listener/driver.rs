@@ -1,6 +1,7 @@
 //! A source on its thread: reading, waiting, and what its errors mean.
 
 use super::core::{Core, Verdict};
+#[cfg(feature = "net")]
 use super::server::Link;
 use super::source::{FrameSource, is_framing, is_tick};
 use super::stats::count;
@@ -74,6 +75,7 @@ pub(crate) struct Driver<S: FrameSource> {
     pub(crate) wake: Arc<Wake>,
     _interrupters: [Registered; 2],
     pub(crate) source: S,
+    #[cfg(feature = "net")]
     connection: Option<Arc<Link>>,
     limits: Limits,
     alarms: Alarms,
@@ -105,6 +107,7 @@ impl<S: FrameSource> Driver<S> {
             wake,
             _interrupters: interrupters,
             source,
+            #[cfg(feature = "net")]
             connection: None,
             limits: Limits::default(),
             alarms: core.take_alarms(),
@@ -122,6 +125,7 @@ impl<S: FrameSource> Driver<S> {
     }
 
     /// The driver of a server's connection.
+    #[cfg(feature = "net")]
     pub(crate) fn of_connection(
         core: &Arc<Core>,
         link: &Arc<Link>,
@@ -145,9 +149,18 @@ impl<S: FrameSource> Driver<S> {
 
     /// Tells whoever holds a server's connection.
     pub(crate) fn peer_is_gone(&self) {
+        #[cfg(feature = "net")]
         if let Some(link) = &self.connection {
             link.peer_is_gone();
         }
+    }
+
+    /// Whether a server's connection is to be closed.
+    fn is_closing(&self) -> bool {
+        #[cfg(feature = "net")]
+        return self.connection.as_ref().is_some_and(|link| link.is_closing());
+        #[cfg(not(feature = "net"))]
+        false
     }
 
     pub(crate) fn has_descriptor(&self) -> bool {
@@ -171,7 +184,7 @@ impl<S: FrameSource> Driver<S> {
             }
             Phase::Stopping => return Taken::End(Verdict::Stopped),
         }
-        if self.connection.as_ref().is_some_and(|link| link.is_closing()) {
+        if self.is_closing() {
             return Taken::End(Verdict::Closed);
         }
         if self.pause.is_some_and(|pause| !pause.passed()) {

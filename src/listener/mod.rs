@@ -39,6 +39,7 @@ mod patience;
 mod pump;
 mod report;
 mod serve;
+#[cfg(feature = "net")]
 mod server;
 mod source;
 mod stats;
@@ -54,18 +55,25 @@ pub use handle::Listener;
 pub use report::StopReport;
 #[doc(hidden)]
 pub use serve::Service;
-pub use serve::{FirstPoll, Request, Serve, ServeBuilder, Unanswered};
-pub use server::{Connection, ConnectionHandle, Peer, StreamServer, TcpServer};
+pub use serve::{FirstPoll, Serve, ServeBuilder, Unanswered};
 pub use source::{
-    Backoff, BadFrames, Datagram, DatagramSocket, DatagramSource, FnSource, FrameError,
-    FrameSource, Gauge, Interrupter, Opening, ReadSource, Reopened, Reopening, Replier,
-    RequestSource, Sink, SourceStats, StopGuard, StreamKind, StreamSource, Tcp, TcpSource,
-    UdpSource,
+    Backoff, BadFrames, FnSource, FrameError, FrameSource, Gauge, Interrupter, Opening, ReadSource,
+    Reopened, Reopening, RequestSource, Sink, SourceStats, StopGuard,
 };
 pub use stats::ListenerStats;
 pub use writer::{Command, FrameSink, Inbox, WriteError, inbox};
 
-#[cfg(unix)]
-pub use server::UnixServer;
-#[cfg(unix)]
-pub use source::{Unix, UnixDatagramSource, UnixSource};
+#[cfg(feature = "net")]
+pub use {
+    serve::Request,
+    server::{Connection, ConnectionHandle, Peer, StreamServer, TcpServer},
+    source::{
+        Datagram, DatagramSocket, DatagramSource, Replier, StreamKind, StreamSource, Tcp,
+        TcpSource, UdpSource,
+    },
+};
+#[cfg(all(feature = "net", unix))]
+pub use {
+    server::UnixServer,
+    source::{Unix, UnixDatagramSource, UnixSource},
+};

@@ -81,7 +81,7 @@ impl Waking for Wake {
 #[cfg(unix)]
 mod bell {
     use super::Wake;
-    use crate::listener::source::socket::POLL_TIMEOUT;
+    use crate::listener::source::poll::POLL_TIMEOUT;
     use crate::sync::Deadline;
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use std::io;

@@ -1,28 +1,28 @@
 //! Requests answered by an async handler, replies sent by the thread that owns the source.
 
+#[cfg(feature = "net")]
+mod connections;
+#[cfg(feature = "net")]
 mod request;
 mod worker;
 
+#[cfg(feature = "net")]
 pub use request::Request;
 
 use super::builder::{Options, Origin, prepare};
 use super::core::{Core, End, LoopWatch, judged, release};
 use super::driver::Driver;
 use super::handle::{Listener, watch};
-use super::server::{Accepted, ConnectionHandle, StreamServer};
-use super::source::{RequestSource, StreamKind, StreamSource};
+use super::source::RequestSource;
 use super::wake::Wake;
 use crate::Bridge;
 use crate::channel::Ending;
-use crate::sync::contain;
-use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::{Duration, Instant};
-use tokio_util::codec::{Decoder, Encoder};
+use std::time::Duration;
 
 /// How many requests of one connection, or one datagram socket, are at work at once unless told otherwise.
 const PIPELINE: usize = 64;
@@ -424,50 +424,5 @@ where
             release(&service.core, driver);
             service.core.conclude(&End::of(verdict, &service.core.name));
         })
-    }
-}
-
-impl<M, C, K, R> Serve<R> for StreamServer<M, K>
-where
-    M: Fn() -> C + Send + Sync + 'static,
-    C: Decoder + Encoder<R> + Send + 'static,
-    C::Item: Send + 'static,
-    <C as Decoder>::Error: Error + Send + Sync + 'static,
-    <C as Encoder<R>>::Error: Error + Send + Sync + 'static,
-    K: StreamKind,
-    R: Send + 'static,
-{
-    fn launch_service<H, Fut>(self, service: Service<R, H>) -> io::Result<()>
-    where
-        H: Fn(Self::Request) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Option<R>> + Send + 'static,
-    {
-        let core = Arc::clone(&service.core);
-        let last = Arc::clone(&core);
-        let work = move |accepted: Accepted, stream: StreamSource<C, K>| {
-            let Accepted { link, limits, linger, place, .. } = accepted;
-            let connection = ConnectionHandle { link: Arc::clone(&link) };
-            let request = |frame, at: Instant| Request {
-                frame,
-                connection: connection.clone(),
-                deadline: at.checked_add(service.reply_timeout),
-            };
-            let mut driver = Driver::of_connection(&service.core, &link, limits, stream);
-            let verdict = judged(|| service.run(&mut driver, request));
-            link.peer_is_gone();
-            driver.part(linger);
-            link.end();
-            contain("the destructor of a codec", || drop(driver));
-            drop(place);
-            let name =
-                format_args!("connection {} of {}", link.id(), service.core.name).to_string();
-            match End::of(verdict, &name) {
-                End::Failed(_) => super::stats::count(&service.core.counters.failed_connections),
-                End::Of(Ending::LoopGone) => service.core.stop_for(Ending::LoopGone),
-                End::Of(_) => {}
-            }
-        };
-        let end = move |verdict| last.conclude(&End::of(verdict, &last.name));
-        self.serve_on_threads(&core, work, end)
     }
 }

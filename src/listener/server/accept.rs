@@ -2,7 +2,7 @@
 
 use super::super::core::Core;
 use super::super::driver::Limits;
-use super::super::source::{FrameSource, is_tick, socket};
+use super::super::source::{FrameSource, is_tick, poll};
 use super::super::stats::{count, uncount};
 use super::Peer;
 use super::link::Link;
@@ -188,7 +188,7 @@ where
         loop {
             // Others' sockets keep their mode, so an accept may wait.
             #[cfg(unix)]
-            if self.injected && !socket::wait_readable(self.socket.as_fd(), Duration::ZERO) {
+            if self.injected && !poll::wait_readable(self.socket.as_fd(), Duration::ZERO) {
                 return Err(ErrorKind::WouldBlock.into());
             }
             match self.socket.accept() {
@@ -235,12 +235,12 @@ pub(super) struct Listening {
 impl Listening {
     /// Sees to it that an accept doesn't wait for long.
     pub(super) fn prepare(&self, poll_timeout: Duration) -> io::Result<()> {
-        let poll_timeout = socket::check_poll_timeout(poll_timeout)?;
+        let poll_timeout = poll::check_poll_timeout(poll_timeout)?;
         if cfg!(unix) && !self.injected {
             return self.socket.set_nonblocking(true);
         }
         // A connection that was seen may be another owner's by now.
-        self.socket.set_read_timeout(Some(poll_timeout.min(socket::POLL_TIMEOUT)))
+        self.socket.set_read_timeout(Some(poll_timeout.min(poll::POLL_TIMEOUT)))
     }
 }
 

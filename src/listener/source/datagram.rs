@@ -1,6 +1,7 @@
 //! Datagram sockets as sources.
 
-use super::socket::{self, POLL_TIMEOUT};
+use super::poll::{self, POLL_TIMEOUT};
+use super::socket;
 use super::{FrameSource, Gauge, RequestSource, SourceStats, is_tick};
 use crate::sync::prim::atomic::{AtomicU64, Ordering};
 use crate::sync::prim::{Mutex, lock};
@@ -318,7 +319,7 @@ impl<S: DatagramSocket> DatagramSource<S> {
     /// Whether there is an end behind a receive of nothing, which a peer may have sent as well.
     #[cfg(unix)]
     fn was_shut_down(&self, _has_peer: bool) -> bool {
-        socket::is_hung_up(self.socket.descriptor())
+        poll::is_hung_up(self.socket.descriptor())
     }
 
     #[cfg(not(unix))]
@@ -373,7 +374,7 @@ impl<S: DatagramSocket> FrameSource for DatagramSource<S> {
         }
         match self.next_ready() {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                socket::wait_readable(self.socket.descriptor(), self.poll_timeout);
+                poll::wait_readable(self.socket.descriptor(), self.poll_timeout);
                 self.next_ready()
             }
             received => received,
@@ -410,7 +411,7 @@ impl<S: DatagramSocket> FrameSource for DatagramSource<S> {
     }
 
     fn set_poll_timeout(&mut self, timeout: Duration) -> io::Result<()> {
-        self.poll_timeout = socket::check_poll_timeout(timeout)?;
+        self.poll_timeout = poll::check_poll_timeout(timeout)?;
         #[cfg(not(unix))]
         socket::set_tick(&self.socket.sock(), timeout)?;
         Ok(())

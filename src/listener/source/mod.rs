@@ -1,19 +1,25 @@
 //! What a listener's thread owns: the traits, and the sources that come with the crate.
 
+#[cfg(feature = "net")]
 mod datagram;
 mod framing;
 mod from_fn;
 mod gauge;
 mod interrupter;
 pub(crate) mod outbox;
+pub(crate) mod poll;
 mod reader;
 mod reopening;
+#[cfg(feature = "net")]
 pub(crate) mod socket;
+#[cfg(feature = "net")]
 mod stream;
+#[cfg(feature = "net")]
 mod udp;
-#[cfg(unix)]
+#[cfg(all(feature = "net", unix))]
 pub(crate) mod unix;
 
+#[cfg(feature = "net")]
 pub use datagram::{Datagram, DatagramSocket, DatagramSource, Replier};
 pub use framing::{BadFrames, FrameError};
 pub use from_fn::{FnSource, Sink, StopGuard};
@@ -21,15 +27,20 @@ pub use gauge::{Gauge, SourceStats};
 pub use interrupter::Interrupter;
 pub use reader::ReadSource;
 pub use reopening::{Backoff, Opening, Reopened, Reopening};
-pub use stream::{StreamKind, StreamSource, Tcp, TcpSource};
-pub use udp::UdpSource;
-#[cfg(unix)]
+#[cfg(feature = "net")]
+pub use {
+    stream::{StreamKind, StreamSource, Tcp, TcpSource},
+    udp::UdpSource,
+};
+#[cfg(all(feature = "net", unix))]
 pub use {
     stream::{Unix, UnixSource},
     unix::UnixDatagramSource,
 };
 
-pub(crate) use framing::{check_limit, is_framing};
+#[cfg(feature = "net")]
+pub(crate) use framing::check_limit;
+pub(crate) use framing::is_framing;
 
 use std::io;
 use std::net::SocketAddr;

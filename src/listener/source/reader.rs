@@ -1,7 +1,7 @@
 use super::framing::{BadFrames, Framer};
 use super::outbox::Outbox;
 #[cfg(unix)]
-use super::socket;
+use super::poll;
 use super::{FrameSource, Gauge, Interrupter, RequestSource};
 use crate::sync::prim::atomic::{AtomicBool, Ordering};
 use std::error::Error;
@@ -268,8 +268,8 @@ where
         self.framer.next_frame(|buffer| {
             #[cfg(unix)]
             if let Some(Polled { fd, blocks: true }) = polled {
-                let patience = if wait { socket::POLL_TIMEOUT } else { Duration::ZERO };
-                if !socket::wait_readable(fd(reader), patience) {
+                let patience = if wait { poll::POLL_TIMEOUT } else { Duration::ZERO };
+                if !poll::wait_readable(fd(reader), patience) {
                     return Err(ErrorKind::WouldBlock.into());
                 }
             }
@@ -277,7 +277,7 @@ where
                 0 if cut.load(Ordering::Acquire) => Err(ErrorKind::Interrupted.into()),
                 0 if empty_is_tick => {
                     #[cfg(unix)]
-                    if polled.is_some_and(|polled| socket::is_hung_up((polled.fd)(reader))) {
+                    if polled.is_some_and(|polled| poll::is_hung_up((polled.fd)(reader))) {
                         return Ok(0);
                     }
                     Err(ErrorKind::WouldBlock.into())
@@ -362,7 +362,7 @@ where
         #[cfg(unix)]
         if let (Some(Polled { fd, blocks: true }), 1..) = (self.polled, self.outbox.len()) {
             // So much can be written without waiting, once the system says that it can.
-            let fits = socket::is_writable(fd(writer));
+            let fits = poll::is_writable(fd(writer));
             return match fits {
                 true => self.outbox.write(|bytes| writer.write(&bytes[..bytes.len().min(512)])),
                 false => Err(ErrorKind::WouldBlock.into()),

@@ -1,4 +1,4 @@
-use super::socket::POLL_TIMEOUT;
+use super::poll::POLL_TIMEOUT;
 use super::{FrameSource, Gauge, Interrupter, RequestSource, SourceStats, is_tick};
 use crate::channel::SourceError;
 use crate::listener::wake::Wake;
@@ -7,6 +7,7 @@ use crate::sync::prim::{Mutex, lock};
 use crate::sync::{Deadline, event};
 use std::fmt;
 use std::io::{self, ErrorKind};
+#[cfg(feature = "net")]
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 #[cfg(unix)]
 use std::os::fd::BorrowedFd;
@@ -154,6 +155,7 @@ impl Opening {
     /// # Examples
     ///
     /// See [`Listener::reopening`](crate::Listener::reopening).
+    #[cfg(feature = "net")]
     pub fn connect(&self, addr: impl ToSocketAddrs, timeout: Duration) -> io::Result<TcpStream> {
         super::socket::first_that_works(addr, |addr| {
             let stream = self.connect_to(addr, Deadline::after(timeout))?;
@@ -162,7 +164,7 @@ impl Opening {
         })
     }
 
-    #[cfg(unix)]
+    #[cfg(all(feature = "net", unix))]
     fn connect_to(&self, addr: SocketAddr, deadline: Deadline) -> io::Result<TcpStream> {
         use crate::listener::wake::Interest;
         use rustix::io::Errno;
@@ -191,7 +193,7 @@ impl Opening {
         Ok(socket.into())
     }
 
-    #[cfg(not(unix))]
+    #[cfg(all(feature = "net", not(unix)))]
     fn connect_to(&self, addr: SocketAddr, deadline: Deadline) -> io::Result<TcpStream> {
         match deadline.remaining() {
             Some(left) => TcpStream::connect_timeout(&addr, left),

@@ -1,25 +1,18 @@
-//! What the socket sources share: poll timeouts, sends that don't wait, checks.
+//! What the socket sources share: sends that don't wait, checks.
 
-#[cfg(unix)]
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+#[cfg(not(unix))]
+use super::poll::check_poll_timeout;
 #[cfg(not(unix))]
 use socket2::SockRef;
 use socket2::{Domain, Socket, Type};
 use std::io;
 use std::net::ToSocketAddrs;
-#[cfg(unix)]
-use std::os::fd::BorrowedFd;
 use std::time::Duration;
-
-/// How often a thread that can't be woken looks at its stop, unless told otherwise.
-pub(crate) const POLL_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// How long a receive waits on a socket that nobody else has, where no other wait is needed: a stop is
 /// seen that much later.
 #[cfg(unix)]
 pub(crate) const BRIEF: Duration = Duration::from_millis(10);
-
-const LONGEST_POLL: Duration = Duration::from_secs(3600);
 
 /// Has calls that wait return at least this often, where the system can't wait for two things at once.
 #[cfg(not(unix))]
@@ -27,16 +20,6 @@ pub(crate) fn set_tick(socket: &SockRef<'_>, timeout: Duration) -> io::Result<()
     socket.set_nonblocking(false)?;
     socket.set_read_timeout(Some(check_poll_timeout(timeout)?))?;
     socket.set_write_timeout(Some(check_poll_timeout(timeout)?))
-}
-
-pub(crate) fn check_poll_timeout(timeout: Duration) -> io::Result<Duration> {
-    if timeout.is_zero() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "a poll timeout of zero would spin: give at least 1 ms",
-        ));
-    }
-    Ok(timeout.clamp(Duration::from_millis(1), LONGEST_POLL))
 }
 
 /// Receives, on a socket whose receive timeout is brief.
@@ -64,37 +47,6 @@ pub(crate) fn send_now(socket: &Socket, data: &[u8]) -> io::Result<usize> {
 #[cfg(not(unix))]
 pub(crate) fn send_now(socket: &Socket, data: &[u8]) -> io::Result<usize> {
     socket.send(data)
-}
-
-/// What a descriptor is ready for of what is asked, within the timeout; an error and a hang-up always count.
-#[cfg(unix)]
-fn poll_one(fd: BorrowedFd<'_>, asked: PollFlags, timeout: Duration) -> PollFlags {
-    let mut fds = [PollFd::from_borrowed_fd(fd, asked)];
-    // A signal ends the wait early, which does no harm.
-    let _ = poll(&mut fds, Timespec::try_from(timeout).ok().as_ref());
-    fds[0].revents()
-}
-
-/// Waits until there is something to receive, up to the timeout.
-#[cfg(unix)]
-pub(crate) fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
-    !poll_one(fd, PollFlags::IN, timeout).is_empty()
-}
-
-/// Whether something can be written without waiting.
-#[cfg(unix)]
-pub(crate) fn is_writable(fd: BorrowedFd<'_>) -> bool {
-    !poll_one(fd, PollFlags::OUT, Duration::ZERO).is_empty()
-}
-
-/// Whether nothing more can come, since this side or the other was shut down.
-#[cfg(unix)]
-pub(crate) fn is_hung_up(fd: BorrowedFd<'_>) -> bool {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    let end = PollFlags::HUP | PollFlags::RDHUP;
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    let end = PollFlags::HUP;
-    poll_one(fd, end, Duration::ZERO).intersects(end)
 }
 
 #[cfg(unix)]

@@ -2,7 +2,8 @@
 
 use super::framing::{BadFrames, Framer};
 use super::outbox::Outbox;
-use super::socket::{self, POLL_TIMEOUT};
+use super::poll::{self, POLL_TIMEOUT};
+use super::socket;
 use super::{FrameSource, Gauge, RequestSource};
 use socket2::{Socket, Type};
 use std::error::Error;
@@ -304,7 +305,7 @@ where
         }
         match self.next_ready() {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                socket::wait_readable(self.socket.as_fd(), self.poll_timeout);
+                poll::wait_readable(self.socket.as_fd(), self.poll_timeout);
                 self.next_ready()
             }
             received => received,
@@ -353,7 +354,7 @@ where
     }
 
     fn set_poll_timeout(&mut self, timeout: Duration) -> io::Result<()> {
-        self.poll_timeout = socket::check_poll_timeout(timeout)?;
+        self.poll_timeout = poll::check_poll_timeout(timeout)?;
         #[cfg(not(unix))]
         socket::set_tick(&socket2::SockRef::from(&*self.socket), timeout)?;
         Ok(())
