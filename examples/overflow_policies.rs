@@ -3,11 +3,12 @@
 //! `cargo run --example overflow_policies`
 
 use callbridge::Overflow;
+use callbridge::SettingError;
 use callbridge::channel::Loss;
-use callbridge::channel::{self, BuildError, Fallback};
+use callbridge::channel::{self, Fallback};
 use std::time::Duration;
 
-fn main() -> Result<(), BuildError> {
+fn main() -> Result<(), SettingError> {
     let patience = Duration::from_millis(10);
     for policy in [
         Overflow::BlockFor(patience, Fallback::DropNewest),

@@ -121,7 +121,7 @@ pub use listener::{FrameSource, Listener};
 #[doc(inline)]
 pub use runner::ThreadRunner;
 #[doc(inline)]
-pub use sync::WaitError;
+pub use sync::{SettingError, WaitError};
 
 /// The programs of the README are run as doctests; one waits for a descriptor.
 #[cfg(all(doctest, unix))]

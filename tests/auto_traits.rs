@@ -1,6 +1,6 @@
 //! Which auto traits the public handles have: who adds a field that takes one away hears of it here.
 
-use callbridge::bridge::{BridgeBuilder, BridgeStats, CloseReport, NoCurrentLoop, StuckCall};
+use callbridge::bridge::{BridgeBuilder, BridgeStats, CloseReport, StuckCall};
 use callbridge::future::{
     AsCompleted, AsCompletedError, Canceller, Completer, FutureState, Panic, ReturnWhen,
     SubmitError,
@@ -73,7 +73,6 @@ fn handles_have_all_auto_traits() {
         BridgeStats: &[],
         CloseReport: &[],
         StuckCall: &[],
-        NoCurrentLoop: &[],
         BlockingFuture<u8>: &[],
         Canceller: &[],
         Completer<u8>: &[],

@@ -1,8 +1,7 @@
 //! Where blocking is refused, and where it is allowed: every row of the context matrix, for
 //! every method of the crate that blocks.
 
-use callbridge::channel::{FlushError, ReserveError};
-use callbridge::channel::{RecvBlockingError, SendError, SendTimeoutError};
+use callbridge::channel::{FlushError, RecvError, SendError};
 use callbridge::executor::CancelToken;
 use callbridge::executor::CapacityLimiter;
 use callbridge::future::{FutureState, ReturnWhen, SubmitError};
@@ -119,8 +118,8 @@ const METHODS: &[(&str, Method)] = &[
         let (sender, _frames) = callbridge::channel(1);
         sender.try_send(1).unwrap();
         match sender.send_timeout(2, SHORT).unwrap_err() {
-            SendTimeoutError::WouldDeadlock(_) => Refused,
-            SendTimeoutError::TimedOut(_) => Allowed,
+            SendError::WouldDeadlock(_) => Refused,
+            SendError::TimedOut(_) => Allowed,
             other => panic!("{other:?}"),
         }
     }),
@@ -147,8 +146,8 @@ const METHODS: &[(&str, Method)] = &[
         let (sender, _frames) = callbridge::channel(1);
         sender.try_send(1).unwrap();
         match sender.reserve(SHORT).unwrap_err() {
-            ReserveError::WouldDeadlock => Refused,
-            ReserveError::TimedOut => Allowed,
+            SendError::WouldDeadlock(()) => Refused,
+            SendError::TimedOut(()) => Allowed,
             other => panic!("{other:?}"),
         }
     }),
@@ -164,8 +163,8 @@ const METHODS: &[(&str, Method)] = &[
     ("FrameStream::recv_blocking", |_| {
         let (_sender, mut frames) = callbridge::channel::<u8>(1);
         match frames.recv_blocking(SHORT).unwrap_err() {
-            RecvBlockingError::WouldDeadlock => Refused,
-            RecvBlockingError::TimedOut => Allowed,
+            RecvError::WouldDeadlock => Refused,
+            RecvError::TimedOut => Allowed,
             other => panic!("{other:?}"),
         }
     }),
@@ -385,7 +384,7 @@ fn never() -> BlockingFuture<()> {
 
 /// A bridge without room, and the call that takes it.
 fn full() -> (Bridge, BlockingFuture<()>) {
-    let bridge = Bridge::builder(ELSEWHERE.handle().clone()).max_in_flight(1).build();
+    let bridge = Bridge::builder(ELSEWHERE.handle().clone()).max_in_flight(1).build().unwrap();
     let first = bridge.run_coroutine_threadsafe(pending());
     (bridge, first)
 }
@@ -775,7 +774,7 @@ fn zero_timeouts_never_block_so_they_are_answered_everywhere() {
 fn a_submission_that_would_block_the_loop_is_refused() {
     for runtime in both_flavours() {
         runtime.block_on(async {
-            let bridge = Bridge::builder(Handle::current()).max_in_flight(1).build();
+            let bridge = Bridge::builder(Handle::current()).max_in_flight(1).build().unwrap();
             let first = bridge.run_coroutine_threadsafe(std::future::pending::<()>());
             let mut second = bridge.run_coroutine_threadsafe(async { 2 });
             assert!(matches!(second.result(None), Err(ResultError::WouldDeadlock)));

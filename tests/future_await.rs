@@ -184,7 +184,7 @@ fn a_waker_whose_clone_panics_leaves_the_call_usable() {
 #[test]
 fn a_task_that_awaits_finished_calls_lets_others_run() {
     let runtime = Loop::multi(1);
-    let bridge = callbridge::Bridge::builder(runtime.handle()).unbounded().build();
+    let bridge = callbridge::Bridge::builder(runtime.handle()).unbounded().build().unwrap();
     let mut calls: Vec<_> =
         (0..20_000).map(|_| bridge.run_coroutine_threadsafe(async {})).collect();
     for call in &mut calls {

@@ -1,9 +1,7 @@
 //! Laws of the channel, over random settings, programs and interleavings.
 
 use callbridge::channel::{self, Builder, Fallback, FrameOrGap};
-use callbridge::channel::{
-    Loss, LossReason, RecvBlockingError, SendError, SendTimeoutError, Sent, TrySendError,
-};
+use callbridge::channel::{Loss, LossReason, RecvError, SendError, Sent};
 use callbridge::{FrameStream, Overflow, Sender};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -134,12 +132,12 @@ fn is_refused(sender: &Sender<Frame>, frame: Frame, way: Way, capacity: usize) -
         },
         Way::Try => match sender.try_send(frame) {
             Ok(sent) => (Some(sent), None),
-            Err(TrySendError::TooHeavy(_)) => (None, None),
+            Err(SendError::TooHeavy(_)) => (None, None),
             Err(error) => (None, Some(error.into_inner())),
         },
         Way::Timeout => match sender.send_timeout(frame, Duration::from_micros(50)) {
             Ok(sent) => (Some(sent), None),
-            Err(SendTimeoutError::TooHeavy(_)) => (None, None),
+            Err(SendError::TooHeavy(_)) => (None, None),
             Err(error) => (None, Some(error.into_inner())),
         },
         Way::Callback => {
@@ -153,7 +151,7 @@ fn is_refused(sender: &Sender<Frame>, frame: Frame, way: Way, capacity: usize) -
             };
             match sent {
                 Ok(sent) => (Some(sent), None),
-                Err(TrySendError::TooHeavy(_)) => (None, None),
+                Err(SendError::TooHeavy(_)) => (None, None),
                 Err(error) => (None, Some(error.into_inner())),
             }
         }
@@ -173,7 +171,7 @@ fn read_to_the_end(frames: &mut FrameStream<Frame>, read: &mut Vec<Id>) {
     loop {
         match frames.recv_blocking(PATIENCE) {
             Ok(frame) => read.push(frame.id),
-            Err(RecvBlockingError::Ended) => return,
+            Err(RecvError::Ended) => return,
             Err(error) => panic!("{error}"),
         }
     }
@@ -184,7 +182,7 @@ fn consume(mut frames: FrameStream<Frame>, share: usize, leaving: Leaving) -> Ve
     while read.len() < share {
         match frames.recv_blocking(PATIENCE) {
             Ok(frame) => read.push(frame.id),
-            Err(RecvBlockingError::Ended) => return read,
+            Err(RecvError::Ended) => return read,
             Err(error) => panic!("{error}"),
         }
     }

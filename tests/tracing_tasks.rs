@@ -48,7 +48,7 @@ fn each_call_is_a_task_with_a_name_and_the_line_of_its_submission() {
     let subscriber = tracing_subscriber::registry().with(tasks.clone());
     tracing::subscriber::set_global_default(subscriber).unwrap();
     for runtime in Loop::both() {
-        let bridge = Bridge::builder(runtime.handle()).name("meter").build();
+        let bridge = Bridge::builder(runtime.handle()).name("meter").build().unwrap();
         tasks.0.lock().unwrap().clear();
         let first = line!() + 1;
         bridge.run_coroutine_threadsafe(async {}).result(LONG).unwrap();

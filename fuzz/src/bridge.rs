@@ -134,7 +134,8 @@ impl Run {
         let bridge = Bridge::builder(runtime.handle().clone())
             .max_in_flight(limit)
             .spin_before_park(false)
-            .build();
+            .build()
+            .unwrap();
         Run {
             bridge,
             limit,

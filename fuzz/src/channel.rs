@@ -2,9 +2,7 @@
 
 use super::Script;
 use callbridge::channel::{self, Builder, Fallback};
-use callbridge::channel::{
-    Ending, Loss, LossReason, SendError, SendTimeoutError, Sent, Stats, TryRecvError, TrySendError,
-};
+use callbridge::channel::{Ending, Loss, LossReason, RecvError, SendError, Sent, Stats};
 use callbridge::{FrameStream, Overflow, Sender};
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -72,22 +70,22 @@ fn of_send(result: Result<Sent<Frame>, SendError<Frame>>) -> Answer {
     }
 }
 
-fn of_try_send(result: Result<Sent<Frame>, TrySendError<Frame>>) -> Answer {
+fn of_try_send(result: Result<Sent<Frame>, SendError<Frame>>) -> Answer {
     match result {
         Ok(ok) => sent(&ok),
-        Err(TrySendError::Full(frame)) => Answer::Full(frame.id),
-        Err(TrySendError::Closed(frame)) => Answer::Closed(frame.id),
-        Err(TrySendError::TooHeavy(frame)) => Answer::TooHeavy(frame.id),
+        Err(SendError::Full(frame)) => Answer::Full(frame.id),
+        Err(SendError::Closed(frame)) => Answer::Closed(frame.id),
+        Err(SendError::TooHeavy(frame)) => Answer::TooHeavy(frame.id),
         Err(other) => panic!("{other:?}"),
     }
 }
 
-fn of_send_timeout(result: Result<Sent<Frame>, SendTimeoutError<Frame>>) -> Answer {
+fn of_send_timeout(result: Result<Sent<Frame>, SendError<Frame>>) -> Answer {
     match result {
         Ok(ok) => sent(&ok),
-        Err(SendTimeoutError::TimedOut(frame)) => Answer::TimedOut(frame.id),
-        Err(SendTimeoutError::Closed(frame)) => Answer::Closed(frame.id),
-        Err(SendTimeoutError::TooHeavy(frame)) => Answer::TooHeavy(frame.id),
+        Err(SendError::TimedOut(frame)) => Answer::TimedOut(frame.id),
+        Err(SendError::Closed(frame)) => Answer::Closed(frame.id),
+        Err(SendError::TooHeavy(frame)) => Answer::TooHeavy(frame.id),
         Err(other) => panic!("{other:?}"),
     }
 }
@@ -499,12 +497,12 @@ impl Run {
         let Some(frames) = &mut self.frames else { return };
         let expected = match self.paper.deliver() {
             Some(id) => Ok(id),
-            None if self.paper.ending.is_some() => Err(TryRecvError::Ended),
-            None => Err(TryRecvError::Empty),
+            None if self.paper.ending.is_some() => Err(RecvError::Ended),
+            None => Err(RecvError::Empty),
         };
         assert_eq!(frames.try_recv().map(|frame| frame.id), expected);
         self.paper.serve();
-        if expected == Err(TryRecvError::Ended) {
+        if expected == Err(RecvError::Ended) {
             assert_eq!(frames.ending(), self.paper.ending);
         }
     }

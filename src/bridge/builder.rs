@@ -1,5 +1,6 @@
 use super::core::Core;
 use super::{Bridge, Owner};
+use crate::sync::SettingError;
 use std::sync::Arc;
 use tokio::runtime::Handle;
 
@@ -29,16 +30,10 @@ impl BridgeBuilder {
 
     /// How many calls may be submitted and not resolved, from 1 call up.
     ///
-    /// # Panics
-    ///
-    /// If `calls` is 0: no call could ever be submitted.
-    ///
     /// # Examples
     ///
     /// See [`Bridge::builder`].
-    #[track_caller]
     pub fn max_in_flight(mut self, calls: usize) -> Self {
-        assert!(calls > 0, "max_in_flight(0) would refuse every call: allow at least 1");
         self.max_in_flight = calls;
         self
     }
@@ -49,7 +44,7 @@ impl BridgeBuilder {
     ///
     /// ```
     /// let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    /// let bridge = callbridge::Bridge::builder(runtime.handle().clone()).unbounded().build();
+    /// let bridge = callbridge::Bridge::builder(runtime.handle().clone()).unbounded().build()?;
     /// assert_eq!(bridge.max_in_flight(), None);
     /// # Ok::<(), std::io::Error>(())
     /// ```
@@ -59,14 +54,13 @@ impl BridgeBuilder {
     }
 
     /// A name for `Debug` output, threads and the tasks that tokio-console shows; "callbridge" unless
-    /// told. Threads are named after it up to its first NUL byte.
+    /// told.
     ///
     /// # Examples
     ///
     /// See [`Bridge::name`].
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
-        self.name.truncate(self.name.find('\0').unwrap_or(self.name.len()));
         self
     }
 
@@ -81,7 +75,7 @@ impl BridgeBuilder {
     /// ```
     /// let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
     /// let handle = runtime.handle().clone();
-    /// let bridge = callbridge::Bridge::builder(handle).spin_before_park(false).build();
+    /// let bridge = callbridge::Bridge::builder(handle).spin_before_park(false).build()?;
     /// assert_eq!(bridge.run_coroutine_threadsafe(async { 1 }).result(None).unwrap(), 1);
     /// # Ok::<(), std::io::Error>(())
     /// ```
@@ -92,10 +86,29 @@ impl BridgeBuilder {
 
     /// The bridge.
     ///
+    /// # Errors
+    ///
+    /// A [`SettingError`] names the setting that can't be: a limit of 0 calls, a name with a NUL byte in it.
+    ///
     /// # Examples
     ///
-    /// See [`Bridge::builder`].
-    pub fn build(self) -> Bridge {
+    /// ```
+    /// let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// let refused = callbridge::Bridge::builder(runtime.handle().clone()).max_in_flight(0).build()?;
+    /// assert_eq!(refused.unwrap_err().setting(), "max_in_flight");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn build(self) -> Result<Bridge, SettingError> {
+        SettingError::check_name(&self.name)?;
+        if self.max_in_flight == 0 {
+            let why = "is 0, which would refuse every call: allow at least 1";
+            return Err(SettingError::new("max_in_flight", why));
+        }
+        Ok(self.connect())
+    }
+
+    /// The bridge, of settings that were checked.
+    pub(crate) fn connect(self) -> Bridge {
         let core = Core::new(self);
         core.watch_loop();
         Bridge { owner: Arc::new(Owner { core }) }

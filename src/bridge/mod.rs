@@ -14,7 +14,6 @@ mod call;
 mod close;
 mod core;
 mod counters;
-mod error;
 mod stats;
 mod submit;
 mod suspended;
@@ -26,14 +25,13 @@ mod loom_tests;
 pub use builder::BridgeBuilder;
 pub(crate) use call::{FirstPolls, Polled};
 pub use close::{CloseReport, StuckCall};
-pub use error::NoCurrentLoop;
 pub use stats::BridgeStats;
 pub use submit::run_coroutine_threadsafe;
 
 use self::core::Core;
 use std::fmt;
 use std::sync::Arc;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, TryCurrentError};
 use tokio_util::sync::CancellationToken;
 
 /// An event loop, as a foreign thread sees it: a place to run async work and get an answer back.
@@ -111,7 +109,7 @@ impl Bridge {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn new(handle: Handle) -> Self {
-        Self::builder(handle).build()
+        Self::builder(handle).connect()
     }
 
     /// A bridge to the loop that this code runs on. Python: `asyncio.get_running_loop()`.
@@ -136,7 +134,9 @@ impl Bridge {
     pub fn current() -> Self {
         match Self::try_current() {
             Ok(bridge) => bridge,
-            Err(error) => panic!("{error}"),
+            Err(_) => panic!(
+                "no event loop runs here: call it inside the runtime, or pass its handle to Bridge::new"
+            ),
         }
     }
 
@@ -144,15 +144,15 @@ impl Bridge {
     ///
     /// # Errors
     ///
-    /// [`NoCurrentLoop`] outside a runtime.
+    /// tokio's own outside a runtime.
     ///
     /// # Examples
     ///
     /// ```
     /// assert!(callbridge::Bridge::try_current().is_err(), "no runtime here");
     /// ```
-    pub fn try_current() -> Result<Self, NoCurrentLoop> {
-        Handle::try_current().map(Self::new).map_err(|_| NoCurrentLoop)
+    pub fn try_current() -> Result<Self, TryCurrentError> {
+        Handle::try_current().map(Self::new)
     }
 
     /// A bridge with settings of your own.
@@ -163,7 +163,7 @@ impl Bridge {
     /// use callbridge::Bridge;
     ///
     /// let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    /// let bridge = Bridge::builder(runtime.handle().clone()).max_in_flight(16).name("meter").build();
+    /// let bridge = Bridge::builder(runtime.handle().clone()).max_in_flight(16).name("meter").build()?;
     /// assert_eq!(bridge.max_in_flight(), Some(16));
     /// # Ok::<(), std::io::Error>(())
     /// ```
@@ -201,7 +201,7 @@ impl Bridge {
     ///
     /// ```
     /// let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    /// let bridge = callbridge::Bridge::builder(runtime.handle().clone()).name("meter").build();
+    /// let bridge = callbridge::Bridge::builder(runtime.handle().clone()).name("meter").build()?;
     /// assert_eq!(bridge.name(), "meter");
     /// # Ok::<(), std::io::Error>(())
     /// ```

@@ -59,7 +59,7 @@ impl Bridge {
     /// # use callbridge::Bridge;
     /// # use callbridge::future::SubmitError;
     /// let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
-    /// let bridge = Bridge::builder(runtime.handle().clone()).max_in_flight(1).build();
+    /// let bridge = Bridge::builder(runtime.handle().clone()).max_in_flight(1).build()?;
     /// let _first = bridge.try_run_coroutine_threadsafe(std::future::pending::<()>()).unwrap();
     /// let second = bridge.try_run_coroutine_threadsafe(std::future::pending::<()>());
     /// assert!(matches!(second, Err(SubmitError::Full(_))));
@@ -95,7 +95,7 @@ impl Bridge {
     /// # use callbridge::future::SubmitError;
     /// # use std::time::Duration;
     /// let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
-    /// let bridge = Bridge::builder(runtime.handle().clone()).max_in_flight(1).build();
+    /// let bridge = Bridge::builder(runtime.handle().clone()).max_in_flight(1).build()?;
     /// let _first = bridge.run_coroutine_threadsafe(std::future::pending::<()>());
     /// let late = bridge.run_coroutine_threadsafe_timeout(async {}, Duration::from_millis(1));
     /// assert!(matches!(late, Err(SubmitError::TimedOut(_))));

@@ -3,7 +3,7 @@
 use super::hook::AtWork;
 use super::overflow::{Fallback, Loss, LossReason, Overflow, Pressure};
 use super::{DEFAULT_CAPACITY, FrameStream, Sender, connect};
-use crate::sync::contain;
+use crate::sync::{SettingError, contain};
 use std::fmt;
 use std::sync::OnceLock;
 
@@ -64,7 +64,7 @@ impl<T> Builder<T> {
     ///
     /// let (sender, _frames) = channel::builder::<u8>().capacity(16).build()?;
     /// assert_eq!(sender.capacity(), 16);
-    /// # Ok::<(), channel::BuildError>(())
+    /// # Ok::<(), callbridge::SettingError>(())
     /// ```
     pub fn capacity(mut self, frames: usize) -> Self {
         self.rules.capacity = frames;
@@ -81,12 +81,12 @@ impl<T> Builder<T> {
     ///
     /// ```
     /// use callbridge::channel;
-    /// use callbridge::channel::TrySendError;
+    /// use callbridge::channel::SendError;
     ///
     /// let (sender, _frames) = channel::builder().weigh(|s: &&str| s.len(), 4).build()?;
     /// sender.try_send("abc")?;
-    /// assert_eq!(sender.try_send("de"), Err(TrySendError::Full("de")));
-    /// assert_eq!(sender.try_send("abcde"), Err(TrySendError::TooHeavy("abcde")));
+    /// assert_eq!(sender.try_send("de"), Err(SendError::Full("de")));
+    /// assert_eq!(sender.try_send("abcde"), Err(SendError::TooHeavy("abcde")));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn weigh(
@@ -216,37 +216,49 @@ impl<T> Builder<T> {
     ///
     /// # Errors
     ///
-    /// A [`BuildError`] names the setting that makes no sense.
+    /// A [`SettingError`] names the setting that can't be.
     ///
     /// # Examples
     ///
     /// ```
-    /// use callbridge::channel::{self, BuildError};
+    /// use callbridge::channel;
     ///
     /// let refused = channel::builder::<u8>().capacity(0).build();
-    /// assert_eq!(refused.unwrap_err(), BuildError::ZeroCapacity);
+    /// assert_eq!(refused.unwrap_err().setting(), "capacity");
     /// ```
-    pub fn build(self) -> Result<(Sender<T>, FrameStream<T>), BuildError> {
+    pub fn build(self) -> Result<(Sender<T>, FrameStream<T>), SettingError> {
         let mut rules = self.rules;
         match rules.overflow {
             Overflow::Latest => rules.capacity = 1,
             Overflow::Unbounded if rules.weigher.is_some() => {
-                return Err(BuildError::UnboundedBudget);
+                return Err(SettingError::new(
+                    "weigh",
+                    "has no use in an unbounded channel: choose another policy, or leave it out",
+                ));
             }
             Overflow::Unbounded => rules.capacity = usize::MAX,
-            _ if rules.capacity == 0 => return Err(BuildError::ZeroCapacity),
+            _ if rules.capacity == 0 => {
+                let why = "is 0, but every frame passes through the queue: allow at least 1";
+                return Err(SettingError::new("capacity", why));
+            }
             _ => {}
         }
         if matches!(rules.weigher, Some(Weigher { budget: 0, .. })) {
-            return Err(BuildError::ZeroBudget);
+            return Err(SettingError::new("weigh", "has a budget of 0: it must be at least 1"));
         }
         if let Some(Watermarks { low, high, .. }) = rules.watermarks {
             let capacity = rules.capacity;
             if low >= high {
-                return Err(BuildError::WatermarkOrder { low, high });
+                let why = format!(
+                    "are out of order: the low one ({low}) must lie below the high one ({high})"
+                );
+                return Err(SettingError::new("watermarks", why));
             }
             if high > capacity {
-                return Err(BuildError::WatermarkAboveCapacity { high, capacity });
+                let why = format!(
+                    "can't be reached: the high one ({high}) is above the capacity ({capacity})"
+                );
+                return Err(SettingError::new("watermarks", why));
             }
         }
         rules.batched = rules.weigher.is_none()
@@ -269,53 +281,6 @@ impl<T> fmt::Debug for Builder<T> {
             .field("overflow", &self.rules.overflow)
             .finish_non_exhaustive()
     }
-}
-
-/// A channel that makes no sense, and why.
-///
-/// # Examples
-///
-/// ```
-/// use callbridge::channel;
-///
-/// let refused = channel::builder::<u8>().capacity(8).watermarks(4, 4, |_| {}).build();
-/// assert_eq!(
-///     refused.unwrap_err().to_string(),
-///     "the low watermark (4) must lie below the high one (4)",
-/// );
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// Every frame passes through the queue, so it needs a slot.
-    #[error("a channel needs a capacity of at least 1: use 1 for the tightest coupling")]
-    ZeroCapacity,
-    /// No frame but weightless ones would ever fit.
-    #[error("a weight budget must be at least 1")]
-    ZeroBudget,
-    /// The queue could be at both marks at once.
-    #[error("the low watermark ({low}) must lie below the high one ({high})")]
-    #[non_exhaustive]
-    WatermarkOrder {
-        /// The low watermark that was set.
-        low: usize,
-        /// The high watermark that was set.
-        high: usize,
-    },
-    /// The queue can't grow to the mark.
-    #[error("the high watermark ({high}) can't be reached with a capacity of {capacity}: lower it")]
-    #[non_exhaustive]
-    WatermarkAboveCapacity {
-        /// The high watermark that was set.
-        high: usize,
-        /// The capacity in force.
-        capacity: usize,
-    },
-    /// A budget is a bound.
-    #[error(
-        "an unbounded channel has no weight budget: choose another policy, or leave `weigh` out"
-    )]
-    UnboundedBudget,
 }
 
 /// What a channel was set up to do; never changes.

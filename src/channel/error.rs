@@ -1,4 +1,4 @@
-//! One error per operation; each failing send carries its frame.
+//! One error for sending, with the frame inside, one for receiving, and that of a source.
 
 use super::overflow::Ending;
 use super::produce::{Refusal, Refused};
@@ -7,205 +7,148 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-macro_rules! send_error {
-    (
-        $(#[$meta:meta])*
-        $name:ident { $( $(#[$variant_meta:meta])* $variant:ident = $text:literal, )+ }
-        $( $refusal:ident => $mapped:ident, )*
-    ) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, PartialEq, Eq)]
-        #[non_exhaustive]
-        pub enum $name<T> {
-            $( $(#[$variant_meta])* $variant(T), )+
-        }
-
-        impl<T> $name<T> {
-            /// The frame that was not sent.
-            ///
-            /// # Examples
-            ///
-            #[doc = concat!(
-                "```\nuse callbridge::channel::", stringify!($name),
-                ";\n\nassert_eq!(", stringify!($name), "::Closed(7).into_inner(), 7);\n```"
-            )]
-            pub fn into_inner(self) -> T {
-                match self {
-                    $( $name::$variant(frame) => frame, )+
-                }
-            }
-
-            #[allow(dead_code, reason = "not every error is mapped")]
-            pub(super) fn map<U>(self, with: impl FnOnce(T) -> U) -> $name<U> {
-                match self {
-                    $( $name::$variant(frame) => $name::$variant(with(frame)), )+
-                }
-            }
-
-            pub(super) fn from_refused(refused: Refused<T>) -> Self {
-                match refused.why {
-                    $( Refusal::$refusal => $name::$mapped(refused.frame), )*
-                }
-            }
-        }
-
-        impl<T> fmt::Debug for $name<T> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self {
-                    $( $name::$variant(_) => concat!(stringify!($variant), "(..)"), )+
-                })
-            }
-        }
-
-        impl<T> fmt::Display for $name<T> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self {
-                    $( $name::$variant(_) => $text, )+
-                })
-            }
-        }
-
-        impl<T> Error for $name<T> {}
-    };
+/// Why a frame was not sent, by any of [`Sender`](crate::Sender)'s ways; the frame is inside.
+///
+/// Of a [reservation](crate::Sender::reserve) there is none inside yet: `SendError<()>`.
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::channel;
+/// use callbridge::channel::SendError;
+///
+/// let (sender, frames) = channel(1);
+/// sender.try_send("frame")?;
+/// assert_eq!(sender.try_send("more"), Err(SendError::Full("more")));
+/// drop(frames);
+/// let refused = sender.send("frame").unwrap_err();
+/// assert!(matches!(refused, SendError::Closed("frame")));
+/// assert_eq!(refused.into_inner(), "frame");
+/// # Ok::<(), SendError<&str>>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError<T> {
+    /// The channel is full, and the frame was offered without a wait: by `try_send`, or under
+    /// [`Overflow::Fail`](crate::Overflow::Fail).
+    #[error("the channel is full: wait with send, or choose another overflow policy")]
+    Full(T),
+    /// No room came up in time, be it that of the call or of [`Overflow::BlockFor`](crate::Overflow::BlockFor).
+    #[error("no room in the channel in time: let the consumer catch up, or wait longer")]
+    TimedOut(T),
+    /// The channel has ended; [`Sender::ending`](crate::Sender::ending) says why.
+    #[error("the channel has ended: stop sending")]
+    Closed(T),
+    /// The channel is full, and waiting here would block a thread that drives an event loop.
+    #[error(
+        "waiting for room would block an event loop: use send_async or reserve_async here, or a thread of its own"
+    )]
+    WouldDeadlock(T),
+    /// The frame weighs more than the channel's whole budget. Counted as lost.
+    #[error("the frame is heavier than the whole weight budget: split it, or raise the budget")]
+    TooHeavy(T),
 }
 
-send_error! {
-    /// Why [`Sender::send`](crate::Sender::send) or [`send_async`](crate::Sender::send_async) did not
-    /// send; the frame is inside.
+impl<T> SendError<T> {
+    /// The frame that was not sent.
     ///
     /// # Examples
     ///
     /// ```
-    /// use callbridge::channel;
     /// use callbridge::channel::SendError;
     ///
-    /// let (sender, frames) = channel(1);
-    /// drop(frames);
-    /// let refused = sender.send("frame").unwrap_err();
-    /// assert!(matches!(refused, SendError::Closed("frame")));
-    /// assert_eq!(refused.into_inner(), "frame");
+    /// assert_eq!(SendError::Closed(7).into_inner(), 7);
     /// ```
-    SendError {
-        /// The channel is full and its policy is [`Overflow::Fail`](crate::Overflow::Fail).
-        Full = "the channel is full: let the consumer catch up, or choose another overflow policy",
-        /// No room came up within the time of [`Overflow::BlockFor`](crate::Overflow::BlockFor).
-        TimedOut = "no room in the channel in time: let the consumer catch up, or wait longer",
-        /// The channel has ended; [`Sender::ending`](crate::Sender::ending) says why.
-        Closed = "the channel has ended: stop sending",
-        /// The channel is full, and waiting here would block a thread that drives an event loop.
-        WouldDeadlock = "waiting for room would block an event loop: use send_async here, or send from a thread of its own",
-        /// The frame weighs more than the channel's whole budget. Counted as lost.
-        TooHeavy = "the frame is heavier than the whole weight budget: split it, or raise the budget",
+    pub fn into_inner(self) -> T {
+        match self {
+            SendError::Full(frame)
+            | SendError::TimedOut(frame)
+            | SendError::Closed(frame)
+            | SendError::WouldDeadlock(frame)
+            | SendError::TooHeavy(frame) => frame,
+        }
     }
-    Full => Full,
-    TimedOut => TimedOut,
-    Closed => Closed,
-    WouldDeadlock => WouldDeadlock,
-    TooHeavy => TooHeavy,
+
+    pub(super) fn map<U>(self, with: impl FnOnce(T) -> U) -> SendError<U> {
+        match self {
+            SendError::Full(frame) => SendError::Full(with(frame)),
+            SendError::TimedOut(frame) => SendError::TimedOut(with(frame)),
+            SendError::Closed(frame) => SendError::Closed(with(frame)),
+            SendError::WouldDeadlock(frame) => SendError::WouldDeadlock(with(frame)),
+            SendError::TooHeavy(frame) => SendError::TooHeavy(with(frame)),
+        }
+    }
+
+    pub(super) fn from_refused(refused: Refused<T>) -> Self {
+        let frame = refused.frame;
+        match refused.why {
+            Refusal::Full => SendError::Full(frame),
+            Refusal::TimedOut => SendError::TimedOut(frame),
+            Refusal::Closed => SendError::Closed(frame),
+            Refusal::WouldDeadlock => SendError::WouldDeadlock(frame),
+            Refusal::TooHeavy => SendError::TooHeavy(frame),
+        }
+    }
+
+    /// Of a send that had a time of its own.
+    pub(super) fn in_time(refused: Refused<T>) -> Self {
+        match SendError::from_refused(refused) {
+            SendError::Full(frame) => SendError::TimedOut(frame),
+            error => error,
+        }
+    }
+
+    /// Of a send that never waits.
+    pub(super) fn at_once(refused: Refused<T>) -> Self {
+        match SendError::from_refused(refused) {
+            SendError::TimedOut(frame) | SendError::WouldDeadlock(frame) => SendError::Full(frame),
+            error => error,
+        }
+    }
 }
 
-send_error! {
-    /// Why [`Sender::try_send`](crate::Sender::try_send) did not send; the frame is inside.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use callbridge::channel;
-    /// use callbridge::channel::TrySendError;
-    ///
-    /// let (sender, _frames) = channel(1);
-    /// sender.try_send(1)?;
-    /// assert_eq!(sender.try_send(2), Err(TrySendError::Full(2)));
-    /// # Ok::<(), TrySendError<i32>>(())
-    /// ```
-    TrySendError {
-        /// The channel is full.
-        Full = "the channel is full: wait with send, or drop the frame",
-        /// The channel has ended; [`Sender::ending`](crate::Sender::ending) says why.
-        Closed = "the channel has ended: stop sending",
-        /// The frame weighs more than the channel's whole budget. Counted as lost.
-        TooHeavy = "the frame is heavier than the whole weight budget: split it, or raise the budget",
+impl<T> fmt::Debug for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SendError::Full(_) => "Full(..)",
+            SendError::TimedOut(_) => "TimedOut(..)",
+            SendError::Closed(_) => "Closed(..)",
+            SendError::WouldDeadlock(_) => "WouldDeadlock(..)",
+            SendError::TooHeavy(_) => "TooHeavy(..)",
+        })
     }
-    Full => Full,
-    TimedOut => Full,
-    Closed => Closed,
-    WouldDeadlock => Full,
-    TooHeavy => TooHeavy,
 }
 
-send_error! {
-    /// Why [`Sender::send_timeout`](crate::Sender::send_timeout) did not send; the frame is inside.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use callbridge::channel;
-    /// use callbridge::channel::SendTimeoutError;
-    /// use std::time::Duration;
-    ///
-    /// let (sender, _frames) = channel(1);
-    /// sender.send_timeout(1, Duration::ZERO)?;
-    /// let refused = sender.send_timeout(2, Duration::from_millis(1));
-    /// assert_eq!(refused, Err(SendTimeoutError::TimedOut(2)));
-    /// # Ok::<(), SendTimeoutError<i32>>(())
-    /// ```
-    SendTimeoutError {
-        /// No room came up in time.
-        TimedOut = "no room in the channel in time: let the consumer catch up, or wait longer",
-        /// The channel has ended; [`Sender::ending`](crate::Sender::ending) says why.
-        Closed = "the channel has ended: stop sending",
-        /// The channel is full, and waiting here would block a thread that drives an event loop.
-        WouldDeadlock = "waiting for room would block an event loop: use send_async here, or send from a thread of its own",
-        /// The frame weighs more than the channel's whole budget. Counted as lost.
-        TooHeavy = "the frame is heavier than the whole weight budget: split it, or raise the budget",
+impl From<WaitError> for SendError<()> {
+    fn from(error: WaitError) -> Self {
+        match error {
+            WaitError::TimedOut => SendError::TimedOut(()),
+            WaitError::WouldDeadlock => SendError::WouldDeadlock(()),
+        }
     }
-    Full => TimedOut,
-    TimedOut => TimedOut,
-    Closed => Closed,
-    WouldDeadlock => WouldDeadlock,
-    TooHeavy => TooHeavy,
 }
 
-/// Why [`FrameStream::try_recv`](crate::FrameStream::try_recv) has no frame.
+/// Why reading gave no frame.
 ///
 /// # Examples
 ///
 /// ```
 /// use callbridge::channel;
-/// use callbridge::channel::TryRecvError;
-///
-/// let (sender, mut frames) = channel::<u8>(1);
-/// assert_eq!(frames.try_recv(), Err(TryRecvError::Empty));
-/// drop(sender);
-/// assert_eq!(frames.try_recv(), Err(TryRecvError::Ended));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum TryRecvError {
-    /// Nothing is queued now; more can come.
-    #[error("no frame is queued: try later, or wait with recv")]
-    Empty,
-    /// Everything was read and the channel has ended.
-    #[error("the stream has ended: stop reading")]
-    Ended,
-}
-
-/// Why [`FrameStream::recv_blocking`](crate::FrameStream::recv_blocking) has no frame.
-///
-/// # Examples
-///
-/// ```
-/// use callbridge::channel;
-/// use callbridge::channel::RecvBlockingError;
+/// use callbridge::channel::RecvError;
 /// use std::time::Duration;
 ///
-/// let (_sender, mut frames) = channel::<u8>(1);
-/// let nothing = frames.recv_blocking(Duration::from_millis(1));
-/// assert_eq!(nothing, Err(RecvBlockingError::TimedOut));
+/// let (sender, mut frames) = channel::<u8>(1);
+/// assert_eq!(frames.try_recv(), Err(RecvError::Empty));
+/// assert_eq!(frames.recv_blocking(Duration::from_millis(1)), Err(RecvError::TimedOut));
+/// drop(sender);
+/// assert_eq!(frames.try_recv(), Err(RecvError::Ended));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum RecvBlockingError {
+pub enum RecvError {
+    /// Nothing is queued now, and the call doesn't wait; more can come.
+    #[error("no frame is queued: try later, or wait with recv")]
+    Empty,
     /// No frame came in time.
     #[error("no frame came in time: wait again, or longer")]
     TimedOut,
@@ -217,11 +160,11 @@ pub enum RecvBlockingError {
     WouldDeadlock,
 }
 
-impl From<WaitError> for RecvBlockingError {
+impl From<WaitError> for RecvError {
     fn from(error: WaitError) -> Self {
         match error {
-            WaitError::TimedOut => RecvBlockingError::TimedOut,
-            WaitError::WouldDeadlock => RecvBlockingError::WouldDeadlock,
+            WaitError::TimedOut => RecvError::TimedOut,
+            WaitError::WouldDeadlock => RecvError::WouldDeadlock,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A stream that says where frames are missing.
 
 use super::consume::Taken;
-use super::error::{RecvBlockingError, TryRecvError};
+use super::error::RecvError;
 use super::stream::FrameStream;
 use crate::sync::Deadline;
 use futures_core::stream::{FusedStream, Stream};
@@ -118,12 +118,12 @@ impl<T> GapStream<T> {
     /// # Examples
     ///
     /// See [`FrameStream::with_gaps`].
-    pub fn try_recv(&mut self) -> Result<FrameOrGap<T>, TryRecvError> {
+    pub fn try_recv(&mut self) -> Result<FrameOrGap<T>, RecvError> {
         let mut next = None;
         match self.frames.take(1, &mut |item| next = Some(item), None) {
-            Taken::Items(_) => next.ok_or(TryRecvError::Empty),
-            Taken::Nothing => Err(TryRecvError::Empty),
-            Taken::Ended(_) => Err(TryRecvError::Ended),
+            Taken::Items(_) => next.ok_or(RecvError::Empty),
+            Taken::Nothing => Err(RecvError::Empty),
+            Taken::Ended(_) => Err(RecvError::Ended),
         }
     }
 
@@ -153,10 +153,10 @@ impl<T> GapStream<T> {
     pub fn recv_blocking(
         &mut self,
         timeout: impl Into<Option<Duration>>,
-    ) -> Result<FrameOrGap<T>, RecvBlockingError> {
+    ) -> Result<FrameOrGap<T>, RecvError> {
         let mut next = None;
         self.frames.take_blocking(1, &mut |item| next = Some(item), Deadline::after(timeout))?;
-        next.ok_or(RecvBlockingError::Ended)
+        next.ok_or(RecvError::Ended)
     }
 
     /// The stream inside, to look at its books or its ending.

@@ -1,6 +1,6 @@
 //! A stream as an iterator for threads.
 
-use super::error::RecvBlockingError;
+use super::error::RecvError;
 use super::stream::FrameStream;
 use futures_core::stream::Stream;
 use std::fmt;
@@ -23,11 +23,11 @@ impl<'a, T> IterBlocking<'a, T> {
 }
 
 impl<T> Iterator for IterBlocking<'_, T> {
-    type Item = Result<T, RecvBlockingError>;
+    type Item = Result<T, RecvError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         match self.frames.recv_blocking(None) {
-            Err(RecvBlockingError::Ended) => None,
+            Err(RecvError::Ended) => None,
             next => Some(next),
         }
     }
@@ -47,7 +47,7 @@ impl<T> fmt::Debug for IterBlocking<'_, T> {
 }
 
 impl<'a, T> IntoIterator for &'a mut FrameStream<T> {
-    type Item = Result<T, RecvBlockingError>;
+    type Item = Result<T, RecvError>;
     type IntoIter = IterBlocking<'a, T>;
 
     fn into_iter(self) -> IterBlocking<'a, T> {

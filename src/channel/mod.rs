@@ -86,15 +86,13 @@ mod try_stream;
 #[cfg(all(test, callbridge_loom))]
 mod loom_tests;
 
-pub use builder::{BuildError, Builder};
-pub use error::{
-    RecvBlockingError, SendError, SendTimeoutError, SourceError, TryRecvError, TrySendError,
-};
+pub use builder::Builder;
+pub use error::{RecvError, SendError, SourceError};
 pub use flush::{Flush, FlushError};
 pub use gaps::{FrameOrGap, GapStream};
 pub use iter::IterBlocking;
 pub use overflow::{Ending, Fallback, Loss, LossReason, Overflow, Pressure, Sent};
-pub use permit::{Permit, Reserve, ReserveError};
+pub use permit::{Permit, Reserve};
 pub use receipt::{NotDone, Receipt, Tracked};
 pub use send_future::{Closed, SendFuture};
 pub use sender::{Sender, WeakSender};

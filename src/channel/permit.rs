@@ -1,12 +1,12 @@
 //! Room for a frame that isn't there yet.
 
 use super::coop::within_budget;
-use super::error::TrySendError;
+use super::error::SendError;
 use super::overflow::Sent;
 use super::produce::{OnFull, Outcome};
 use super::state::{Parked, Shared};
 use crate::sync::prim::lock;
-use crate::sync::{Deadline, WaitError, wait};
+use crate::sync::{Deadline, wait};
 use std::fmt;
 use std::future::Future;
 use std::mem::ManuallyDrop;
@@ -32,16 +32,16 @@ impl<T> Permit<'_, T> {
     ///
     /// # Errors
     ///
-    /// A [`TrySendError`] with the frame inside: the channel has ended. Where frames are weighed, also
+    /// A [`SendError`] with the frame inside: the channel has ended. Where frames are weighed, also
     /// that the budget has no room for it now (`Full`), or never will (`TooHeavy`): a slot is
     /// reserved, not weight.
     ///
     /// # Examples
     ///
     /// See [`Sender::reserve`](crate::Sender::reserve).
-    pub fn send(self, frame: T) -> Result<Sent<T>, TrySendError<T>> {
+    pub fn send(self, frame: T) -> Result<Sent<T>, SendError<T>> {
         let permit = ManuallyDrop::new(self);
-        permit.shared.send_reserved(frame).map_err(TrySendError::from_refused)
+        permit.shared.send_reserved(frame).map_err(SendError::at_once)
     }
 }
 
@@ -94,7 +94,7 @@ impl<'a, T> Reserve<'a, T> {
     pub(super) fn wait(
         mut self,
         timeout: impl Into<Option<Duration>>,
-    ) -> Result<Permit<'a, T>, ReserveError> {
+    ) -> Result<Permit<'a, T>, SendError<()>> {
         match self.look(None) {
             Poll::Ready(reserved) => reserved,
             Poll::Pending => wait(Deadline::after(timeout), |cx| self.look(Some(cx)))?,
@@ -102,7 +102,7 @@ impl<'a, T> Reserve<'a, T> {
     }
 
     /// Takes a slot if there is one; if not, gets in line if there is somebody to wake.
-    fn look(&mut self, cx: Option<&Context<'_>>) -> Poll<Result<Permit<'a, T>, ReserveError>> {
+    fn look(&mut self, cx: Option<&Context<'_>>) -> Poll<Result<Permit<'a, T>, SendError<()>>> {
         let shared = self.shared;
         let waker = cx.map(|cx| cx.waker().clone());
         let mut state = lock(&shared.state);
@@ -111,7 +111,7 @@ impl<'a, T> Reserve<'a, T> {
                 self.ticket = None;
                 Some(Ok(Permit { shared }))
             }
-            _ if state.end.is_some() => Some(Err(ReserveError::Closed)),
+            _ if state.end.is_some() => Some(Err(SendError::Closed(()))),
             Some(_) => None,
             None => {
                 // Only now, with the announcement out, is "full" final (see `queue`, invariant 3).
@@ -140,7 +140,7 @@ impl<'a, T> Reserve<'a, T> {
 }
 
 impl<'a, T> Future for Reserve<'a, T> {
-    type Output = Result<Permit<'a, T>, ReserveError>;
+    type Output = Result<Permit<'a, T>, SendError<()>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         within_budget(cx, |cx| self.look(Some(cx)))
@@ -160,42 +160,5 @@ impl<T> Drop for Reserve<'_, T> {
 impl<T> fmt::Debug for Reserve<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reserve").finish_non_exhaustive()
-    }
-}
-
-/// Why [`Sender::reserve`](crate::Sender::reserve) or [`reserve_async`](crate::Sender::reserve_async)
-/// got no slot.
-///
-/// # Examples
-///
-/// ```
-/// use callbridge::channel::ReserveError;
-/// use std::time::Duration;
-///
-/// let (sender, _frames) = callbridge::channel(1);
-/// sender.send(1)?;
-/// assert_eq!(sender.reserve(Duration::ZERO).unwrap_err(), ReserveError::TimedOut);
-/// # Ok::<(), callbridge::channel::SendError<i32>>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReserveError {
-    /// No room came up in time.
-    #[error("no room in the channel in time: let the consumer catch up, or wait longer")]
-    TimedOut,
-    /// Waiting here would block a thread that drives an event loop.
-    #[error("waiting for room would block an event loop: await reserve_async here")]
-    WouldDeadlock,
-    /// The channel has ended; [`Sender::ending`](crate::Sender::ending) says why.
-    #[error("the channel has ended: stop sending")]
-    Closed,
-}
-
-impl From<WaitError> for ReserveError {
-    fn from(error: WaitError) -> Self {
-        match error {
-            WaitError::TimedOut => ReserveError::TimedOut,
-            WaitError::WouldDeadlock => ReserveError::WouldDeadlock,
-        }
     }
 }

@@ -1,9 +1,9 @@
 //! The source's end.
 
-use super::error::{SendError, SendTimeoutError, SourceError, TrySendError};
+use super::error::{SendError, SourceError};
 use super::flush::{Flush, FlushError};
 use super::overflow::{Ending, LossReason, Sent};
-use super::permit::{Permit, Reserve, ReserveError};
+use super::permit::{Permit, Reserve};
 use super::produce::{OnFull, Refusal, Refused};
 use super::send_future::{Closed, SendFuture};
 use super::sink::SenderSink;
@@ -96,7 +96,7 @@ impl<T> Sender<T> {
     ///
     /// # Errors
     ///
-    /// A [`TrySendError`] with the frame inside.
+    /// A [`SendError`] with the frame inside.
     ///
     /// # Examples
     ///
@@ -106,8 +106,8 @@ impl<T> Sender<T> {
     /// assert_eq!(sender.try_send(2).unwrap_err().into_inner(), 2);
     /// ```
     #[inline]
-    pub fn try_send(&self, frame: T) -> Result<Sent<T>, TrySendError<T>> {
-        self.shared.try_send(frame).map_err(TrySendError::from_refused)
+    pub fn try_send(&self, frame: T) -> Result<Sent<T>, SendError<T>> {
+        self.shared.try_send(frame).map_err(SendError::at_once)
     }
 
     /// Sends a frame, waiting for room up to `timeout`. Never drops a frame, whatever the policy.
@@ -121,7 +121,7 @@ impl<T> Sender<T> {
     ///
     /// # Errors
     ///
-    /// A [`SendTimeoutError`] with the frame inside.
+    /// A [`SendError`] with the frame inside.
     ///
     /// # Examples
     ///
@@ -137,10 +137,8 @@ impl<T> Sender<T> {
         &self,
         frame: T,
         timeout: impl Into<Option<Duration>>,
-    ) -> Result<Sent<T>, SendTimeoutError<T>> {
-        self.shared
-            .send_waiting(frame, timeout.into(), OnFull::Refuse)
-            .map_err(SendTimeoutError::from_refused)
+    ) -> Result<Sent<T>, SendError<T>> {
+        self.shared.send_waiting(frame, timeout.into(), OnFull::Refuse).map_err(SendError::in_time)
     }
 
     /// Waits for room without a frame, and keeps it: for a source that had better not read what it
@@ -156,7 +154,7 @@ impl<T> Sender<T> {
     ///
     /// # Errors
     ///
-    /// A [`ReserveError`]: the time is up, the channel has ended, or this thread drives an event loop.
+    /// A [`SendError`]: the time is up, the channel has ended, or this thread drives an event loop.
     ///
     /// # Examples
     ///
@@ -173,7 +171,7 @@ impl<T> Sender<T> {
     pub fn reserve(
         &self,
         timeout: impl Into<Option<Duration>>,
-    ) -> Result<Permit<'_, T>, ReserveError> {
+    ) -> Result<Permit<'_, T>, SendError<()>> {
         Reserve::new(&self.shared).wait(timeout)
     }
 
@@ -185,7 +183,7 @@ impl<T> Sender<T> {
     ///
     /// # Errors
     ///
-    /// [`ReserveError::Closed`], no other.
+    /// [`SendError::Closed`], no other.
     ///
     /// # Examples
     ///

@@ -4,7 +4,7 @@ use super::backoff::Pace;
 use super::buffer::Buffer;
 use super::consume::Taken;
 use super::coop::within_budget;
-use super::error::{RecvBlockingError, SourceError, TryRecvError};
+use super::error::{RecvError, SourceError};
 use super::gaps::{FrameOrGap, GapStream};
 use super::iter::IterBlocking;
 use super::overflow::Ending;
@@ -127,25 +127,25 @@ impl<T> FrameStream<T> {
     ///
     /// # Errors
     ///
-    /// [`TryRecvError::Empty`] while more can come, [`TryRecvError::Ended`] after the end.
+    /// [`RecvError::Empty`] while more can come, [`RecvError::Ended`] after the end.
     ///
     /// # Examples
     ///
     /// ```
-    /// use callbridge::channel::TryRecvError;
+    /// use callbridge::channel::RecvError;
     ///
     /// let (sender, mut frames) = callbridge::channel(2);
-    /// assert_eq!(frames.try_recv(), Err(TryRecvError::Empty));
+    /// assert_eq!(frames.try_recv(), Err(RecvError::Empty));
     /// sender.send(1)?;
     /// assert_eq!(frames.try_recv(), Ok(1));
     /// # Ok::<(), callbridge::channel::SendError<i32>>(())
     /// ```
-    pub fn try_recv(&mut self) -> Result<T, TryRecvError> {
+    pub fn try_recv(&mut self) -> Result<T, RecvError> {
         let mut frame = None;
         match self.take(1, &mut |item| frame = item.into_frame(), None) {
-            Taken::Items(_) => frame.ok_or(TryRecvError::Empty),
-            Taken::Nothing => Err(TryRecvError::Empty),
-            Taken::Ended(_) => Err(TryRecvError::Ended),
+            Taken::Items(_) => frame.ok_or(RecvError::Empty),
+            Taken::Nothing => Err(RecvError::Empty),
+            Taken::Ended(_) => Err(RecvError::Ended),
         }
     }
 
@@ -159,7 +159,7 @@ impl<T> FrameStream<T> {
     ///
     /// # Errors
     ///
-    /// See [`RecvBlockingError`]. On a thread that drives an event loop a frame that is there is
+    /// See [`RecvError`]. On a thread that drives an event loop a frame that is there is
     /// returned, but waiting is refused with `WouldDeadlock`.
     ///
     /// # Examples
@@ -171,13 +171,10 @@ impl<T> FrameStream<T> {
     /// assert!(frames.recv_blocking(None).is_err());
     /// assert!(source.join().unwrap());
     /// ```
-    pub fn recv_blocking(
-        &mut self,
-        timeout: impl Into<Option<Duration>>,
-    ) -> Result<T, RecvBlockingError> {
+    pub fn recv_blocking(&mut self, timeout: impl Into<Option<Duration>>) -> Result<T, RecvError> {
         let mut frame = None;
         self.take_blocking(1, &mut |item| frame = item.into_frame(), Deadline::after(timeout))?;
-        frame.ok_or(RecvBlockingError::Ended)
+        frame.ok_or(RecvError::Ended)
     }
 
     /// Appends what is there, up to `max` frames, and returns how many; waits while there is none.
@@ -212,7 +209,7 @@ impl<T> FrameStream<T> {
         buffer: &mut Vec<T>,
         max: usize,
         timeout: impl Into<Option<Duration>>,
-    ) -> Result<usize, RecvBlockingError> {
+    ) -> Result<usize, RecvError> {
         if max == 0 {
             return Ok(0);
         }
@@ -234,7 +231,7 @@ impl<T> FrameStream<T> {
     ///
     /// # Errors
     ///
-    /// [`RecvBlockingError::WouldDeadlock`] in place of a frame, each time that there is none on a
+    /// [`RecvError::WouldDeadlock`] in place of a frame, each time that there is none on a
     /// thread that drives an event loop.
     ///
     /// # Examples
@@ -248,7 +245,7 @@ impl<T> FrameStream<T> {
     /// }
     /// assert_eq!(sum, 10);
     /// # assert!(source.join().unwrap());
-    /// # Ok::<(), callbridge::channel::RecvBlockingError>(())
+    /// # Ok::<(), callbridge::channel::RecvError>(())
     /// ```
     pub fn iter_blocking(&mut self) -> IterBlocking<'_, T> {
         IterBlocking::new(self)
@@ -259,11 +256,11 @@ impl<T> FrameStream<T> {
         max: usize,
         sink: &mut impl FnMut(FrameOrGap<T>),
         deadline: Deadline,
-    ) -> Result<usize, RecvBlockingError> {
+    ) -> Result<usize, RecvError> {
         let mut take = |waker| match self.take(max, sink, waker) {
             Taken::Items(items) => Poll::Ready(Ok(items)),
             Taken::Nothing => Poll::Pending,
-            Taken::Ended(_) => Poll::Ready(Err(RecvBlockingError::Ended)),
+            Taken::Ended(_) => Poll::Ready(Err(RecvError::Ended)),
         };
         if let Poll::Ready(settled) = take(None) {
             return settled;
@@ -492,7 +489,7 @@ impl<T> FrameStream<T> {
     ///
     /// Edge-triggered and coalesced: the hook is called once when the stream becomes readable, and
     /// then not again before a `try_recv` (or a wait that timed out) has found nothing; so read until
-    /// it says [`Empty`](TryRecvError::Empty) or [`Ended`](TryRecvError::Ended). It is called at once,
+    /// it says [`Empty`](RecvError::Empty) or [`Ended`](RecvError::Ended). It is called at once,
     /// here, if there is something to read already. A later hook replaces this one.
     ///
     /// The hook runs on the thread that sends, or ends the channel, after every lock is open: it

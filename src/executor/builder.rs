@@ -1,9 +1,9 @@
 use super::core::{Alone, Core, Make, Reason, Settings};
 use super::dedicated::{self, DedicatedThread};
-use super::error::SettingError;
 use super::pool::ThreadPool;
 use super::shared;
 use crate::future::{BlockingFuture, ResultError, resolved};
+use crate::sync::SettingError;
 use crate::sync::ThreadSettings;
 use std::fmt;
 use std::sync::Arc;
@@ -66,7 +66,7 @@ impl<K> ExecutorBuilder<K> {
     /// let name = pool.submit(|| std::thread::current().name().map(str::to_owned));
     /// # let mut name = name;
     /// assert_eq!(name.result(None).unwrap().unwrap(), "disk-0");
-    /// # Ok::<(), callbridge::executor::SettingError>(())
+    /// # Ok::<(), callbridge::SettingError>(())
     /// ```
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
@@ -96,7 +96,7 @@ impl<K> ExecutorBuilder<K> {
     /// ```
     /// let pool = callbridge::ThreadPool::builder().unbounded().build()?;
     /// assert_eq!(pool.submit(|| 1).result(None).unwrap(), 1);
-    /// # Ok::<(), callbridge::executor::SettingError>(())
+    /// # Ok::<(), callbridge::SettingError>(())
     /// ```
     pub fn unbounded(mut self) -> Self {
         self.capacity = usize::MAX;
@@ -110,7 +110,7 @@ impl<K> ExecutorBuilder<K> {
     /// ```
     /// let pool = callbridge::ThreadPool::builder().stack_size(512 * 1024).build()?;
     /// assert_eq!(pool.submit(|| 1).result(None).unwrap(), 1);
-    /// # Ok::<(), callbridge::executor::SettingError>(())
+    /// # Ok::<(), callbridge::SettingError>(())
     /// ```
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.threads.stack_size = Some(bytes);
@@ -136,7 +136,7 @@ impl<K> ExecutorBuilder<K> {
     /// assert_eq!(running.load(Ordering::SeqCst), 1);
     /// assert!(pool.close_blocking(None).is_clean());
     /// assert_eq!(running.load(Ordering::SeqCst), 0);
-    /// # Ok::<(), callbridge::executor::SettingError>(())
+    /// # Ok::<(), callbridge::SettingError>(())
     /// ```
     pub fn on_thread_start(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
         self.threads.on_start = Some(Arc::new(hook));
@@ -154,11 +154,12 @@ impl<K> ExecutorBuilder<K> {
     }
 
     fn check(&self) -> Result<(), SettingError> {
-        match self {
-            _ if self.name.contains('\0') => Err(SettingError::NulInName),
-            _ if self.capacity == 0 => Err(SettingError::ZeroCapacity),
-            _ => Ok(()),
+        SettingError::check_name(&self.name)?;
+        if self.capacity == 0 {
+            let why = "is 0, which would let no job through: allow at least 1";
+            return Err(SettingError::new("capacity", why));
         }
+        Ok(())
     }
 }
 
@@ -195,7 +196,7 @@ impl ThreadPoolBuilder {
     ///
     /// ```
     /// let pool = callbridge::ThreadPool::builder().max_workers(4).max_threads(8).build()?;
-    /// # Ok::<(), callbridge::executor::SettingError>(())
+    /// # Ok::<(), callbridge::SettingError>(())
     /// ```
     pub fn max_threads(mut self, threads: usize) -> Self {
         self.kind.max_threads = Some(threads);
@@ -232,7 +233,7 @@ impl ThreadPoolBuilder {
     ///
     /// let pool = callbridge::ThreadPool::builder().idle_timeout(Duration::from_secs(60)).build()?;
     /// assert_eq!(pool.stats().workers, 0, "no thread before the first job");
-    /// # Ok::<(), callbridge::executor::SettingError>(())
+    /// # Ok::<(), callbridge::SettingError>(())
     /// ```
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.kind.idle_timeout = timeout;
@@ -254,10 +255,16 @@ impl ThreadPoolBuilder {
         let spare = kind.max_workers.saturating_add(ThreadPool::DEFAULT_SPARE_THREADS);
         let max_threads = kind.max_threads.unwrap_or(spare);
         if kind.max_workers == 0 {
-            return Err(SettingError::ZeroWorkers);
+            return Err(SettingError::new(
+                "max_workers",
+                "is 0, which would run nothing: allow at least 1",
+            ));
         }
         if max_threads < kind.max_workers {
-            return Err(SettingError::TooFewThreads);
+            return Err(SettingError::new(
+                "max_threads",
+                "is less than max_workers: allow at least as many",
+            ));
         }
         Ok(ThreadPool::new(Core::new(Settings {
             name,
@@ -275,7 +282,7 @@ impl ThreadPoolBuilder {
     ///
     /// # Errors
     ///
-    /// [`SettingError::AlreadyShared`] when there is a shared pool; otherwise as [`build`](Self::build).
+    /// A [`SettingError`] when there is a shared pool already; otherwise as [`build`](Self::build).
     ///
     /// # Examples
     ///

@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// let Err(ResultError::Refused(why)) = pool.submit(|| ()).result(None) else { unreachable!() };
 /// let why = why.downcast_ref::<ExecutorError>().unwrap();
 /// assert!(matches!(why, ExecutorError::Broken(reason) if reason.to_string() == "no licence"));
-/// # Ok::<(), callbridge::executor::SettingError>(())
+/// # Ok::<(), callbridge::SettingError>(())
 /// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -47,35 +47,4 @@ impl From<ExecutorError> for ResultError {
     fn from(why: ExecutorError) -> Self {
         ResultError::Refused(Arc::new(why))
     }
-}
-
-/// A setting of an executor that makes no sense.
-///
-/// # Examples
-///
-/// ```
-/// use callbridge::ThreadPool;
-/// use callbridge::executor::SettingError;
-///
-/// let refused = ThreadPool::builder().max_workers(0).build();
-/// assert_eq!(refused.unwrap_err(), SettingError::ZeroWorkers);
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SettingError {
-    /// `max_workers` is 0.
-    #[error("max_workers is 0, which would run nothing: allow at least 1")]
-    ZeroWorkers,
-    /// `capacity` is 0.
-    #[error("capacity is 0, which would let no job through: allow at least 1")]
-    ZeroCapacity,
-    /// `max_threads` is less than `max_workers`.
-    #[error("max_threads is less than max_workers: allow at least as many")]
-    TooFewThreads,
-    /// `name` has a NUL byte in it, which the system doesn't take.
-    #[error("name has a NUL byte in it: take it out")]
-    NulInName,
-    /// The shared pool is there already, so that its settings come too late.
-    #[error("the shared pool is in use already: set it up before its first use")]
-    AlreadyShared,
 }

@@ -38,7 +38,7 @@ mod loom_tests;
 pub use builder::{Dedicated, DedicatedThreadBuilder, ExecutorBuilder, Pooled, ThreadPoolBuilder};
 pub use call::ThreadCall;
 pub use dedicated::DedicatedThread;
-pub use error::{ExecutorError, SettingError};
+pub use error::ExecutorError;
 pub use limiter::{CapacityLimiter, LimiterStats, Permit};
 pub use map::Map;
 pub use pool::{PoolStats, ThreadPool};

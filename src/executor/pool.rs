@@ -2,14 +2,13 @@ use super::builder::ThreadPoolBuilder;
 use super::call::ThreadCall;
 use super::close;
 use super::core::{Core, Owner};
-use super::error::SettingError;
 use super::job::{Plain, Site};
 use super::map::Map;
 use super::shared;
 use super::workers::Action;
 use crate::bridge::CloseReport;
 use crate::future::{BlockingFuture, SubmitError, resolved};
-use crate::sync::{Deadline, WaitError};
+use crate::sync::{Deadline, SettingError, WaitError};
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
@@ -63,7 +62,7 @@ use std::time::Duration;
 /// let mut size = pool.submit(|| std::fs::metadata("Cargo.toml").map(|file| file.len()));
 /// assert!(size.result(Duration::from_secs(10)).unwrap().unwrap() > 0);
 /// assert!(pool.close_blocking(Duration::from_secs(10)).is_clean());
-/// # Ok::<(), callbridge::executor::SettingError>(())
+/// # Ok::<(), callbridge::SettingError>(())
 /// ```
 #[derive(Clone)]
 pub struct ThreadPool {
@@ -91,7 +90,7 @@ impl ThreadPool {
     /// ```
     /// let pool = callbridge::ThreadPool::builder().max_workers(2).capacity(16).build()?;
     /// assert_eq!(pool.max_workers(), 2);
-    /// # Ok::<(), callbridge::executor::SettingError>(())
+    /// # Ok::<(), callbridge::SettingError>(())
     /// ```
     pub fn builder() -> ThreadPoolBuilder {
         ThreadPoolBuilder::pool()
@@ -184,7 +183,7 @@ impl ThreadPool {
     /// let _queued = pool.try_submit(|| ()).unwrap();
     /// assert!(matches!(pool.try_submit(|| ()), Err(SubmitError::Full(_))));
     /// drop(release);
-    /// # Ok::<(), callbridge::executor::SettingError>(())
+    /// # Ok::<(), callbridge::SettingError>(())
     /// ```
     #[track_caller]
     pub fn try_submit<F, T>(&self, job: F) -> Result<BlockingFuture<T>, SubmitError<F>>
@@ -371,7 +370,7 @@ impl ThreadPool {
     /// assert_eq!(report.stuck[0].thread.as_deref(), Some("slow-0"));
     /// assert!(queued.result(None).is_err());
     /// drop(release);
-    /// # Ok::<(), callbridge::executor::SettingError>(())
+    /// # Ok::<(), callbridge::SettingError>(())
     /// ```
     pub fn close_blocking(&self, timeout: impl Into<Option<Duration>>) -> CloseReport {
         close::close_blocking(self.core(), timeout.into())
@@ -442,7 +441,7 @@ impl ThreadPool {
     ///
     /// # Errors
     ///
-    /// [`SettingError::ZeroWorkers`] if `workers` is 0.
+    /// A [`SettingError`] if `workers` is 0.
     ///
     /// # Examples
     ///
@@ -450,11 +449,14 @@ impl ThreadPool {
     /// let pool = callbridge::ThreadPool::builder().max_workers(2).build()?;
     /// pool.set_max_workers(8)?;
     /// assert_eq!(pool.max_workers(), 8);
-    /// # Ok::<(), callbridge::executor::SettingError>(())
+    /// # Ok::<(), callbridge::SettingError>(())
     /// ```
     pub fn set_max_workers(&self, workers: usize) -> Result<(), SettingError> {
         if workers == 0 {
-            return Err(SettingError::ZeroWorkers);
+            return Err(SettingError::new(
+                "max_workers",
+                "is 0, which would run nothing: allow at least 1",
+            ));
         }
         let core = self.core();
         loop {
@@ -473,7 +475,7 @@ impl ThreadPool {
     /// let pool = callbridge::ThreadPool::builder().build()?;
     /// pool.submit(|| ()).result(None).unwrap();
     /// assert_eq!((pool.stats().workers, pool.stats().queued), (1, 0));
-    /// # Ok::<(), callbridge::executor::SettingError>(())
+    /// # Ok::<(), callbridge::SettingError>(())
     /// ```
     pub fn stats(&self) -> PoolStats {
         let (jobs, count) = (self.core().jobs(), self.core().workers.count());
@@ -496,7 +498,7 @@ impl ThreadPool {
     /// let pool = callbridge::ThreadPool::builder().build()?;
     /// let _ = pool.close_blocking(Duration::ZERO);
     /// assert!(pool.is_closed());
-    /// # Ok::<(), callbridge::executor::SettingError>(())
+    /// # Ok::<(), callbridge::SettingError>(())
     /// ```
     pub fn is_closed(&self) -> bool {
         !self.core().workers.is_open()

@@ -70,7 +70,7 @@ impl ThreadPool {
     ///     }
     /// }).unwrap();
     /// assert_eq!(halves.concat(), [1, 2, 3, 4, 5, 6]);
-    /// # Ok::<(), callbridge::executor::SettingError>(())
+    /// # Ok::<(), callbridge::SettingError>(())
     /// ```
     pub fn scope<'env, R>(
         &self,
@@ -105,7 +105,7 @@ impl<'scope> PoolScope<'scope, '_> {
     /// let text = String::from("borrowed");
     /// let length = pool.scope(|scope| scope.submit(|| text.len()).result(None));
     /// assert_eq!(length.unwrap().unwrap(), 8);
-    /// # Ok::<(), callbridge::executor::SettingError>(())
+    /// # Ok::<(), callbridge::SettingError>(())
     /// ```
     pub fn submit<F, T>(&self, job: F) -> BlockingFuture<T>
     where

@@ -1,7 +1,7 @@
 //! The pool of the process, one for each process of a family that forks.
 
-use super::error::SettingError;
 use super::pool::ThreadPool;
+use crate::sync::SettingError;
 use crate::sync::prim::thread_local;
 use std::cell::Cell;
 use std::sync::OnceLock;
@@ -69,5 +69,12 @@ pub(super) fn set(pool: ThreadPool) -> Result<&'static ThreadPool, SettingError>
         unused = false;
         pool
     });
-    if unused { Err(SettingError::AlreadyShared) } else { Ok(found) }
+    if unused {
+        Err(SettingError::new(
+            "build_shared",
+            "came too late: the shared pool is in use already, set it up before",
+        ))
+    } else {
+        Ok(found)
+    }
 }

@@ -18,7 +18,7 @@
 //! | fat, moving or NULL user data | [`UserData::as_ptr`]: a thin number, never NULL |
 //! | registration fails | drop the [`UserData`]: a later call is swallowed |
 //! | called often, or never | calls borrow; the guard owns |
-//! | several threads, re-entry | the value is `Send + Sync`; [`Exclusive`] for one at a time |
+//! | several threads, re-entry | the value is `Send + Sync`; a `Mutex` and its `try_lock` for one that must change itself: a re-entry would wait for itself |
 //! | freed under a call | [`UserData::unregister`], [`UserData::idle`]; a drop leaves it to the last call |
 //! | called before register returns | the gate is open before C gets the pointer |
 //! | panics: handler, payload, hook, waker, destructor, `tracing` subscriber | contained; answer chosen per callback; [`UserData::with_panic_hook`] |
@@ -44,7 +44,6 @@ mod cancel;
 #[cfg(doctest)]
 mod compile_fail;
 mod enter;
-mod exclusive;
 mod gate;
 mod mark;
 mod registry;
@@ -56,7 +55,6 @@ mod view;
 mod loom_tests;
 
 pub use enter::{ProcessStats, UserPointer, enter, process_stats};
-pub use exclusive::{Busy, Exclusive};
 pub use mark::in_callback;
 pub use user_data::{InCallback, UnregisterError, UserData, UserDataStats};
 pub use view::{BadArgument, Call};

@@ -10,7 +10,7 @@ use super::wake::Wake;
 use super::writer::{FrameSink, writer};
 use crate::Bridge;
 use crate::channel::{self, Ending, FrameStream, Loss, Overflow};
-use crate::sync::contain;
+use crate::sync::{SettingError, contain};
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -173,12 +173,7 @@ static UNNAMED: AtomicU64 = AtomicU64::new(1);
 impl Options {
     pub(crate) fn checked(mut self) -> io::Result<Self> {
         self.poll_timeout = check_poll_timeout(self.poll_timeout)?;
-        if self.name.contains('\0') {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "a thread's name can't hold a NUL byte: choose another",
-            ));
-        }
+        SettingError::check_name(&self.name)?;
         if self.name.is_empty() {
             // Linux shows 15 bytes.
             self.name = format!("cb-listener-{}", UNNAMED.fetch_add(1, Ordering::Relaxed));
@@ -461,8 +456,7 @@ impl<S: Origin> ListenerBuilder<S> {
     /// # }
     /// ```
     pub fn spawn(self) -> io::Result<(Listener, FrameStream<S::Item>)> {
-        let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
-        let (sender, frames) = self.channel.build().map_err(invalid)?;
+        let (sender, frames) = self.channel.build()?;
         let mut options = self.options.checked()?;
         let core = Core::new(&mut options);
 

@@ -4,7 +4,7 @@ use super::start_error::StartError;
 use crate::bridge::Bridge;
 use crate::future::ResultError;
 use crate::sync::prim::{Mutex, lock};
-use crate::sync::{Deadline, discard, panic_message};
+use crate::sync::{Deadline, SettingError, discard, panic_message};
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -42,17 +42,17 @@ impl Settings {
         Err(failure)
     }
 
-    fn check(&self, name: &str) -> Result<(), StartError> {
-        let wrong = if self.workers == 0 {
-            "worker_threads(0) could run nothing: ask for at least 1"
-        } else if self.max_in_flight == 0 {
-            "max_in_flight(0) would refuse every call: allow at least 1"
-        } else if name.contains('\0') {
-            "name(..) has a NUL byte in it, which a thread's name can't hold: leave it out"
-        } else {
-            return Ok(());
-        };
-        Err(StartError::new(wrong))
+    fn check(&self, name: &str) -> Result<(), SettingError> {
+        SettingError::check_name(name)?;
+        if self.workers == 0 {
+            let why = "is 0, which could run nothing: ask for at least 1";
+            return Err(SettingError::new("worker_threads", why));
+        }
+        if self.max_in_flight == 0 {
+            let why = "is 0, which would refuse every call: allow at least 1";
+            return Err(SettingError::new("max_in_flight", why));
+        }
+        Ok(())
     }
 }
 
@@ -221,7 +221,7 @@ impl ThreadRunnerBuilder {
         let ThreadRunnerBuilder { settings, name, eager } = self;
         let name =
             name.unwrap_or_else(|| format!("runner-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
-        settings.check(&name)?;
+        settings.check(&name).map_err(StartError::new)?;
         let runner = ThreadRunner { core: Core::new(name, settings) };
         if eager {
             runner.core.ready(Deadline::Never).map_err(|error| match &error {

@@ -237,7 +237,7 @@ impl Core {
     fn run(&self, runtime: Runtime) {
         let bridge = |limit| {
             let builder = Bridge::builder(runtime.handle().clone()).name(&*self.name);
-            builder.max_in_flight(limit).build()
+            builder.max_in_flight(limit).connect()
         };
         let live = Live { bridge: bridge(self.settings.max_in_flight), house: bridge(usize::MAX) };
         let (stop, stopped) = lone_promise();

@@ -1,7 +1,7 @@
 use super::ThreadRunner;
 use super::core::Core;
 use super::reader::{Batch, read};
-use crate::channel::{self, FrameStream, TryRecvError, WeakSender};
+use crate::channel::{self, FrameStream, RecvError, WeakSender};
 use crate::future::{BlockingFuture, Cancel, Canceller, ResultError};
 use crate::sync::Deadline;
 use futures_core::Stream;
@@ -179,7 +179,7 @@ impl<T: Send + 'static> WrapIter<T> {
         }
         let deadline = Deadline::after(timeout);
         let received = match self.batches.try_recv() {
-            Err(TryRecvError::Empty) if !self.is_cancelled() => {
+            Err(RecvError::Empty) if !self.is_cancelled() => {
                 self.core.wait(deadline, self.batches.recv())
             }
             received => Ok(received.ok()),

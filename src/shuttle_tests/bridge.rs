@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 const SOON: Duration = Duration::from_millis(1);
 
 fn bridge(limit: usize) -> Bridge {
-    Bridge::builder(handle()).max_in_flight(limit).spin_before_park(maybe()).build()
+    Bridge::builder(handle()).max_in_flight(limit).spin_before_park(maybe()).build().unwrap()
 }
 
 /// What suspended calls wait for, opened by a foreign thread.

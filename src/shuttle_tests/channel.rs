@@ -23,11 +23,11 @@ fn send(sender: &Sender<Counted>, frame: Counted) {
     let refused = match any(8) {
         0 => sender.send(frame).err().and_then(given_back),
         1 => sender.try_send(frame).err().and_then(|error| match error {
-            crate::channel::TrySendError::TooHeavy(_) => None,
+            crate::channel::SendError::TooHeavy(_) => None,
             error => Some(error.into_inner()),
         }),
         2 => sender.send_timeout(frame, SOON).err().and_then(|error| match error {
-            crate::channel::SendTimeoutError::TooHeavy(_) => None,
+            crate::channel::SendError::TooHeavy(_) => None,
             error => Some(error.into_inner()),
         }),
         3 => block_on(sender.send_async(frame)).err().and_then(given_back),
@@ -57,7 +57,7 @@ fn send(sender: &Sender<Counted>, frame: Counted) {
                 None => sender.try_send(frame),
             };
             sent.err().and_then(|error| match error {
-                crate::channel::TrySendError::TooHeavy(_) => None,
+                crate::channel::SendError::TooHeavy(_) => None,
                 error => Some(error.into_inner()),
             })
         }
@@ -94,14 +94,14 @@ fn read(frames: &mut FrameStream<Counted>) -> bool {
         2 => frames.recv_blocking(None).map(|frame| got.push(frame)).is_ok(),
         3 => {
             let read = frames.recv_blocking(SOON);
-            let more = read.as_ref().err() != Some(&crate::channel::RecvBlockingError::Ended);
+            let more = read.as_ref().err() != Some(&crate::channel::RecvError::Ended);
             got.extend(read);
             more
         }
         _ => {
             thread::yield_now();
             let read = frames.try_recv();
-            let more = read.as_ref().err() != Some(&crate::channel::TryRecvError::Ended);
+            let more = read.as_ref().err() != Some(&crate::channel::RecvError::Ended);
             got.extend(read);
             more
         }

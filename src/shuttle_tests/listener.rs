@@ -227,7 +227,7 @@ fn every_request_is_settled_whoever_goes_first() {
         // up, or there is hardly any, and it may be stopped at any time.
         let patient = maybe();
         let limit = if patient { 64 } else { 1 + any(3) };
-        let bridge = Bridge::builder(handle()).max_in_flight(limit).build();
+        let bridge = Bridge::builder(handle()).max_in_flight(limit).build().unwrap();
         let (calls, frames) = channel(1);
         let library = library(frames);
         let talk = Peer::talk(&peer, &tally, patient);

@@ -123,7 +123,7 @@ fn a_timeout_of_zero_polls_once() {
     );
     assert!(matches!(late, Err(ResultError::TimedOut { state: FutureState::Running })));
     assert_eq!(polls, 1);
-    let full = Bridge::builder(runtime.handle()).max_in_flight(1).build();
+    let full = Bridge::builder(runtime.handle()).max_in_flight(1).build().unwrap();
     let _first = full.run_coroutine_threadsafe(pending::<()>());
     let late = full.call(async {}, Duration::ZERO);
     assert!(matches!(late, Err(ResultError::TimedOut { state: FutureState::NoRoom })));
@@ -133,7 +133,7 @@ fn a_timeout_of_zero_polls_once() {
 #[test]
 fn a_call_without_room_times_out_as_such_and_one_with_room_soon_begins() {
     let runtime = Loop::multi(1);
-    let bridge = Bridge::builder(runtime.handle()).max_in_flight(2).build();
+    let bridge = Bridge::builder(runtime.handle()).max_in_flight(2).build().unwrap();
     let (end, ended) = oneshot::channel::<()>();
     let _first = bridge.run_coroutine_threadsafe(ended);
     let _second = bridge.run_coroutine_threadsafe(pending::<()>());
@@ -155,7 +155,7 @@ fn a_call_without_room_times_out_as_such_and_one_with_room_soon_begins() {
 #[test]
 fn the_wait_for_room_counts_against_the_timeout() {
     let runtime = Loop::multi(1);
-    let bridge = Bridge::builder(runtime.handle()).max_in_flight(1).build();
+    let bridge = Bridge::builder(runtime.handle()).max_in_flight(1).build().unwrap();
     let first = bridge.run_coroutine_threadsafe(pending::<()>());
     let canceller = first.canceller();
     let freeing = thread::spawn(move || {
@@ -302,7 +302,7 @@ fn released_by(bridge: &Bridge, end: impl FnOnce()) {
 #[test]
 fn a_close_on_another_thread_releases_it() {
     for runtime in Loop::both() {
-        let bridge = Bridge::builder(runtime.handle()).max_in_flight(2).build();
+        let bridge = Bridge::builder(runtime.handle()).max_in_flight(2).build().unwrap();
         released_by(&bridge, || {
             let report = bridge.close_blocking(SHORT);
             assert_eq!((report.cancelled, report.in_flight), (2, 0), "{report}");
@@ -313,7 +313,7 @@ fn a_close_on_another_thread_releases_it() {
 #[test]
 fn the_runtimes_drop_releases_it() {
     for runtime in Loop::both() {
-        let bridge = Bridge::builder(runtime.handle()).max_in_flight(2).build();
+        let bridge = Bridge::builder(runtime.handle()).max_in_flight(2).build().unwrap();
         released_by(&bridge, || drop(runtime));
     }
 }
@@ -453,7 +453,7 @@ fn it_works_on_a_loop_without_drivers() {
 #[test]
 fn many_threads_call_at_once() {
     for runtime in Loop::both() {
-        let bridge = Bridge::builder(runtime.handle()).max_in_flight(3).build();
+        let bridge = Bridge::builder(runtime.handle()).max_in_flight(3).build().unwrap();
         let threads: Vec<_> = (0..8)
             .map(|who| {
                 let bridge = bridge.clone();

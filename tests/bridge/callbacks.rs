@@ -36,7 +36,7 @@ fn callbacks_that_a_dead_loop_never_ran_are_dropped() {
 #[test]
 fn callbacks_that_pile_up_are_bounded_and_counted_at_the_close() {
     let runtime = Loop::current();
-    let bridge = Bridge::builder(runtime.handle()).max_in_flight(1_000).build();
+    let bridge = Bridge::builder(runtime.handle()).max_in_flight(1_000).build().unwrap();
     let release = runtime.hold();
     let census = Census::default();
     for _ in 0..1_000 {

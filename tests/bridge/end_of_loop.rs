@@ -129,7 +129,7 @@ fn a_future_whose_destructor_submits_again_does_not_hang_the_runtimes_drop() {
 fn a_runtime_dropped_at_any_moment_leaves_nobody_waiting() {
     for round in 0..200_u64 {
         let runtime = if round % 2 == 0 { Loop::current() } else { Loop::multi(2) };
-        let bridge = Bridge::builder(runtime.handle()).max_in_flight(8).build();
+        let bridge = Bridge::builder(runtime.handle()).max_in_flight(8).build().unwrap();
         let census = Census::default();
         let threads: Vec<_> = (0..4_u64)
             .map(|who| {

@@ -27,7 +27,7 @@ fn forked<T: std::fmt::Debug>(result: &Result<T, ResultError>) {
 fn nothing_that_waits_hangs_in_a_forked_process() {
     in_a_child("fork::nothing_that_waits_hangs_in_a_forked_process", || {
         for runtime in Loop::both() {
-            let bridge = Bridge::builder(runtime.handle()).max_in_flight(2).build();
+            let bridge = Bridge::builder(runtime.handle()).max_in_flight(2).build().unwrap();
             let mut finished = bridge.run_coroutine_threadsafe(async { 6 });
             finished.wait(LONG).unwrap();
             let mut call = bridge.run_coroutine_threadsafe(pending::<()>());

@@ -115,7 +115,7 @@ fn ten_thousand_flushes_find_what_was_put_before_them() {
 #[test]
 fn one_call_in_flight_keeps_messages_in_order() {
     let runtime = Loop::multi(2);
-    let bridge = Bridge::builder(runtime.handle()).max_in_flight(1).build();
+    let bridge = Bridge::builder(runtime.handle()).max_in_flight(1).build().unwrap();
     let log = Arc::new(Mutex::new(Vec::new()));
     for n in 0..50_u64 {
         let log = Arc::clone(&log);

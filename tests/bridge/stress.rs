@@ -155,7 +155,7 @@ fn on_a_small_stack(body: impl FnOnce() + Send + 'static) {
 fn a_long_chain_of_calls_is_closed() {
     for runtime in Loop::both() {
         on_a_small_stack(move || {
-            let bridge = Bridge::builder(runtime.handle()).unbounded().build();
+            let bridge = Bridge::builder(runtime.handle()).unbounded().build().unwrap();
             let mut last = chain(&bridge);
             eventually("the last one waits", || last.is_running());
             let report = bridge.close_blocking(Duration::ZERO);
@@ -173,7 +173,7 @@ fn a_long_chain_of_calls_is_closed() {
 fn a_long_chain_of_calls_is_dropped_with_its_runtime() {
     for runtime in Loop::both() {
         on_a_small_stack(move || {
-            let bridge = Bridge::builder(runtime.handle()).unbounded().build();
+            let bridge = Bridge::builder(runtime.handle()).unbounded().build().unwrap();
             let mut last = chain(&bridge);
             eventually("the last one waits", || last.is_running());
             drop(runtime);
@@ -189,7 +189,7 @@ fn a_long_chain_of_calls_is_dropped_with_its_runtime() {
 fn a_long_chain_of_calls_is_dropped_with_a_runtime_that_nobody_drove() {
     on_a_small_stack(|| {
         let undriven = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let bridge = Bridge::builder(undriven.handle().clone()).unbounded().build();
+        let bridge = Bridge::builder(undriven.handle().clone()).unbounded().build().unwrap();
         let mut last = chain(&bridge);
         drop(undriven);
         assert!(matches!(last.result(LONG), Err(ResultError::LoopClosed)));
@@ -203,7 +203,7 @@ fn a_long_chain_of_calls_is_dropped_with_a_runtime_that_nobody_drove() {
 fn a_long_chain_of_calls_ends_from_its_beginning() {
     for runtime in Loop::both() {
         on_a_small_stack(move || {
-            let bridge = Bridge::builder(runtime.handle()).unbounded().build();
+            let bridge = Bridge::builder(runtime.handle()).unbounded().build().unwrap();
             let mut canceller = None;
             let first = bridge.run_coroutine_threadsafe(pending::<usize>());
             canceller.replace(first.canceller());

@@ -61,7 +61,7 @@ impl Seen {
 }
 
 fn produce(sender: &Sender<Frame>, producer: usize, seed: u64, alive: &Arc<AtomicUsize>) -> Seen {
-    use callbridge::channel::{SendError, SendTimeoutError, TrySendError};
+    use callbridge::channel::SendError;
     let mut dice = Dice::new(seed);
     let mut seen = Seen::default();
     let callback = sender.callback();
@@ -75,14 +75,14 @@ fn produce(sender: &Sender<Frame>, producer: usize, seed: u64, alive: &Arc<Atomi
             16..22 => seen.sent(
                 &sender
                     .try_send(frame)
-                    .map_err(|refused| matches!(refused, TrySendError::TooHeavy(_))),
+                    .map_err(|refused| matches!(refused, SendError::TooHeavy(_))),
             ),
             22..27 => {
                 let limit = Duration::from_micros(dice.roll(3) * 30);
                 seen.sent(
                     &sender
                         .send_timeout(frame, limit)
-                        .map_err(|refused| matches!(refused, SendTimeoutError::TooHeavy(_))),
+                        .map_err(|refused| matches!(refused, SendError::TooHeavy(_))),
                 );
             }
             27..36 => {

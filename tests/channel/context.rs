@@ -3,8 +3,7 @@
 use crate::*;
 use callbridge::WaitError;
 use callbridge::channel;
-use callbridge::channel::SendTimeoutError;
-use callbridge::channel::{LossReason, RecvBlockingError, SendError};
+use callbridge::channel::{LossReason, RecvError, SendError};
 use std::cell::RefCell;
 
 /// Every blocking call on a thread that drives a loop is refused with its frame, and works there
@@ -13,15 +12,15 @@ fn refused_here() {
     let (sender, mut frames) = channel(1);
     sender.send(1).unwrap();
     assert_eq!(sender.send(2), Err(SendError::WouldDeadlock(2)));
-    assert_eq!(sender.send_timeout(3, LIMIT), Err(SendTimeoutError::WouldDeadlock(3)));
+    assert_eq!(sender.send_timeout(3, LIMIT), Err(SendError::WouldDeadlock(3)));
     let zero = Duration::ZERO;
-    assert_eq!(sender.send_timeout(3, zero), Err(SendTimeoutError::TimedOut(3)));
+    assert_eq!(sender.send_timeout(3, zero), Err(SendError::TimedOut(3)));
     assert_eq!(sender.closed(LIMIT), Err(WaitError::WouldDeadlock));
     sender.callback()(4);
     assert_eq!(sender.stats().lost.would_deadlock, 1);
     assert_eq!(frames.recv_blocking(None), Ok(1));
-    assert_eq!(frames.recv_blocking(LIMIT), Err(RecvBlockingError::WouldDeadlock));
-    assert_eq!(frames.recv_blocking(zero), Err(RecvBlockingError::TimedOut));
+    assert_eq!(frames.recv_blocking(LIMIT), Err(RecvError::WouldDeadlock));
+    assert_eq!(frames.recv_blocking(zero), Err(RecvError::TimedOut));
     let stats = sender.stats();
     assert_eq!((stats.refused, stats.blocked.count), (3, 0));
     assert_balanced(&stats);
@@ -43,7 +42,7 @@ fn allowed_here() {
     let (first, mut frames) = consumer.join().unwrap();
     assert_eq!((first, frames.recv_blocking(LIMIT)), (Ok(1), Ok(2)));
     let short = Duration::from_millis(1);
-    assert_eq!(frames.recv_blocking(short), Err(RecvBlockingError::TimedOut));
+    assert_eq!(frames.recv_blocking(short), Err(RecvError::TimedOut));
     assert_eq!(sender.closed(short), Err(WaitError::TimedOut));
 }
 
@@ -142,6 +141,6 @@ fn a_sender_works_while_its_thread_unwinds() {
     assert_eq!(frames.recv_blocking(LIMIT), Ok(1));
     assert_eq!(frames.recv_blocking(LIMIT), Ok(2));
     assert!(thread.join().is_err());
-    assert_eq!(frames.recv_blocking(LIMIT), Err(RecvBlockingError::Ended));
+    assert_eq!(frames.recv_blocking(LIMIT), Err(RecvError::Ended));
     assert_eq!(frames.ending(), Some(callbridge::channel::Ending::Panicked));
 }

@@ -2,7 +2,7 @@
 
 use crate::*;
 use callbridge::channel::{self, Fallback};
-use callbridge::channel::{LossReason, Pressure, SendError, Sent, TrySendError};
+use callbridge::channel::{LossReason, Pressure, SendError, Sent};
 use callbridge::{FrameStream, Overflow};
 use std::sync::Mutex;
 
@@ -116,12 +116,12 @@ fn a_control_frame_takes_no_room() {
     }
     assert_eq!(sender.try_send(100), Ok(Sent::Queued { remaining: 1 }));
     assert_eq!(sender.try_send(101), Ok(Sent::Queued { remaining: 0 }));
-    assert_eq!(sender.try_send(102), Err(TrySendError::Full(102)));
+    assert_eq!(sender.try_send(102), Err(SendError::Full(102)));
     sender.send_control(103).unwrap();
     assert_eq!((sender.len(), sender.stats().high_water), (103, 2));
     for frame in 0..100 {
         assert_eq!(frames.try_recv(), Ok(frame));
-        assert_eq!(sender.try_send(102), Err(TrySendError::Full(102)), "it freed none, either");
+        assert_eq!(sender.try_send(102), Err(SendError::Full(102)), "it freed none, either");
     }
     assert_eq!(frames.try_recv(), Ok(100));
     assert!(sender.try_send(104).is_ok());
@@ -142,7 +142,7 @@ fn a_control_frame_weighs_nothing_and_is_never_too_heavy() {
     sender.send_control("").unwrap();
     assert_eq!(sender.try_send("abcd"), Ok(Sent::Queued { remaining: 0 }));
     sender.send_control("as heavy").unwrap();
-    assert_eq!(sender.try_send("e"), Err(TrySendError::Full("e")));
+    assert_eq!(sender.try_send("e"), Err(SendError::Full("e")));
     assert_eq!(frames.try_recv(), Ok("far too heavy for this budget"));
     assert_eq!(frames.try_recv(), Ok(""));
     assert_eq!(frames.try_recv(), Ok("abcd"));

@@ -1,7 +1,7 @@
 //! Who ends a channel, what the other side is told, and in what order.
 
 use crate::*;
-use callbridge::channel::{Ending, SendError, SourceError, TryRecvError};
+use callbridge::channel::{Ending, RecvError, SendError, SourceError};
 use callbridge::{FrameStream, channel};
 use futures_core::Stream;
 use futures_core::stream::FusedStream;
@@ -117,11 +117,11 @@ fn the_last_sender_ends_the_stream() {
     drop(sender);
     other.send(1).unwrap();
     assert_eq!(frames.try_recv(), Ok(1));
-    assert_eq!(frames.try_recv(), Err(TryRecvError::Empty));
+    assert_eq!(frames.try_recv(), Err(RecvError::Empty));
     other.send(2).unwrap();
     drop(other);
     assert_eq!(frames.try_recv(), Ok(2));
-    assert_eq!(frames.try_recv(), Err(TryRecvError::Ended));
+    assert_eq!(frames.try_recv(), Err(RecvError::Ended));
     assert_eq!(frames.ending(), Some(Ending::Finished));
 }
 

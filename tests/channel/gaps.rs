@@ -3,7 +3,7 @@
 use crate::*;
 use callbridge::Overflow;
 use callbridge::channel::{self, FrameOrGap, GapStream};
-use callbridge::channel::{Ending, TryRecvError};
+use callbridge::channel::{Ending, RecvError};
 use futures_core::stream::FusedStream;
 
 fn lossy<T>(capacity: usize, overflow: Overflow) -> (Sender<T>, GapStream<T>) {
@@ -36,7 +36,7 @@ fn evicted_frames_leave_a_gap_before_what_remains() {
     assert_eq!(frames.try_recv(), Ok(FrameOrGap::Frame(6)));
     send_all(&sender, 9..=11);
     assert_eq!(read_all(&mut frames), [-2, 9, 10, 11]);
-    assert_eq!(frames.try_recv(), Err(TryRecvError::Empty));
+    assert_eq!(frames.try_recv(), Err(RecvError::Empty));
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn an_awaiting_consumer_is_woken_for_a_gap() {
         assert_eq!(wakes.count(), 1);
         assert_eq!(next.as_mut().poll(&mut cx), Poll::Ready(Some(FrameOrGap::Gap(1))));
     }
-    assert_eq!(frames.try_recv(), Err(TryRecvError::Empty));
+    assert_eq!(frames.try_recv(), Err(RecvError::Empty));
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn a_gap_is_read_before_the_end_and_losses_after_it_are_none() {
     assert_eq!(frames.recv_blocking(None), Ok(FrameOrGap::Frame(1)));
     assert!(!frames.is_terminated());
     assert_eq!(frames.recv_blocking(None), Ok(FrameOrGap::Gap(2)));
-    assert_eq!(frames.try_recv(), Err(TryRecvError::Ended));
+    assert_eq!(frames.try_recv(), Err(RecvError::Ended));
     assert!(frames.is_terminated());
     assert_eq!(frames.get_ref().ending(), Some(Ending::Finished));
 }

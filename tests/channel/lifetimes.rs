@@ -25,7 +25,7 @@ fn a_weak_sender_keeps_nothing_open() {
     drop(again);
     assert!(weak.upgrade().is_none());
     assert_eq!(frames.try_recv(), Ok(1));
-    assert_eq!(frames.try_recv(), Err(callbridge::channel::TryRecvError::Ended));
+    assert_eq!(frames.try_recv(), Err(callbridge::channel::RecvError::Ended));
 }
 
 /// b60, b62. Node: a thread that gives its own reference up, the consumer's among them, finalises

@@ -1,8 +1,8 @@
 //! Policies at their boundaries, the loss hook, and what a builder refuses.
 
 use crate::*;
-use callbridge::channel::{BuildError, Fallback, WeakSender};
-use callbridge::channel::{Loss, LossReason, SendError, Sent, TrySendError};
+use callbridge::channel::{Fallback, WeakSender};
+use callbridge::channel::{Loss, LossReason, SendError, Sent};
 use callbridge::{FrameStream, Overflow, Sender, channel};
 use std::sync::{Mutex, OnceLock};
 
@@ -38,7 +38,7 @@ fn block_fills_to_exactly_its_capacity() {
         for frame in 0..capacity {
             assert_eq!(remaining(sender.send(frame).unwrap()), capacity - 1 - frame);
         }
-        assert_eq!(sender.try_send(99), Err(TrySendError::Full(99)));
+        assert_eq!(sender.try_send(99), Err(SendError::Full(99)));
         assert_eq!(drain(&mut frames).len(), capacity);
         assert_eq!(frames.stats().high_water, capacity as u64);
         assert_balanced(&frames.stats());
@@ -108,7 +108,7 @@ fn latest_keeps_the_newest_only_whatever_capacity_was_set() {
         } else {
             sender.close();
             assert_eq!(drain(&mut frames), [5]);
-            assert_eq!(frames.try_recv(), Err(callbridge::channel::TryRecvError::Ended));
+            assert_eq!(frames.try_recv(), Err(callbridge::channel::RecvError::Ended));
             assert_eq!(losses.lock().unwrap().len(), 4);
         }
         assert_balanced(&sender.stats());
@@ -209,7 +209,7 @@ fn try_send_and_send_timeout_never_drop_a_frame() {
     for policy in [Overflow::DropNewest, Overflow::DropOldest, Overflow::Latest] {
         let (sender, mut frames, losses) = with_hook(1, policy);
         sender.try_send(1).unwrap();
-        assert_eq!(sender.try_send(2), Err(TrySendError::Full(2)));
+        assert_eq!(sender.try_send(2), Err(SendError::Full(2)));
         assert!(sender.send_timeout(3, Duration::from_millis(1)).is_err());
         assert_eq!(drain(&mut frames), [1]);
         assert!(losses.lock().unwrap().is_empty());
@@ -245,7 +245,7 @@ fn capacity_counts_what_was_not_handed_out_whatever_is_batched() {
     assert_eq!(frames.try_recv(), Ok(0));
     assert_eq!((sender.len(), frames.len()), (3, 3));
     sender.try_send(4).unwrap();
-    assert_eq!(sender.try_send(5), Err(TrySendError::Full(5)));
+    assert_eq!(sender.try_send(5), Err(SendError::Full(5)));
     assert_eq!(frames.stats().high_water, 4);
     assert_eq!(drain(&mut frames), [1, 2, 3, 4]);
 }
@@ -324,33 +324,34 @@ fn a_channel_without_capacity_is_a_mistake_that_shows_at_once() {
 #[test]
 fn a_builder_refuses_what_makes_no_sense() {
     type Setup = fn(channel::Builder<u8>) -> channel::Builder<u8>;
-    let refusals: [(Setup, BuildError, &str); 3] = [
-        (|b| b.capacity(0), BuildError::ZeroCapacity, "at least 1"),
-        (|b| b.weigh(|_| 1, 0), BuildError::ZeroBudget, "budget must be at least 1"),
+    let refusals: [(Setup, &str, &str); 3] = [
+        (|b| b.capacity(0), "capacity", "at least 1"),
+        (|b| b.weigh(|_| 1, 0), "weigh", "must be at least 1"),
         (
             |b| b.weigh(|_| 1, 9).overflow(Overflow::Unbounded),
-            BuildError::UnboundedBudget,
-            "no weight budget",
+            "weigh",
+            "no use in an unbounded channel",
         ),
     ];
     for (setup, expected, text) in refusals {
         let refused = setup(channel::builder()).build().unwrap_err();
-        assert_eq!(refused, expected);
+        assert_eq!(refused.setting(), expected);
         assert!(refused.to_string().contains(text), "{refused}");
     }
     let patience = Overflow::BlockFor(LIMIT, Fallback::DropOldest);
     for policy in [patience, Overflow::DropNewest, Overflow::DropOldest, Overflow::Fail] {
         let refused = channel::builder::<u8>().capacity(0).overflow(policy).build();
-        assert_eq!(refused.unwrap_err(), BuildError::ZeroCapacity, "{policy:?}");
+        assert_eq!(refused.unwrap_err().setting(), "capacity", "{policy:?}");
     }
     for (policy, capacity) in [(Overflow::Latest, 1), (Overflow::Unbounded, usize::MAX)] {
         let (sender, _) = channel::builder::<u8>().capacity(0).overflow(policy).build().unwrap();
         assert_eq!(sender.capacity(), capacity);
     }
     let order = channel::builder::<u8>().watermarks(3, 2, |_| {}).build().unwrap_err();
-    assert!(matches!(order, BuildError::WatermarkOrder { low: 3, high: 2, .. }));
+    assert_eq!(order.setting(), "watermarks");
+    assert!(order.to_string().contains("low one (3) must lie below the high one (2)"), "{order}");
     let above = channel::builder::<u8>().capacity(4).watermarks(1, 5, |_| {}).build().unwrap_err();
-    assert!(matches!(above, BuildError::WatermarkAboveCapacity { high: 5, capacity: 4, .. }));
+    assert!(above.to_string().contains("high one (5) is above the capacity (4)"), "{above}");
 }
 
 /// b16. Kotlin: setting twice, the last one wins; strategy and capacity combine predictably.

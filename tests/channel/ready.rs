@@ -1,8 +1,8 @@
 //! The hook that says that there is something to read.
 
 use crate::*;
+use callbridge::channel::RecvError;
 use callbridge::channel::{self, FrameOrGap};
-use callbridge::channel::{RecvBlockingError, TryRecvError};
 use callbridge::{FrameStream, Overflow};
 use std::sync::{Condvar, Mutex};
 
@@ -39,8 +39,8 @@ fn the_hook_is_called_once_until_the_stream_was_found_empty() {
         sender.send(4).unwrap();
         assert_eq!(calls.count(), 1, "an edge: the stream was never found empty");
         assert_eq!(frames.try_recv(), Ok(4));
-        assert_eq!(frames.try_recv(), Err(TryRecvError::Empty));
-        assert_eq!(frames.try_recv(), Err(TryRecvError::Empty));
+        assert_eq!(frames.try_recv(), Err(RecvError::Empty));
+        assert_eq!(frames.try_recv(), Err(RecvError::Empty));
         sender.send(5).unwrap();
         assert_eq!(calls.count(), 2);
     }
@@ -60,7 +60,7 @@ fn the_hook_is_called_at_once_for_what_is_there_already() {
         assert_eq!(watch(&mut frames).count(), 0);
         drop(sender);
         assert_eq!(watch(&mut frames).count(), 1, "ended");
-        assert_eq!(frames.try_recv(), Err(TryRecvError::Ended));
+        assert_eq!(frames.try_recv(), Err(RecvError::Ended));
         assert_eq!(watch(&mut frames).count(), 1, "ended, and seen so");
     }
 }
@@ -76,7 +76,7 @@ fn the_end_and_control_frames_and_gaps_count_as_readable() {
         sender.send_control(7).unwrap();
         assert_eq!(calls.count(), 1);
         assert_eq!(frames.try_recv(), Ok(7));
-        assert_eq!(frames.try_recv(), Err(TryRecvError::Empty));
+        assert_eq!(frames.try_recv(), Err(RecvError::Empty));
         drop(sender);
         assert_eq!(calls.count(), 2);
 
@@ -85,7 +85,7 @@ fn the_end_and_control_frames_and_gaps_count_as_readable() {
         drop(sender.send_async(1));
         assert_eq!(calls.count(), 1);
         assert_eq!(frames.try_recv(), Ok(FrameOrGap::Gap(1)));
-        assert_eq!(frames.try_recv(), Err(TryRecvError::Empty));
+        assert_eq!(frames.try_recv(), Err(RecvError::Empty));
         sender.send(2).unwrap();
         assert_eq!(calls.count(), 2);
     }
@@ -112,7 +112,7 @@ fn who_waits_is_woken_instead_and_leaves_the_hook_armed() {
     assert_eq!((task.count(), calls.count()), (1, 0));
     assert_eq!(frames.try_recv(), Ok(1));
     let late = frames.recv_blocking(Duration::from_millis(1));
-    assert_eq!(late, Err(RecvBlockingError::TimedOut));
+    assert_eq!(late, Err(RecvError::TimedOut));
     sender.send(2).unwrap();
     assert_eq!((task.count(), calls.count()), (1, 1));
 }
@@ -130,11 +130,11 @@ fn a_hook_that_panics_or_sends_is_contained() {
             let _ = sender.try_send(9);
         }
     });
-    assert_eq!(frames.try_recv(), Err(TryRecvError::Empty));
+    assert_eq!(frames.try_recv(), Err(RecvError::Empty));
     sender.send(2).unwrap();
     assert_eq!(frames.try_recv(), Ok(2));
     assert_eq!(frames.try_recv(), Ok(9));
-    assert_eq!(frames.try_recv(), Err(TryRecvError::Empty));
+    assert_eq!(frames.try_recv(), Err(RecvError::Empty));
 }
 
 #[test]

@@ -2,8 +2,7 @@
 
 use crate::*;
 use callbridge::Overflow;
-use callbridge::channel::{self, ReserveError};
-use callbridge::channel::{SendError, Sent, TrySendError};
+use callbridge::channel::{self, SendError, Sent};
 
 const AT_ONCE: Duration = Duration::ZERO;
 
@@ -13,8 +12,8 @@ fn a_slot_that_is_reserved_is_nobody_elses() {
     let permit = sender.reserve(None).unwrap();
     assert_eq!(sender.len(), 0);
     assert_eq!(sender.try_send(1), Ok(Sent::Queued { remaining: 0 }));
-    assert_eq!(sender.try_send(2), Err(TrySendError::Full(2)));
-    assert_eq!(sender.reserve(AT_ONCE).unwrap_err(), ReserveError::TimedOut);
+    assert_eq!(sender.try_send(2), Err(SendError::Full(2)));
+    assert_eq!(sender.reserve(AT_ONCE).unwrap_err(), SendError::TimedOut(()));
     assert_eq!(permit.send(3), Ok(Sent::Queued { remaining: 0 }));
     assert_eq!((frames.try_recv(), frames.try_recv()), (Ok(1), Ok(3)));
     let stats = frames.stats();
@@ -77,7 +76,7 @@ fn a_reservation_that_is_given_up_holds_nobody_up() {
         }
         assert!(poll_once(&mut waiting).is_ready());
     }
-    assert_eq!(sender.reserve(Duration::from_millis(1)).unwrap_err(), ReserveError::TimedOut);
+    assert_eq!(sender.reserve(Duration::from_millis(1)).unwrap_err(), SendError::TimedOut(()));
     assert_eq!(sender.stats().waiting, 0);
     assert_balanced(&sender.stats());
 }
@@ -112,10 +111,10 @@ fn the_end_releases_who_waits_and_refuses_what_is_sent_later() {
     let mut waiting = sender.reserve_async();
     assert!(poll_once(&mut waiting).is_pending());
     drop(frames);
-    assert_eq!(poll_once(&mut waiting).map(Result::unwrap_err), Poll::Ready(ReserveError::Closed));
+    assert_eq!(poll_once(&mut waiting).map(Result::unwrap_err), Poll::Ready(SendError::Closed(())));
     drop(waiting);
-    assert_eq!(permit.send(1), Err(TrySendError::Closed(1)));
-    assert_eq!(sender.reserve(None).unwrap_err(), ReserveError::Closed);
+    assert_eq!(permit.send(1), Err(SendError::Closed(1)));
+    assert_eq!(sender.reserve(None).unwrap_err(), SendError::Closed(()));
     let stats = sender.stats();
     assert_balanced(&stats);
     assert_eq!((stats.offered, stats.refused, stats.waiting), (2, 1, 0));
@@ -135,7 +134,7 @@ fn what_evicts_leaves_reserved_slots_alone() {
     let permit = sender.reserve(None).unwrap();
     assert_eq!(sender.send(1), Ok(Sent::Dropped(1)), "nothing to evict");
     permit.send(2).unwrap();
-    assert_eq!(sender.reserve(AT_ONCE).unwrap_err(), ReserveError::TimedOut, "waits, evicts not");
+    assert_eq!(sender.reserve(AT_ONCE).unwrap_err(), SendError::TimedOut(()), "waits, evicts not");
     assert_eq!(frames.try_recv(), Ok(2));
     assert_balanced(&frames.stats());
 }
@@ -146,8 +145,8 @@ fn a_permit_reserves_a_slot_and_no_weight() {
         channel::builder().capacity(4).weigh(|weight: &usize| *weight, 4).build().unwrap();
     let [first, second, third] = [(); 3].map(|()| sender.reserve(None).unwrap());
     sender.send(3).unwrap();
-    assert_eq!(first.send(2), Err(TrySendError::Full(2)));
-    assert_eq!(second.send(5), Err(TrySendError::TooHeavy(5)));
+    assert_eq!(first.send(2), Err(SendError::Full(2)));
+    assert_eq!(second.send(5), Err(SendError::TooHeavy(5)));
     assert!(third.send(1).is_ok());
     assert_eq!((frames.try_recv(), frames.try_recv()), (Ok(3), Ok(1)));
     assert!((0..4).all(|_| sender.try_send(1).is_ok()), "all slots are back");
@@ -169,7 +168,7 @@ fn reserving_is_refused_on_a_loop_where_it_would_wait() {
         let (sender, mut frames) = channel::channel(1);
         runtime.block_on(async {
             sender.reserve(LIMIT).unwrap().send(1).unwrap();
-            assert_eq!(sender.reserve(LIMIT).unwrap_err(), ReserveError::WouldDeadlock);
+            assert_eq!(sender.reserve(LIMIT).unwrap_err(), SendError::WouldDeadlock(()));
             assert_eq!(sender.send(2), Err(SendError::WouldDeadlock(2)));
             let (permit, first) = tokio::join!(sender.reserve_async(), frames.recv());
             permit.unwrap().send(3).unwrap();

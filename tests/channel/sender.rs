@@ -1,7 +1,6 @@
 //! The sender's end: waiting for room on a thread, order, giving up, callbacks.
 
 use crate::*;
-use callbridge::channel::SendTimeoutError;
 use callbridge::channel::{Loss, LossReason, SendError};
 use callbridge::{Overflow, channel};
 use std::sync::Mutex;
@@ -234,7 +233,7 @@ fn a_hundred_threads_send_one_frame_each() {
 fn send_timeout_answers_at_once_for_zero_and_takes_the_longest_time_there_is() {
     let (sender, mut frames) = channel(1);
     sender.send_timeout(1, Duration::MAX).unwrap();
-    assert_eq!(sender.send_timeout(2, Duration::ZERO), Err(SendTimeoutError::TimedOut(2)));
+    assert_eq!(sender.send_timeout(2, Duration::ZERO), Err(SendError::TimedOut(2)));
     assert_eq!(sender.stats().blocked.count, 0);
     let source = {
         let sender = sender.clone();
@@ -250,7 +249,7 @@ fn send_timeout_hands_the_frame_back_and_leaves_the_line() {
     let (sender, frames) = channel(1);
     sender.send(1).unwrap();
     let limit = Duration::from_millis(5);
-    assert_eq!(sender.send_timeout(2, limit), Err(SendTimeoutError::TimedOut(2)));
+    assert_eq!(sender.send_timeout(2, limit), Err(SendError::TimedOut(2)));
     let stats = frames.stats();
     assert_eq!((stats.refused, stats.waiting, stats.blocked.count), (1, 0, 1));
     assert!(stats.blocked.time >= limit);

@@ -1,7 +1,7 @@
 //! The consumer's end: reading, waking, and the loop's budget.
 
 use crate::*;
-use callbridge::channel::{RecvBlockingError, SendError, TryRecvError};
+use callbridge::channel::{RecvError, SendError};
 use callbridge::{FrameStream, Overflow, channel};
 use futures_core::Stream;
 use std::marker::PhantomPinned;
@@ -118,12 +118,12 @@ fn recv_many_takes_what_is_there_up_to_its_limit() {
 #[test]
 fn try_recv_tells_empty_from_ended() {
     let (sender, mut frames) = channel(1);
-    assert_eq!(frames.try_recv(), Err(TryRecvError::Empty));
+    assert_eq!(frames.try_recv(), Err(RecvError::Empty));
     sender.send(1).unwrap();
     drop(sender);
     assert_eq!(frames.try_recv(), Ok(1));
     for _ in 0..2 {
-        assert_eq!(frames.try_recv(), Err(TryRecvError::Ended));
+        assert_eq!(frames.try_recv(), Err(RecvError::Ended));
     }
 }
 
@@ -131,9 +131,9 @@ fn try_recv_tells_empty_from_ended() {
 fn recv_blocking_waits_for_a_frame_the_end_or_its_limit() {
     within(|| {
         let (sender, mut frames) = channel(1);
-        assert_eq!(frames.recv_blocking(Duration::ZERO), Err(RecvBlockingError::TimedOut));
+        assert_eq!(frames.recv_blocking(Duration::ZERO), Err(RecvError::TimedOut));
         let short = Duration::from_millis(1);
-        assert_eq!(frames.recv_blocking(short), Err(RecvBlockingError::TimedOut));
+        assert_eq!(frames.recv_blocking(short), Err(RecvError::TimedOut));
         let consumer = std::thread::spawn(move || {
             let read = [frames.recv_blocking(Duration::MAX), frames.recv_blocking(None)];
             (read, frames.recv_blocking(None))
@@ -142,7 +142,7 @@ fn recv_blocking_waits_for_a_frame_the_end_or_its_limit() {
         sender.send(2).unwrap();
         drop(sender);
         let (read, end) = consumer.join().unwrap();
-        assert_eq!((read, end), ([Ok(1), Ok(2)], Err(RecvBlockingError::Ended)));
+        assert_eq!((read, end), ([Ok(1), Ok(2)], Err(RecvError::Ended)));
     });
 }
 
@@ -155,7 +155,7 @@ fn a_closed_stream_is_read_to_its_end() {
     assert!(frames.close());
     assert!(sender.send(3).is_err());
     assert_eq!(frames.try_recv(), Ok(2));
-    assert_eq!(frames.try_recv(), Err(TryRecvError::Ended));
+    assert_eq!(frames.try_recv(), Err(RecvError::Ended));
     assert_eq!(frames.ending(), Some(callbridge::channel::Ending::ConsumerDropped));
     assert_balanced(&frames.stats());
 }
@@ -342,7 +342,7 @@ fn a_thread_takes_what_is_there_in_one_go() {
         let (sender, mut frames) = channel(8);
         let mut buffer = Vec::new();
         let none = frames.recv_many_blocking(&mut buffer, 8, Duration::ZERO);
-        assert_eq!(none, Err(RecvBlockingError::TimedOut));
+        assert_eq!(none, Err(RecvError::TimedOut));
         let source = std::thread::spawn(move || {
             (0..1000).for_each(|frame| assert!(sender.send(frame).is_ok()));
         });
@@ -351,7 +351,7 @@ fn a_thread_takes_what_is_there_in_one_go() {
             let before = buffer.len();
             match frames.recv_many_blocking(&mut buffer, 5, None) {
                 Ok(taken) => assert!((1..=5).contains(&taken) && taken == buffer.len() - before),
-                Err(error) => break assert_eq!(error, RecvBlockingError::Ended),
+                Err(error) => break assert_eq!(error, RecvError::Ended),
             }
         }
         assert!(buffer.into_iter().eq(0..1000));
@@ -387,7 +387,7 @@ fn iterating_on_a_loop_is_refused_where_it_would_wait() {
             sender.send(1).unwrap();
             let mut iter = frames.iter_blocking();
             assert_eq!(iter.next(), Some(Ok(1)));
-            assert_eq!(iter.next(), Some(Err(RecvBlockingError::WouldDeadlock)));
+            assert_eq!(iter.next(), Some(Err(RecvError::WouldDeadlock)));
             drop(sender);
             assert_eq!(iter.next(), None);
         });

@@ -3,7 +3,7 @@
 use crate::*;
 use callbridge::WaitError;
 use callbridge::channel;
-use callbridge::channel::{Ending, SendError, TrySendError};
+use callbridge::channel::{Ending, SendError};
 use std::sync::Mutex;
 
 /// b41. Swift: dropping the stream unread calls the termination hook, synchronously.
@@ -73,10 +73,8 @@ fn a_termination_callback_may_use_the_channel_and_panic() {
 #[test]
 fn a_source_that_hammers_a_vanishing_consumer_sees_the_end() {
     type Send = fn(&Sender<u8>) -> bool;
-    let ways: [Send; 2] = [
-        |sender| sender.send(1).is_ok(),
-        |sender| sender.try_send(1) != Err(TrySendError::Closed(1)),
-    ];
+    let ways: [Send; 2] =
+        [|sender| sender.send(1).is_ok(), |sender| sender.try_send(1) != Err(SendError::Closed(1))];
     within(move || {
         for (capacity, goes_on) in [(1, ways[0]), (8, ways[0]), (1, ways[1]), (8, ways[1])] {
             let (sender, mut frames) = channel(capacity);

@@ -2,7 +2,7 @@
 
 use crate::overflow::{Losses, drain};
 use crate::*;
-use callbridge::channel::{SendError, Sent, TrySendError};
+use callbridge::channel::{SendError, Sent};
 use callbridge::{Overflow, channel};
 
 /// b53. Swift: one item of weight 3 counts as 3.
@@ -11,11 +11,11 @@ fn weights_and_slots_must_both_have_room() {
     let (sender, mut frames) =
         channel::builder().capacity(3).weigh(|frame: &usize| *frame, 10).build().unwrap();
     sender.try_send(6).unwrap();
-    assert_eq!(sender.try_send(5), Err(TrySendError::Full(5)));
+    assert_eq!(sender.try_send(5), Err(SendError::Full(5)));
     sender.try_send(4).unwrap();
-    assert_eq!(sender.try_send(1), Err(TrySendError::Full(1)));
+    assert_eq!(sender.try_send(1), Err(SendError::Full(1)));
     sender.try_send(0).unwrap();
-    assert_eq!(sender.try_send(0), Err(TrySendError::Full(0)), "no slot left");
+    assert_eq!(sender.try_send(0), Err(SendError::Full(0)), "no slot left");
     assert_eq!(frames.try_recv(), Ok(6));
     sender.try_send(6).unwrap();
     assert_balanced(&frames.stats());
@@ -31,7 +31,7 @@ fn a_frame_that_can_never_fit_is_handed_back_and_counted_as_lost() {
         .build()
         .unwrap();
     assert_eq!(sender.send(11), Err(SendError::TooHeavy(11)));
-    assert_eq!(sender.try_send(usize::MAX), Err(TrySendError::TooHeavy(usize::MAX)));
+    assert_eq!(sender.try_send(usize::MAX), Err(SendError::TooHeavy(usize::MAX)));
     let stats = frames.stats();
     assert_eq!((stats.lost.too_heavy, stats.refused, stats.offered), (2, 0, 2));
     assert_eq!(losses.lock().unwrap().len(), 2);
@@ -43,7 +43,7 @@ fn weights_that_add_up_past_the_largest_number_do_not_wrap() {
     let (sender, mut frames) =
         channel::builder().weigh(|frame: &usize| *frame, usize::MAX).build().unwrap();
     sender.try_send(usize::MAX).unwrap();
-    assert_eq!(sender.try_send(usize::MAX), Err(TrySendError::Full(usize::MAX)));
+    assert_eq!(sender.try_send(usize::MAX), Err(SendError::Full(usize::MAX)));
     assert_eq!(drain(&mut frames).len(), 1);
     sender.try_send(1).unwrap();
 }
@@ -54,7 +54,7 @@ fn the_room_that_a_send_reports_knows_the_budget() {
         channel::builder().capacity(3).weigh(|frame: &usize| *frame, 4).build().unwrap();
     assert_eq!(sender.send(3), Ok(Sent::Queued { remaining: 1 }));
     assert_eq!(sender.send(1), Ok(Sent::Queued { remaining: 0 }));
-    assert_eq!(sender.try_send(1), Err(TrySendError::Full(1)));
+    assert_eq!(sender.try_send(1), Err(SendError::Full(1)));
     assert_eq!(drain(&mut frames), [3, 1]);
     assert_eq!(sender.send(0), Ok(Sent::Queued { remaining: 2 }));
 }
@@ -88,7 +88,7 @@ fn a_heavy_frame_in_line_is_not_overtaken_by_light_ones() {
     sender.send(2).unwrap();
     let mut heavy = sender.send_async(9);
     assert!(poll_once(&mut heavy).is_pending());
-    assert_eq!(sender.try_send(1), Err(TrySendError::Full(1)));
+    assert_eq!(sender.try_send(1), Err(SendError::Full(1)));
     let mut light = sender.send_async(1);
     assert!(poll_once(&mut light).is_pending());
     assert_eq!(drain(&mut frames), [7, 2, 9, 1]);
@@ -125,6 +125,6 @@ fn a_weigh_function_that_panics_makes_the_frame_too_heavy() {
 fn a_frame_that_cannot_be_weighed_is_too_heavy_for_any_budget() {
     let weigh = |frame: &u32| if *frame == 13 { panic!("bad luck") } else { 1 };
     let (sender, frames) = channel::builder().weigh(weigh, usize::MAX).build().unwrap();
-    assert_eq!(sender.try_send(13), Err(TrySendError::TooHeavy(13)));
+    assert_eq!(sender.try_send(13), Err(SendError::TooHeavy(13)));
     assert_eq!(frames.stats().lost.too_heavy, 1);
 }

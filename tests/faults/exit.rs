@@ -27,7 +27,7 @@ fn what_is_pending_or_leaked_keeps_no_process_alive() {
         until("frames in the queue", || more_frames.len() > 100);
 
         let runtime = Loop::multi(1);
-        let bridge = Bridge::builder(runtime.handle()).max_in_flight(1).build();
+        let bridge = Bridge::builder(runtime.handle()).max_in_flight(1).build().unwrap();
         let mut call = bridge.run_coroutine_threadsafe(pending::<()>());
         thread::spawn(move || call.result(None));
         let submitter = bridge.clone();

@@ -32,7 +32,7 @@ async fn turns(turns: usize, finished: Arc<AtomicBool>) -> bool {
 fn run(limit: usize) -> bool {
     let census = Census::default();
     let runtime = Builder::new_current_thread().enable_time().build().unwrap();
-    let bridge = Bridge::builder(runtime.handle().clone()).max_in_flight(2).build();
+    let bridge = Bridge::builder(runtime.handle().clone()).max_in_flight(2).build().unwrap();
     let (sender, mut frames) = callbridge::channel(1);
     let (back, answers) = callbridge::channel(1);
     let source = UdpSource::bind("127.0.0.1:0").unwrap();

@@ -2,8 +2,7 @@
 
 use super::{Handler, Held, LONG, TellsDrop, call, handler, slow};
 use callbridge::ffi::{
-    Busy, Exclusive, InCallback, UnregisterError, UserData, UserDataStats, in_callback,
-    process_stats,
+    InCallback, UnregisterError, UserData, UserDataStats, in_callback, process_stats,
 };
 use std::ffi::c_int;
 use std::future::Future;
@@ -268,17 +267,6 @@ fn several_threads_are_inside_at_once_e7() {
     let callers: Vec<_> = (0..4).map(|_| thread::spawn(move || held.call())).collect();
     assert!(callers.into_iter().all(|caller| caller.join().unwrap() == 1));
     assert_eq!(user_data.stats().calls, 4);
-}
-
-#[test]
-fn an_exclusive_handler_refuses_re_entry_without_waiting_e7() {
-    let count = Exclusive::new(0);
-    let nested = count.try_with(|count_now| {
-        *count_now += 1;
-        count.try_with(|_| ())
-    });
-    assert_eq!(nested, Ok(Err(Busy)));
-    assert_eq!(count.into_inner(), 1);
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn a_sender_takes_the_frames_and_its_policy_decides_e27_e39() {
     assert_eq!(answers, [0, 1]);
     assert_eq!(frames.try_recv(), Ok(b"a".to_vec()));
     drop(user_data);
-    assert!(frames.try_recv().is_err_and(|end| end != callbridge::channel::TryRecvError::Empty));
+    assert!(frames.try_recv().is_err_and(|end| end != callbridge::channel::RecvError::Empty));
 }
 
 /// The user's own, with the name that anybody would give it.

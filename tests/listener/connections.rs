@@ -4,7 +4,7 @@ use crate::common::LONG;
 use crate::support::*;
 use bytes::BytesMut;
 use callbridge::channel::SourceError;
-use callbridge::channel::{Ending, RecvBlockingError};
+use callbridge::channel::{Ending, RecvError};
 use callbridge::listener::{FrameError, Listener, Peer, TcpServer};
 use futures_util::StreamExt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -360,6 +360,6 @@ fn dropping_the_stream_of_connections_stops_the_server() {
     drop(connections);
     wait_for(&listener, |_| listener.is_finished());
     assert_eq!(listener.ending(), Some(Ending::ConsumerDropped));
-    assert_eq!(connection.frames().recv_blocking(LONG), Err(RecvBlockingError::Ended));
+    assert_eq!(connection.frames().recv_blocking(LONG), Err(RecvError::Ended));
     read_all(client);
 }

@@ -2,7 +2,7 @@
 
 use crate::common::eventually;
 use crate::support::*;
-use callbridge::channel::RecvBlockingError;
+use callbridge::channel::RecvError;
 use callbridge::listener::{Listener, Request};
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -75,7 +75,7 @@ fn ten_thousand_quick_connects_are_all_accounted_for() {
                 taken += 1;
                 drop(connection);
             }
-            Err(error) => assert_eq!(error, RecvBlockingError::TimedOut),
+            Err(error) => assert_eq!(error, RecvError::TimedOut),
         }
     }
     clients.into_iter().for_each(|client| client.join().unwrap());

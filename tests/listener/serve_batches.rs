@@ -24,7 +24,7 @@ fn say_at_once(listener: &Listener, requests: std::ops::Range<usize>) -> BufRead
 fn requests_of_one_read_that_wait_are_at_work_at_the_same_time() {
     for room in [10, 1000] {
         let (runtime, _) = event_loop();
-        let bridge = Bridge::builder(runtime.handle().clone()).max_in_flight(room).build();
+        let bridge = Bridge::builder(runtime.handle().clone()).max_in_flight(room).build().unwrap();
         let all_there = Arc::new(tokio::sync::Barrier::new(10));
         let listener = Listener::builder(lines(1 << 20).0)
             .serve(&bridge, move |request: Request<String>| {
@@ -48,7 +48,7 @@ fn requests_of_one_read_that_wait_are_at_work_at_the_same_time() {
 #[test]
 fn requests_of_one_read_that_wait_get_by_with_room_for_one() {
     let (runtime, _) = event_loop();
-    let bridge = Bridge::builder(runtime.handle().clone()).max_in_flight(1).build();
+    let bridge = Bridge::builder(runtime.handle().clone()).max_in_flight(1).build().unwrap();
     let listener = Listener::builder(lines(1 << 20).0)
         .serve(&bridge, async |request: Request<String>| {
             tokio::task::yield_now().await;
@@ -67,7 +67,7 @@ fn requests_of_one_read_that_wait_get_by_with_room_for_one() {
 #[test]
 fn requests_that_wait_get_by_when_the_bridge_fills_up_under_them() {
     let (runtime, _) = event_loop();
-    let bridge = Bridge::builder(runtime.handle().clone()).max_in_flight(100).build();
+    let bridge = Bridge::builder(runtime.handle().clone()).max_in_flight(100).build().unwrap();
     let hogs = Arc::new(Mutex::new(Vec::new()));
     let (own, filled) = (bridge.clone(), Arc::clone(&hogs));
     let listener = Listener::builder(lines(1 << 20).0)

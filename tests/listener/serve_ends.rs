@@ -37,7 +37,7 @@ fn a_peer_that_doesnt_read_its_replies_loses_its_connection_only() {
 #[test]
 fn a_bridge_with_little_room_serves_all_the_same() {
     let (runtime, _) = event_loop();
-    let bridge = Bridge::builder(runtime.handle().clone()).max_in_flight(1).build();
+    let bridge = Bridge::builder(runtime.handle().clone()).max_in_flight(1).build().unwrap();
     let (server, addr) = lines(1 << 20);
     let listener = Listener::builder(server)
         .serve(&bridge, |request: Request<String>| async move {
@@ -65,7 +65,7 @@ fn a_bridge_with_little_room_serves_all_the_same() {
 #[test]
 fn a_bridge_without_room_in_time_makes_the_request_late() {
     let (runtime, _) = event_loop();
-    let bridge = Bridge::builder(runtime.handle().clone()).max_in_flight(1).build();
+    let bridge = Bridge::builder(runtime.handle().clone()).max_in_flight(1).build().unwrap();
     let hog = bridge.run_coroutine_threadsafe(std::future::pending::<()>());
     let (source, client) = udp();
     let listener = Listener::builder(source)

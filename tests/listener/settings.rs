@@ -2,8 +2,9 @@
 
 use crate::support::*;
 use bytes::Bytes;
+use callbridge::SettingError;
+use callbridge::channel;
 use callbridge::channel::Ending;
-use callbridge::channel::{self, BuildError};
 use callbridge::listener::{
     Connection, ConnectionHandle, DatagramSource, FrameSink, Inbox, Listener, ReadSource, Replier,
     Sink, TcpSource,
@@ -21,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 fn settings_that_make_no_sense_are_refused_with_a_reason() {
     let refused = Listener::builder(udp().0).capacity(0).spawn().unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);
-    let reason = refused.get_ref().unwrap().downcast_ref::<BuildError>();
-    assert_eq!(reason, Some(&BuildError::ZeroCapacity));
+    let reason = refused.get_ref().unwrap().downcast_ref::<SettingError>();
+    assert_eq!(reason.map(SettingError::setting), Some("capacity"));
 
     let refused = Listener::builder(udp().0).poll_timeout(Duration::ZERO).spawn().unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);

@@ -1,7 +1,7 @@
 //! Sockets, peers and a look at threads.
 
 use crate::common::{LONG, Loop};
-use callbridge::channel::{Ending, RecvBlockingError};
+use callbridge::channel::{Ending, RecvError};
 use callbridge::listener::{
     Connection, FrameSource, Listener, ListenerStats, TcpServer, UdpSource,
 };
@@ -22,7 +22,7 @@ pub(crate) fn next<T>(frames: &mut FrameStream<T>) -> T {
 }
 
 pub(crate) fn end<T>(frames: &mut FrameStream<T>) -> Ending {
-    assert_eq!(frames.recv_blocking(LONG).err(), Some(RecvBlockingError::Ended));
+    assert_eq!(frames.recv_blocking(LONG).err(), Some(RecvError::Ended));
     frames.ending().expect("it has ended")
 }
 

@@ -25,7 +25,8 @@ fn requests_that_were_read_beyond_the_pipeline_are_answered() {
         .build()
         .unwrap();
     for (pipeline, in_flight) in [(2, 64), (64, 2)] {
-        let bridge = Bridge::builder(runtime.handle().clone()).max_in_flight(in_flight).build();
+        let bridge =
+            Bridge::builder(runtime.handle().clone()).max_in_flight(in_flight).build().unwrap();
         let server = TcpServer::bind("127.0.0.1:0", 1024, LinesCodec::new).unwrap();
         let listener = Listener::builder(server)
             .serve(&bridge, |request: Request<String>| async move {

@@ -46,7 +46,7 @@ impl<const UNBOUNDED: bool> Caller for Ours<UNBOUNDED> {
 
     fn new(on: &Loop) -> Self {
         let bridge = Bridge::builder(on.handle().clone());
-        Ours(if UNBOUNDED { bridge.unbounded() } else { bridge }.build())
+        Ours(if UNBOUNDED { bridge.unbounded() } else { bridge }.build().unwrap())
     }
 
     fn submit<T: Send + 'static>(

@@ -12,7 +12,7 @@ const CALLS: u64 = 100;
 /// Calls that end well, are cancelled, panic, and are waited for in several goes.
 pub(crate) fn submitted(seed: u64) -> u64 {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
-    let bridge = Bridge::builder(runtime.handle().clone()).max_in_flight(16).build();
+    let bridge = Bridge::builder(runtime.handle().clone()).max_in_flight(16).build().unwrap();
     let (census, told) = (Census::default(), Arc::new(AtomicU64::new(0)));
     std::thread::scope(|scope| {
         for thread in 0..THREADS {

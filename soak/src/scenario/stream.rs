@@ -134,7 +134,7 @@ pub(crate) fn unix_streamed(seed: u64) -> u64 {
 
 pub(crate) fn tcp_served(seed: u64) -> u64 {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
-    let bridge = Bridge::builder(runtime.handle().clone()).max_in_flight(8).build();
+    let bridge = Bridge::builder(runtime.handle().clone()).max_in_flight(8).build().unwrap();
     let listener = Listener::builder(tcp_server(seed))
         .serve(&bridge, |request: Request<BytesMut>| async move {
             if request.frame.len() % 7 == 0 {

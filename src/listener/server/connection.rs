@@ -111,10 +111,7 @@ impl<C: Decoder> Connection<C> {
             accepted.max_frame,
             decoder,
         )?;
-        let (sender, frames) = channel::builder()
-            .capacity(terms.capacity)
-            .build()
-            .map_err(|error| io::Error::new(ErrorKind::InvalidInput, error))?;
+        let (sender, frames) = channel::builder().capacity(terms.capacity).build()?;
         let dropped = Arc::downgrade(&link);
         sender.on_termination(move |ending| {
             if let (Ending::ConsumerDropped, Some(link)) = (ending, dropped.upgrade()) {

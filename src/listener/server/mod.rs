@@ -21,6 +21,7 @@ use super::source::socket;
 use super::source::{FrameSource, StreamKind, StreamSource, Tcp, check_limit};
 use super::stop::Phase;
 use super::wake::Wake;
+use crate::sync::SettingError;
 use crate::sync::{Deadline, contain};
 use accept::{Acceptor, Listening, Terms};
 use socket2::{Domain, Socket, Type};
@@ -417,10 +418,8 @@ where
     ) -> io::Result<()> {
         let StreamServer { listening, make, terms, .. } = self;
         if terms.capacity == 0 {
-            return Err(io::Error::new(
-                ErrorKind::InvalidInput,
-                "a connection capacity of 0 lets no frame through: give at least 1",
-            ));
+            let why = "is 0, which lets no frame through: give at least 1";
+            return Err(SettingError::new("with_connection_capacity", why).into());
         }
         listening.prepare(core.poll_timeout)?;
         let mut start = start;

@@ -3,6 +3,7 @@
 use super::poll::{self, POLL_TIMEOUT};
 use super::socket;
 use super::{FrameSource, Gauge, RequestSource, SourceStats, is_tick};
+use crate::sync::SettingError;
 use crate::sync::prim::atomic::{AtomicU64, Ordering};
 use crate::sync::prim::{Mutex, lock};
 use bytes::Bytes;
@@ -267,10 +268,8 @@ impl<S: DatagramSocket> DatagramSource<S> {
     /// ```
     pub fn with_max_datagram(mut self, bytes: usize) -> io::Result<Self> {
         if bytes == 0 || bytes > LARGEST {
-            return Err(io::Error::new(
-                ErrorKind::InvalidInput,
-                "the longest datagram must be set between 1 and 65535 bytes",
-            ));
+            let why = "must be between 1 and 65535 bytes";
+            return Err(SettingError::new("with_max_datagram", why).into());
         }
         self.scratch = vec![0; bytes + 1].into_boxed_slice();
         Ok(self)

@@ -2,6 +2,7 @@
 
 use super::{Gauge, SourceStats};
 use crate::channel::SourceError;
+use crate::sync::SettingError;
 use crate::sync::prim::atomic::{AtomicU64, Ordering};
 use bytes::{Buf, BytesMut};
 use std::any::TypeId;
@@ -366,10 +367,8 @@ where
 
 pub(crate) fn check_limit(limit: usize) -> io::Result<()> {
     if limit == 0 {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "a maximum frame length of 0 bytes lets nothing through: give at least 1",
-        ));
+        let why = "is 0 bytes, which lets nothing through: give at least 1";
+        return Err(SettingError::new("max_frame", why).into());
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Poll timeouts, and looks at one descriptor.
 
+use crate::sync::SettingError;
 #[cfg(unix)]
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
@@ -14,10 +15,8 @@ const LONGEST_POLL: Duration = Duration::from_secs(3600);
 
 pub(crate) fn check_poll_timeout(timeout: Duration) -> io::Result<Duration> {
     if timeout.is_zero() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "a poll timeout of zero would spin: give at least 1 ms",
-        ));
+        let why = "is 0, which would spin: give at least 1 ms";
+        return Err(SettingError::new("poll_timeout", why).into());
     }
     Ok(timeout.clamp(Duration::from_millis(1), LONGEST_POLL))
 }
