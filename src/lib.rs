@@ -13,6 +13,12 @@
 //! | the same with the answer later, or many at once | [`Bridge::run_coroutine_threadsafe`] | a [`BlockingFuture`], `.result(timeout)` |
 //! | an async program with blocking calls | [`to_thread`], [`ThreadPool`], [`DedicatedThread`] | awaitable results, bounded and cancellable |
 //! | a sync program that needs an async library | `ThreadRunner` | an event loop of your own: `run`, `enter_context`, `wrap_iter` |
+//! | a C library with callbacks and `void *user_data` | `ffi::UserData` and `trampoline!` | a registration that late calls and panics can't hurt |
+//!
+//! A plain name is in the colour of the side that holds the type. Threads hold a [`Sender`], a
+//! [`BlockingFuture`], a `ThreadRunner`: their methods block. Async code holds a [`FrameStream`], a pool,
+//! a [`Listener`]: their methods are awaited. The other colour is called `*_blocking` or `*_async`. A
+//! [`Bridge`] is held by both: threads call by it, and its `close` is awaited.
 //!
 //! # Backpressure
 //!
@@ -21,21 +27,25 @@
 //!
 //! # Blocking and deadlocks
 //!
-//! What blocks says so under *Blocking*. On a thread that drives an event loop, blocking could wait
-//! for the very work that it keeps from running; there the crate returns a `WouldDeadlock` error
-//! instead of blocking or panicking. It tells all of tokio's contexts apart: workers of both
-//! flavours, roots of `block_on`, and `LocalSet` tasks are refused; `spawn_blocking`,
+//! Every method that can block has a *Blocking* section. Where it waits, `timeout` is a `Duration`, or
+//! `None` to wait for ever; zero answers at once.
+//!
+//! On a thread that drives an event loop, blocking could wait for the very work that it keeps from
+//! running. There the crate returns a `WouldDeadlock` error instead of blocking or panicking. Workers of
+//! both flavours, roots of `block_on` and `LocalSet` tasks are refused; `spawn_blocking`,
 //! `block_in_place`, `Runtime::enter` and plain threads may block.
 //!
 //! # Shutdown
 //!
 //! A runtime that goes away, a closed bridge, a dropped stream and a stopped listener release every
-//! thread that waits for them, with an error that says which it was. `close` finishes
-//! what there is, up to its timeout, and names what did not stop. `Drop` only signals, but for three of a `ThreadRunner`'s types:
-//! the runner's own waits for at most 1.5 s, that of a context's guard or of an iterator for 1 s, and none
-//! of them on a thread that drives an event loop. A call is a tokio task: a future that was
-//! submitted to a loop that nobody drives is dropped with its runtime, not by `close`, which releases
-//! whoever waits for it.
+//! thread that waits for them, with an error that says which it was. `close` finishes what there is, up
+//! to its timeout, and names what did not stop.
+//!
+//! `Drop` only signals, with three exceptions: a `ThreadRunner` waits for at most about 1.5 s, a
+//! context's guard and a `WrapIter` for 1 s, and none of them on a thread that drives an event loop.
+//!
+//! A submitted call is a tokio task. On a loop that nobody drives, `close` releases whoever waits for it,
+//! and its future is dropped with the runtime.
 //!
 //! # Features
 //!
@@ -91,9 +101,20 @@ pub mod executor;
 #[cfg(feature = "ffi")]
 pub mod ffi;
 pub mod future;
-#[cfg(all(any(doc, doctest), feature = "ffi"))]
+/// Guides, with programs that are run as tests. The cookbook is `docs/COOKBOOK.md` in the repository.
+#[cfg(any(doc, doctest))]
 pub mod guide {
-    #![doc = include_str!("../docs/WRAPPING.md")]
+    pub mod from_block_on {
+        #![doc = include_str!("../docs/FROM_BLOCK_ON.md")]
+    }
+    #[cfg(feature = "runner")]
+    pub mod from_asyncio {
+        #![doc = include_str!("../docs/FROM_ASYNCIO.md")]
+    }
+    #[cfg(feature = "ffi")]
+    pub mod wrapping {
+        #![doc = include_str!("../docs/WRAPPING.md")]
+    }
 }
 #[cfg_attr(
     not(feature = "net"),

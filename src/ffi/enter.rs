@@ -137,7 +137,7 @@ impl UserPointer for isize {
 ///
 /// For a trampoline that is written by hand, because it has to do something even if the call is
 /// swallowed, or because its signature is one that the macro doesn't take. The
-/// [guide](crate::guide#trampolines-by-hand) has an example.
+/// [guide](crate::guide::wrapping#trampolines-by-hand) has an example.
 ///
 /// Any user data may come, since it is looked up and never followed. While `body` runs,
 /// `pthread_cancel` waits, [`in_callback`](super::in_callback) is true and the value stays. Returns

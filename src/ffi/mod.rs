@@ -9,7 +9,7 @@
 //! the process and is used again by later registrations: 128 bytes for each of the most that ever were
 //! registered at once (at most doubled by growth), of 48 at least.
 //!
-//! The [guide](crate::guide) shows how a library is wrapped.
+//! The [guide](crate::guide::wrapping) shows how a library is wrapped.
 //!
 //! # What can go wrong, and who prevents it
 //!

@@ -33,7 +33,7 @@ type PanicHook<T> = Box<dyn Fn(&T, &str) + Send + Sync>;
 /// drops the value, on its thread, which [`ProcessStats::orphaned`](super::ProcessStats) counts.
 ///
 /// For a library's *answers*, whose callbacks may free memory, the order is another: see the
-/// [guide](crate::guide#9-answers-who-frees-what).
+/// [guide](crate::guide::wrapping#9-answers-who-frees-what).
 ///
 /// What stays for the life of the process is one header of 128 bytes, which later registrations use
 /// again.
@@ -124,7 +124,7 @@ impl<T: Send + Sync + 'static> UserData<T> {
         UserData { held: Some(held), key, slot }
     }
 
-    /// What to hand to C: never NULL, and the same for the whole registration.
+    /// Returns the user data to hand to C: never NULL, and the same for the whole registration.
     ///
     /// It is a number, not an address, and nothing may follow it. It is no larger than an address (47 bits),
     /// for libraries that keep no more of a pointer, but not aligned as one. A number comes again after
@@ -144,7 +144,7 @@ impl<T: Send + Sync + 'static> UserData<T> {
         self.key.as_ptr()
     }
 
-    /// The value.
+    /// Borrows the value behind the gate.
     ///
     /// # Examples
     ///
@@ -157,7 +157,8 @@ impl<T: Send + Sync + 'static> UserData<T> {
         &held.expect("the value is only taken from a registration that is consumed").value
     }
 
-    /// Lets no call in any more, without waiting for those inside. Whether it was open.
+    /// Lets no call in any more, without waiting for those inside; returns whether the gate was
+    /// open.
     ///
     /// May be called from anywhere, also from inside a callback.
     ///
@@ -210,7 +211,8 @@ impl<T: Send + Sync + 'static> UserData<T> {
     /// Shuts the gate, waits until no call is inside, and gives the value back, with the final
     /// statistics.
     ///
-    /// `None` waits for ever, zero only looks. Behind it no call is inside and none comes in.
+    /// `None` waits for ever, zero only looks. Once it returns, no call is inside and none comes
+    /// in.
     ///
     /// # Blocking
     ///
