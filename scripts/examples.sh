@@ -16,6 +16,8 @@ for example in wrap_listener frame_stream poll_loop request_reply overflow_polic
 done
 step timeout 600 cargo run --quiet --release --example echo
 
+step timeout 300 cargo run --quiet -p callbridge-cookbook
+
 step cargo test --quiet -p callbridge-c-listener
 step cargo test --quiet --release -p callbridge-c-listener
 step timeout 60 cargo run --quiet --release -p callbridge-c-listener -- --smoke
