@@ -24,3 +24,5 @@ step spelling
 step scripts/links.py
 step scripts/architecture.py --check
 step scripts/api.py --check
+step scripts/cookbook.py --check
+step scripts/claims.py
