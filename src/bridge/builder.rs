@@ -28,7 +28,7 @@ impl BridgeBuilder {
         }
     }
 
-    /// How many calls may be submitted and not resolved, from 1 call up.
+    /// Sets how many calls may be in flight, at least 1.
     ///
     /// # Examples
     ///
@@ -38,7 +38,7 @@ impl BridgeBuilder {
         self
     }
 
-    /// Lifts the limit of calls in flight: the memory is the limit then.
+    /// Lifts the limit of calls in flight: memory is the only limit then.
     ///
     /// # Examples
     ///
@@ -53,8 +53,7 @@ impl BridgeBuilder {
         self
     }
 
-    /// A name for `Debug` output, threads and the tasks that tokio-console shows; "callbridge" unless
-    /// told.
+    /// Sets the name that `Debug` output, threads and tokio-console show; "callbridge" by default.
     ///
     /// # Examples
     ///
@@ -64,7 +63,8 @@ impl BridgeBuilder {
         self
     }
 
-    /// Whether a waiting thread may spin for some microseconds before it parks; `true` unless told.
+    /// Sets whether a waiting thread may spin for some microseconds before it parks; `true` by
+    /// default.
     ///
     /// It spins for at most 30 µs, and only while that has been paying off: after results that came
     /// later than that it parks at once, and tries again ever more rarely, down to one wait in 1 024. On
@@ -84,7 +84,7 @@ impl BridgeBuilder {
         self
     }
 
-    /// The bridge.
+    /// Makes the bridge.
     ///
     /// # Errors
     ///

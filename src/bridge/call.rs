@@ -16,7 +16,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 impl Bridge {
-    /// Runs `future` and waits for its value, at most `timeout`; `None` waits for ever.
+    /// Runs `future` on the calling thread, in the loop's context, for at most `timeout`; `None`
+    /// waits for ever.
     ///
     /// The future is polled on the calling thread, in the context of the loop: `tokio::spawn`, timers
     /// and sockets work inside. It may borrow, and needn't be `Send`. A future that is ready at once
@@ -47,7 +48,7 @@ impl Bridge {
     /// use callbridge::Bridge;
     /// use std::time::Duration;
     ///
-    /// let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build()?;
+    /// let runtime = tokio::runtime::Runtime::new()?;
     /// let bridge = Bridge::new(runtime.handle().clone());
     /// let mut log = Vec::new();
     /// let answer = bridge.call(

@@ -47,7 +47,7 @@ pub struct CloseReport {
 }
 
 impl CloseReport {
-    /// Whether everything in flight ended by itself, and every thread did, in time.
+    /// Whether everything in flight, and every thread, ended by itself and in time.
     ///
     /// # Examples
     ///
@@ -74,8 +74,8 @@ impl fmt::Display for CloseReport {
     }
 }
 
-/// A call that could not be ended: it is inside a poll, or a destructor of its future. Or a job that
-/// runs on, or doesn't come out of a callback or a destructor.
+/// A call or job that could not be ended: it runs on, or doesn't come out of a poll, a callback or
+/// a destructor.
 ///
 /// # Examples
 ///

@@ -59,7 +59,7 @@ use tokio_util::sync::CancellationToken;
 /// use callbridge::Bridge;
 /// use std::time::Duration;
 ///
-/// let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build()?;
+/// let runtime = tokio::runtime::Runtime::new()?;
 /// let bridge = Bridge::new(runtime.handle().clone());
 ///
 /// let answer = std::thread::spawn(move || {
@@ -98,7 +98,8 @@ impl Bridge {
     /// ```
     pub const DEFAULT_MAX_IN_FLIGHT: usize = 65_536;
 
-    /// A bridge to the loop behind `handle`, with the default limit. Spawns one task there.
+    /// Makes a bridge to the loop behind `handle`, with the default limit. Spawns one small task
+    /// there.
     ///
     /// # Examples
     ///
@@ -112,7 +113,7 @@ impl Bridge {
         Self::builder(handle).connect()
     }
 
-    /// A bridge to the loop that this code runs on. Python: `asyncio.get_running_loop()`.
+    /// Makes a bridge to the loop that this code runs on. Python: `asyncio.get_running_loop()`.
     ///
     /// # Panics
     ///
@@ -140,7 +141,7 @@ impl Bridge {
         }
     }
 
-    /// A bridge to the loop that this code runs on, if there is one.
+    /// Makes a bridge to the loop that this code runs on, if there is one.
     ///
     /// # Errors
     ///
@@ -155,7 +156,7 @@ impl Bridge {
         Handle::try_current().map(Self::new)
     }
 
-    /// A bridge with settings of your own.
+    /// Sets up a bridge.
     ///
     /// # Examples
     ///
@@ -171,7 +172,7 @@ impl Bridge {
         BridgeBuilder::new(handle)
     }
 
-    /// How many calls are submitted and not ended.
+    /// Returns how many calls are in flight: submitted and not ended.
     ///
     /// # Examples
     ///
@@ -186,7 +187,7 @@ impl Bridge {
         self.owner.core.limiter.in_use()
     }
 
-    /// The limit of calls in flight; `None` if unbounded.
+    /// Returns the limit of calls in flight; `None` if unbounded.
     ///
     /// # Examples
     ///
@@ -195,7 +196,7 @@ impl Bridge {
         self.owner.core.limiter.limit()
     }
 
-    /// The name given to the builder.
+    /// Returns the name given to the builder.
     ///
     /// # Examples
     ///
@@ -209,7 +210,7 @@ impl Bridge {
         &self.owner.core.name
     }
 
-    /// The loop that the bridge leads to.
+    /// Returns the handle of the loop that the bridge leads to.
     ///
     /// # Examples
     ///
@@ -255,7 +256,7 @@ impl Bridge {
         self.owner.core.stats()
     }
 
-    /// A token that is cancelled when the bridge begins to close or its loop goes away.
+    /// Returns a token that is cancelled when the bridge begins to close or its loop goes away.
     ///
     /// A bridge that gave one out keeps its task on the loop as long as the loop lives.
     ///

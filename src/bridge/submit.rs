@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 impl Bridge {
-    /// Runs `future` on the loop and returns what to wait on for its result.
+    /// Submits `future` to the loop, and returns a [`BlockingFuture`] for its result.
     ///
     /// It never panics and never loses the future: refused work comes back as a future that is
     /// already done, with [`LoopClosed`](crate::ResultError::LoopClosed) or
@@ -189,7 +189,7 @@ impl Bridge {
     }
 }
 
-/// Runs `future` on the loop behind `handle`: asyncio's very signature.
+/// Submits `future` to the loop behind `handle`, with asyncio's signature.
 ///
 /// It makes a bridge for this one call; a thread that submits often keeps a [`Bridge`], which is
 /// cheaper and bounds the calls in flight.

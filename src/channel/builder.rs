@@ -52,7 +52,7 @@ impl<T> Builder<T> {
         }
     }
 
-    /// How many frames can be queued, at least 1; 64 unless told.
+    /// Sets how many frames can be queued, at least 1; 64 by default.
     ///
     /// [`Overflow::Latest`] keeps one frame and [`Overflow::Unbounded`] any number, whatever is
     /// set here.
@@ -71,7 +71,8 @@ impl<T> Builder<T> {
         self
     }
 
-    /// Weighs each frame, in bytes as a rule, and holds the sum of what is queued within `budget`.
+    /// Bounds the queued frames by their weight as well, such as bytes: its sum stays within
+    /// `budget`.
     ///
     /// Capacity and budget must both have room. A frame heavier than the whole budget can never
     /// fit: its send fails with `TooHeavy`, and it counts as lost. `weigh` should be quick and give
@@ -98,7 +99,7 @@ impl<T> Builder<T> {
         self
     }
 
-    /// What a send does when the channel is full; [`Overflow::Block`] unless told.
+    /// Sets what a send does when the channel is full; [`Overflow::Block`] by default.
     ///
     /// # Examples
     ///
@@ -117,7 +118,7 @@ impl<T> Builder<T> {
         self
     }
 
-    /// Is called exactly once for each frame that will not reach the consumer.
+    /// Sets a hook that runs exactly once for every lost frame.
     ///
     /// It runs on the thread that finds the loss (a sender's, or the one that drops the stream),
     /// with no lock held, so it may send, look at the counters, or block that thread. What it sends
@@ -148,8 +149,8 @@ impl<T> Builder<T> {
         self
     }
 
-    /// Tells a source that can pause when to: [`Pressure::High`] when the queue has grown to `high`
-    /// frames, then [`Pressure::Low`] when it has shrunk to `low`, and so on in turns.
+    /// Sets a hook that tells a source when to pause: [`Pressure::High`] when the queue has grown
+    /// to `high` frames, then [`Pressure::Low`] when it has shrunk to `low`, and so on in turns.
     ///
     /// `low < high <= capacity`. The hook runs on the thread that crosses the mark, with no lock
     /// held, and is told the newest state: crossings that undo each other before anybody could tell
@@ -188,8 +189,8 @@ impl<T> Builder<T> {
         self
     }
 
-    /// Whether an end that finds nothing to do may stay awake for some microseconds; `true` unless
-    /// told.
+    /// Sets whether a waiting sender or receiver may spin for some microseconds before it parks;
+    /// `true` by default.
     ///
     /// An awaiting consumer leaves a busy source alone for up to 2 µs, holding up its event loop
     /// meanwhile, and then takes what has come together. A sender without room spins for at most

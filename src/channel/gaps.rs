@@ -53,7 +53,7 @@ impl<T> fmt::Debug for FrameOrGap<T> {
     }
 }
 
-/// Frames, and a word wherever frames are missing; made by
+/// Frames, and a gap wherever frames are missing; made by
 /// [`FrameStream::with_gaps`](crate::FrameStream::with_gaps).
 ///
 /// A [`Gap`](FrameOrGap::Gap) stands where the lost frames would have been: before what remains if
@@ -96,7 +96,7 @@ impl<T> GapStream<T> {
         GapStream { frames }
     }
 
-    /// The next frame or gap; `None` when the channel has ended and everything was read.
+    /// Receives the next frame or gap; `None` when the channel has ended and everything was read.
     ///
     /// # Cancel safety
     ///
@@ -109,7 +109,7 @@ impl<T> GapStream<T> {
         poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 
-    /// The next frame or gap if there is one now.
+    /// Receives the next frame or gap if there is one now.
     ///
     /// # Errors
     ///
@@ -127,7 +127,7 @@ impl<T> GapStream<T> {
         }
     }
 
-    /// The next frame or gap, for a consumer that is a thread.
+    /// Receives the next frame or gap, on a thread.
     ///
     /// `None` waits for ever, zero answers at once, and a limit too far to express is none.
     ///
@@ -159,7 +159,7 @@ impl<T> GapStream<T> {
         next.ok_or(RecvError::Ended)
     }
 
-    /// The stream inside, to look at its books or its ending.
+    /// Returns the stream inside, to look at its counters or its ending.
     ///
     /// # Examples
     ///

@@ -6,7 +6,7 @@ use futures_core::stream::Stream;
 use std::fmt;
 use std::iter::FusedIterator;
 
-/// Frames for a thread; made by [`FrameStream::iter_blocking`].
+/// A blocking iterator over frames; made by [`FrameStream::iter_blocking`].
 ///
 /// # Examples
 ///

@@ -1,8 +1,8 @@
 //! From a callback on any thread to an async [`Stream`](futures_core::Stream).
 //!
 //! A [`Sender`] goes into the callback, a [`FrameStream`] into the task. The channel is bounded,
-//! says what happens when it is full ([`Overflow`]), and keeps books in which every frame that was
-//! ever offered is found again ([`Stats`]).
+//! says what happens when it is full ([`Overflow`]), and counts every offered frame exactly once
+//! ([`Stats`]).
 //!
 //! | someone wants | they use |
 //! |---|---|

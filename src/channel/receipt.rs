@@ -145,7 +145,7 @@ impl Drop for Debt {
 }
 
 impl<T> Sender<Tracked<T>> {
-    /// Sends a frame and gets a receipt for it, as [`send`](Self::send) does otherwise.
+    /// Sends a frame as [`send`](Self::send) does, and returns a receipt for it.
     ///
     /// The receipt resolves once the consumer has called [`Tracked::done`]. It is lost, with the
     /// reason, if the consumer drops the frame before, leaves, or a policy drops it: this very frame

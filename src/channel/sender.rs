@@ -19,7 +19,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The source's end of a channel: goes into a callback, on any thread.
+/// The sending end of a channel, for a callback or a source on any thread.
 ///
 /// Clone it for each thread or callback. It needs no runtime, never panics because of where it is
 /// called, and allocates nothing per frame once warm. When the last clone is dropped the stream
@@ -141,8 +141,8 @@ impl<T> Sender<T> {
         self.shared.send_waiting(frame, timeout.into(), OnFull::Refuse).map_err(SendError::in_time)
     }
 
-    /// Waits for room without a frame, and keeps it: for a source that had better not read what it
-    /// can't pass on.
+    /// Waits for a free slot and reserves it, for a source that shouldn't read what it can't pass
+    /// on.
     ///
     /// Whatever the policy, it waits for the consumer, in one line with the senders that wait. The
     /// [`Permit`] keeps the slot until it sends a frame or is dropped. `None` waits for ever, zero answers
@@ -594,7 +594,7 @@ impl<T> Sender<T> {
         self.shared.rules.capacity
     }
 
-    /// The books.
+    /// Returns a snapshot of the channel's counters.
     ///
     /// # Examples
     ///
@@ -634,7 +634,7 @@ impl<T> Sender<T> {
         Arc::ptr_eq(&self.shared, &other.shared)
     }
 
-    /// A sender that doesn't keep the stream from ending.
+    /// Makes a sender that doesn't keep the stream from ending.
     ///
     /// # Examples
     ///
@@ -695,7 +695,7 @@ pub struct WeakSender<T> {
 }
 
 impl<T> WeakSender<T> {
-    /// A full sender again; `None` once the last one has been dropped.
+    /// Makes a full sender again; `None` once the last one has been dropped.
     ///
     /// # Examples
     ///
@@ -721,7 +721,7 @@ impl<T> WeakSender<T> {
         None
     }
 
-    /// The books, also after the end: for a monitor that must not keep the stream open.
+    /// Returns a snapshot of the channel's counters, also after its end.
     ///
     /// # Examples
     ///

@@ -9,7 +9,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-/// A sender as a [`Sink`]; made by [`Sender::into_sink`].
+/// A sender as a futures `Sink`; made by [`Sender::into_sink`].
 ///
 /// It holds one frame at a time while that waits for room, as
 /// [`send_async`](Sender::send_async) does: a full channel does what its policy says. Flushed means

@@ -1,9 +1,9 @@
-//! The books.
+//! What a channel counts.
 
 use super::overflow::LossReason;
 use std::time::Duration;
 
-/// The books of a channel: where every frame that was ever offered is.
+/// The counters of a channel: every frame that was ever offered is in one of them.
 ///
 /// A frame is offered when its send has come to an end, and is then in exactly one column:
 /// `offered == delivered + queued + lost.total() + refused`. A frame in the hands of a sender that
@@ -26,7 +26,7 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Frames whose send has come to an end, whichever.
+    /// Frames whose send has ended, in whichever way.
     pub offered: u64,
     /// Frames the consumer was handed.
     pub delivered: u64,
@@ -48,7 +48,7 @@ pub struct Stats {
 impl Stats {
     /// Whether every offered frame is accounted for.
     ///
-    /// Always true; a test or a shutdown report asserts it.
+    /// True at every moment, so that a test or a shutdown report can assert it.
     ///
     /// # Examples
     ///

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-/// The consumer's end of a channel: frames as an async [`Stream`].
+/// The consumer's end of a channel: frames as an async `Stream`.
 ///
 /// Made by [`channel()`](crate::channel::channel) and by listeners. There is one consumer; it may
 /// move between threads and runtimes, and needs no runtime for `try_recv` and `recv_blocking`. The
@@ -66,7 +66,7 @@ impl<T> FrameStream<T> {
         FrameStream { shared, batch: Buffer::new(), pace, ended: None, ready: None }
     }
 
-    /// The next frame; `None` when the channel has ended and everything was read.
+    /// Receives the next frame; `None` when the channel has ended and everything was read.
     ///
     /// A test that pauses tokio's clock must hold it meanwhile, as
     /// [`BlockingFuture`](crate::BlockingFuture#paused-clocks) shows.
@@ -123,7 +123,7 @@ impl<T> FrameStream<T> {
         poll_fn(|cx| self.poll_recv_many(cx, buffer, max)).await
     }
 
-    /// The next frame if there is one now.
+    /// Receives the next frame if there is one now.
     ///
     /// # Errors
     ///
@@ -149,7 +149,7 @@ impl<T> FrameStream<T> {
         }
     }
 
-    /// The next frame, for a consumer that is a thread.
+    /// Receives the next frame, on a thread.
     ///
     /// `None` waits for ever, zero answers at once, and a limit too far to express is none.
     ///
@@ -177,8 +177,8 @@ impl<T> FrameStream<T> {
         frame.ok_or(RecvError::Ended)
     }
 
-    /// Appends what is there, up to `max` frames, and returns how many; waits while there is none.
-    /// For a consumer that is a thread.
+    /// Appends what is there, up to `max` frames, and returns how many; blocks the thread while
+    /// there is none.
     ///
     /// `None` waits for ever, zero answers at once, and a limit too far to express is none. 0
     /// frames only come if `max` is 0.
@@ -220,7 +220,7 @@ impl<T> FrameStream<T> {
         )
     }
 
-    /// The frames, for a consumer that is a thread: each `next` waits for one.
+    /// Returns a blocking iterator over the frames: each `next` waits for one.
     ///
     /// It ends with the stream; [`ending`](Self::ending) and [`error`](Self::error) then say why. What is
     /// not read stays in the stream. `for frame in &mut frames` is the same.
@@ -390,7 +390,7 @@ impl<T> FrameStream<T> {
         taken
     }
 
-    /// Accepts no more frames; those that are queued stay readable.
+    /// Closes the stream to new frames; those that are queued stay readable.
     ///
     /// Every waiting sender gets its frame back. The channel ends as
     /// [`Ending::ConsumerDropped`]. Returns whether this call ended it.
@@ -450,7 +450,8 @@ impl<T> FrameStream<T> {
         self.ended.and_then(|_| self.shared.error())
     }
 
-    /// The same stream for users of `?`: `Ok` frames, then the source's error once, then the end.
+    /// Turns the stream into one of `Result`s: `Ok` frames, then the source's error once, then the
+    /// end.
     ///
     /// A source that was stopped from outside ([`Ending::Aborted`]) ends it without an error.
     ///
@@ -483,9 +484,9 @@ impl<T> FrameStream<T> {
         TryFrameStream::new(self)
     }
 
-    /// Calls `hook` when there is something to read: a frame, a gap, or the end. For a loop that isn't
-    /// tokio's: of a window, of `poll` or `epoll` with a pipe or an `eventfd`, of a thread that reads
-    /// several streams.
+    /// Calls `hook` when there is something to read: a frame, a gap, or the end. It wakes a loop
+    /// that isn't tokio's: a window's, one of `poll` or `epoll` (by a pipe or an `eventfd`), a
+    /// thread that reads several streams.
     ///
     /// Edge-triggered and coalesced: the hook is called once when the stream becomes readable, and
     /// then not again before a `try_recv` (or a wait that timed out) has found nothing; so read until
@@ -549,7 +550,7 @@ impl<T> FrameStream<T> {
         }
     }
 
-    /// The same stream with a word wherever frames are missing; see [`GapStream`].
+    /// Makes the stream say where frames are missing; see [`GapStream`].
     ///
     /// # Examples
     ///
@@ -612,7 +613,7 @@ impl<T> FrameStream<T> {
         self.shared.rules.capacity
     }
 
-    /// The books.
+    /// Returns a snapshot of the channel's counters.
     ///
     /// # Examples
     ///

@@ -38,7 +38,7 @@ impl<T> TryFrameStream<T> {
         TryFrameStream { frames, told: false }
     }
 
-    /// The stream inside, to look at its books or its ending.
+    /// Returns the stream inside, to look at its counters or its ending.
     ///
     /// # Examples
     ///

@@ -17,8 +17,8 @@ pub type DedicatedThreadBuilder = ExecutorBuilder<Dedicated>;
 
 /// Settings of an executor: a [`ThreadPool`] or a [`DedicatedThread`].
 ///
-/// All of them are checked at the end, by [`build`](ExecutorBuilder::build) or [`spawn`](ExecutorBuilder::spawn), whose
-/// error names the one that makes no sense.
+/// All of them are checked at the end, by [`build`](ExecutorBuilder::build) or
+/// [`spawn`](ExecutorBuilder::spawn), whose error names the one that was rejected.
 ///
 /// # Examples
 ///
@@ -56,8 +56,8 @@ impl<K> ExecutorBuilder<K> {
         }
     }
 
-    /// What the threads are called; "callbridge-pool" or "callbridge-dedicated" by default. Those of a
-    /// pool have a number behind it.
+    /// Sets the threads' name; "callbridge-pool" or "callbridge-dedicated" by default. A pool's
+    /// threads have a number behind it.
     ///
     /// # Examples
     ///
@@ -73,7 +73,7 @@ impl<K> ExecutorBuilder<K> {
         self
     }
 
-    /// How many submitted jobs may wait for a thread, from 1 up; by default
+    /// Sets how many submitted jobs may wait for a thread, at least 1; by default
     /// [`DEFAULT_CAPACITY`](ThreadPool::DEFAULT_CAPACITY).
     ///
     /// A cancelled job gives its room back at once. Calls that are made to be awaited
@@ -88,8 +88,8 @@ impl<K> ExecutorBuilder<K> {
         self
     }
 
-    /// Lifts the limit of [`capacity`](Self::capacity): the memory is the limit then, and no submission
-    /// waits.
+    /// Lifts the limit of [`capacity`](Self::capacity): no submission waits, and memory is the only
+    /// limit.
     ///
     /// # Examples
     ///
@@ -103,7 +103,7 @@ impl<K> ExecutorBuilder<K> {
         self
     }
 
-    /// The stack of each thread in bytes; by default what std takes.
+    /// Sets the stack size of each thread in bytes; std's own by default.
     ///
     /// # Examples
     ///
@@ -117,8 +117,8 @@ impl<K> ExecutorBuilder<K> {
         self
     }
 
-    /// Runs first on each thread, for signal masks, priorities, names and the like. A panic in it is
-    /// contained.
+    /// Sets a hook that runs first on each thread, for signal masks, priorities, names and the
+    /// like. A panic in it is contained.
     ///
     /// # Examples
     ///
@@ -143,7 +143,8 @@ impl<K> ExecutorBuilder<K> {
         self
     }
 
-    /// Runs last on each thread, before the destructors of its thread-locals. A panic in it is contained.
+    /// Sets a hook that runs last on each thread, before the destructors of its thread-locals. A
+    /// panic in it is contained.
     ///
     /// # Examples
     ///
@@ -174,7 +175,7 @@ impl ThreadPoolBuilder {
         ExecutorBuilder::new("callbridge-pool", kind)
     }
 
-    /// How many jobs may run at a time, from 1 up; by default
+    /// Sets how many jobs may run at a time, at least 1; by default
     /// [`DEFAULT_MAX_WORKERS`](ThreadPool::DEFAULT_MAX_WORKERS). Threads are started when there is
     /// work for them.
     ///
@@ -186,7 +187,7 @@ impl ThreadPoolBuilder {
         self
     }
 
-    /// How many threads there may be, from `max_workers` up; by default `max_workers` and
+    /// Sets how many threads there may be, at least `max_workers`; by default `max_workers` and
     /// [`DEFAULT_SPARE_THREADS`](ThreadPool::DEFAULT_SPARE_THREADS).
     ///
     /// There are more than `max_workers` only while jobs wait for other work of the crate's, or while
@@ -203,7 +204,7 @@ impl ThreadPoolBuilder {
         self
     }
 
-    /// Runs on each new thread before its first job.
+    /// Sets what runs on each new thread before its first job.
     ///
     /// If it fails, or panics, the pool is broken for good: queued and later jobs give
     /// [`ExecutorError::Broken`](super::ExecutorError::Broken) with the reason.
@@ -224,7 +225,8 @@ impl ThreadPoolBuilder {
         self
     }
 
-    /// How long a thread stays without work before it ends; 10 s by default, `Duration::MAX` for ever.
+    /// Sets how long a thread may be idle before it ends; 10 s by default, `Duration::MAX` for
+    /// ever.
     ///
     /// # Examples
     ///
@@ -240,11 +242,11 @@ impl ThreadPoolBuilder {
         self
     }
 
-    /// The pool. It has no thread yet.
+    /// Makes the pool. It has no thread yet.
     ///
     /// # Errors
     ///
-    /// A [`SettingError`] names the setting that makes no sense.
+    /// A [`SettingError`] names the setting that was rejected.
     ///
     /// # Examples
     ///
@@ -326,8 +328,8 @@ impl DedicatedThreadBuilder {
         ExecutorBuilder::new("callbridge-dedicated", Dedicated { alone })
     }
 
-    /// How often in a row [`spawn_rebuilding`](Self::spawn_rebuilding) builds a new value, from 0 up; 5 by
-    /// default.
+    /// Sets how often in a row [`spawn_rebuilding`](Self::spawn_rebuilding) builds a new value; 5
+    /// by default.
     ///
     /// A build that fails counts. A call that ends without a panic ends the row.
     ///
@@ -339,8 +341,9 @@ impl DedicatedThreadBuilder {
         self
     }
 
-    /// How long the thread waits before the second build in a row; 100 ms by default. It waits twice as
-    /// long before each further one, at most 30 s. Calls wait meanwhile; a close ends the pause.
+    /// Sets how long the thread waits before the second build in a row; 100 ms by default. It waits
+    /// twice as long before each further one, at most 30 s. Calls wait meanwhile; a close ends the
+    /// pause.
     ///
     /// # Examples
     ///
@@ -357,8 +360,8 @@ impl DedicatedThreadBuilder {
     ///
     /// # Errors
     ///
-    /// The future gives [`Refused`](ResultError::Refused) with the reason when a setting makes no sense,
-    /// when `build` failed or panicked, or when no thread could be started.
+    /// The future gives [`Refused`](ResultError::Refused) with the reason when a setting is
+    /// rejected, when `build` failed or panicked, or when no thread could be started.
     ///
     /// # Examples
     ///

@@ -41,7 +41,7 @@ impl<T: Send + 'static> ThreadCall<T> {
         ThreadCall { result: result.cancel_on_drop() }
     }
 
-    /// Asks for a cancel; whether this call was the one that asked.
+    /// Asks for a cancel; returns whether this was the first to ask in time.
     ///
     /// A job that hasn't begun never runs, and the await gives
     /// [`Cancelled`](ResultError::Cancelled). A running one is told through its
@@ -54,7 +54,7 @@ impl<T: Send + 'static> ThreadCall<T> {
         self.result.cancel()
     }
 
-    /// How far the call has come.
+    /// Returns how far the call has come.
     ///
     /// # Examples
     ///

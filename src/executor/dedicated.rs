@@ -62,7 +62,7 @@ pub struct DedicatedThread<S: 'static> {
 }
 
 impl<S: 'static> DedicatedThread<S> {
-    /// A thread with the default settings; see [`DedicatedThreadBuilder::spawn`].
+    /// Starts a thread with the default settings; see [`DedicatedThreadBuilder::spawn`].
     ///
     /// # Errors
     ///
@@ -212,7 +212,7 @@ impl<S: 'static> DedicatedThread<S> {
         }
     }
 
-    /// Queues `job` and returns at once with what will be its result.
+    /// Queues `job`, and returns a [`BlockingFuture`] for its result.
     ///
     /// Dropping the returned future lets the call run on, its result unread.
     ///
@@ -349,7 +349,7 @@ impl<S: 'static> DedicatedThread<S> {
 }
 
 impl DedicatedThread<()> {
-    /// A thread with settings of one's own, for a value of any type.
+    /// Sets up a thread, for a value of any type.
     ///
     /// # Examples
     ///

@@ -54,7 +54,7 @@ impl CapacityLimiter {
         CapacityLimiter { limiter: Arc::new(Limiter::new(limit.into().unwrap_or(usize::MAX))) }
     }
 
-    /// A permit, in turn. Dropping the permit frees it.
+    /// Waits for a permit, in turn. Dropping the permit frees it.
     ///
     /// # Cancel safety
     ///
@@ -76,7 +76,7 @@ impl CapacityLimiter {
         Acquire { limiter: self.clone(), permit: sync::AcquirePermit::new(&self.limiter) }
     }
 
-    /// A permit, if one is free and nobody waits for it.
+    /// Takes a permit if one is free and nobody waits for it.
     ///
     /// # Examples
     ///
@@ -85,7 +85,7 @@ impl CapacityLimiter {
         self.limiter.try_acquire().is_ok().then(|| Permit { limiter: self.clone() })
     }
 
-    /// A permit, in turn, waited for at most `timeout`; `None` waits for ever.
+    /// Waits for a permit, in turn, for at most `timeout`; `None` waits for ever.
     ///
     /// # Blocking
     ///
@@ -118,8 +118,8 @@ impl CapacityLimiter {
         wait(Deadline::after(timeout), |cx| acquire.as_mut().poll(cx))
     }
 
-    /// As [`to_thread`](super::to_thread), begun when there is a permit, which it holds until the
-    /// call has really ended.
+    /// As [`to_thread`](super::to_thread), within the limit: the call begins with a permit, and
+    /// holds it until it has really ended.
     ///
     /// Python: `anyio.to_thread.run_sync(f, limiter=limiter)`.
     ///
@@ -147,8 +147,8 @@ impl CapacityLimiter {
         self.run_in_executor(super::ThreadPool::shared(), job)
     }
 
-    /// As [`run_in_executor`](super::run_in_executor), begun when there is a permit, which it holds
-    /// until the call has really ended.
+    /// As [`run_in_executor`](super::run_in_executor), within the limit: the call begins with a
+    /// permit, and holds it until it has really ended.
     ///
     /// # Cancel safety
     ///
@@ -211,7 +211,7 @@ impl CapacityLimiter {
         self.limiter.set_limit(limit.into().unwrap_or(usize::MAX));
     }
 
-    /// How many permits there are, are out, and are waited for.
+    /// Returns how many permits there are, are taken, and are waited for.
     ///
     /// # Examples
     ///
@@ -237,7 +237,7 @@ impl fmt::Debug for CapacityLimiter {
     }
 }
 
-/// The books of a [`CapacityLimiter`] at one instant.
+/// The counters of a [`CapacityLimiter`] at one instant.
 ///
 /// # Examples
 ///
@@ -247,9 +247,9 @@ impl fmt::Debug for CapacityLimiter {
 pub struct LimiterStats {
     /// The most permits at a time; `None` for no limit.
     pub limit: Option<usize>,
-    /// Permits that are out, or on their way to the one who waited for them.
+    /// Permits taken, or on their way to the one who waited for them.
     pub in_use: usize,
-    /// Who waits.
+    /// Who waits for a permit.
     pub waiting: usize,
 }
 

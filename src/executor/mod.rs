@@ -9,8 +9,8 @@
 //! | calls of one kind, bounded, ended with the program | a [`ThreadPool`] of one's own and [`run_in_executor`] |
 //! | a library that must be used on one thread | a [`DedicatedThread`] that owns its value |
 //!
-//! A [`CapacityLimiter`] bounds calls across pools. A call that nobody waits for any more is told so
-//! through its [`CancelToken`], which it can poll, wait on, or hang a wake function on.
+//! A [`CapacityLimiter`] bounds calls across pools. A call whose caller has gone away learns of it
+//! through its [`CancelToken`]: poll it, wait on it, or register a callback.
 //!
 //! Results and panics come back as values; see [`ResultError`](crate::ResultError).
 
@@ -47,8 +47,8 @@ pub use token::{CancelHook, CancelToken};
 
 use std::panic::Location;
 
-/// Runs a blocking call on a thread of a process-wide pool; await it for the result, for dropped before
-/// that it is abandoned, and never runs if it hasn't begun.
+/// Runs a blocking call on a thread of a process-wide pool; await the [`ThreadCall`] for its
+/// result.
 ///
 /// The pool is [`ThreadPool::shared`], up to
 /// [`DEFAULT_MAX_WORKERS`](ThreadPool::DEFAULT_MAX_WORKERS) threads of the crate's own, named
@@ -88,12 +88,11 @@ where
     ThreadPool::shared().call(job, Location::caller())
 }
 
-/// Runs a blocking call on a thread of `pool`; await it for the result, for dropped before that it is
-/// abandoned, and never runs if it hasn't begun.
+/// Runs a blocking call on a thread of `pool`; await the [`ThreadCall`] for its result.
 ///
-/// As [`to_thread`], with a pool of one's own. The call is queued at once, and doesn't count against the
-/// pool's capacity, since its caller waits for it. For a job that runs whether or not anybody waits, as in
-/// Python, there is [`ThreadPool::submit`].
+/// As [`to_thread`], on a pool of your own. The call is queued at once, and doesn't count against
+/// the pool's capacity, since its caller waits for it. For a job that runs whether or not anybody
+/// waits, as in Python, there is [`ThreadPool::submit`].
 ///
 /// Python: `loop.run_in_executor(pool, f)`.
 ///

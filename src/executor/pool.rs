@@ -15,7 +15,7 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Threads for blocking work, with a bounded queue and a close that ends.
+/// A pool of threads for blocking work, with a bounded queue and a close that ends.
 ///
 /// A clone is a handle to the same pool. Threads are started when there is work for them, up to
 /// [`max_workers`](ThreadPoolBuilder::max_workers), and end when they have been idle for a while.
@@ -42,13 +42,13 @@ use std::time::Duration;
 /// one at its wait's own timeout, and when no place has changed hands for a second: who has its place
 /// may be waiting for it.
 ///
-/// When all threads there may be wait, queued jobs do, too, but for this: a job that waits for a queued one
-/// of its own pool without a timeout runs it itself, on its thread, and one that waits for room in the
-/// queue gets some.
+/// When as many threads as there may be all wait, queued jobs wait as well, with two exceptions: a
+/// job that waits without a timeout for a queued one of its own pool runs that itself, and one that
+/// waits for room in the queue gets some.
 ///
-/// A wait by other means, on a channel of std's or a lock, can't be seen, and a job that waits like this
-/// for a job behind it in a full pool waits for ever. The same goes for more jobs than there may be threads
-/// that all wait for jobs behind them by way of the loop, or of another executor.
+/// A wait by other means, on a channel of std's or a lock, can't be seen: a job that waits like
+/// this for a job behind it in a full pool waits for ever. So do more jobs than there may be
+/// threads if all of them wait, through the loop or another executor, for jobs behind them.
 ///
 /// Python: `concurrent.futures.ThreadPoolExecutor`.
 ///
@@ -83,7 +83,7 @@ impl ThreadPool {
     /// How long a thread may be idle unless the builder says otherwise: 10 s.
     pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-    /// A pool with settings of one's own.
+    /// Sets up a pool.
     ///
     /// # Examples
     ///
@@ -103,9 +103,9 @@ impl ThreadPool {
     /// The process-wide pool behind [`to_thread`](super::to_thread), with the default settings unless
     /// [`build_shared`](ThreadPoolBuilder::build_shared) gave it others.
     ///
-    /// Anybody can close it, for good. A forked process gets another one, with the default settings, in a
-    /// runtime of its own and outside of one; a task of the parent's runtime that goes on in the forked
-    /// process is told [`Forked`](crate::ResultError::Forked).
+    /// Whoever closes it closes it for the whole process. A forked process gets another one, with
+    /// the default settings; a task of the parent's runtime that goes on in the forked process gets
+    /// [`Forked`](crate::ResultError::Forked).
     ///
     /// # Examples
     ///
@@ -129,7 +129,7 @@ impl ThreadPool {
         ThreadCall::new(self.core().call(Plain(job), site))
     }
 
-    /// Queues `job` and returns at once with what will be its result.
+    /// Queues `job`, and returns a [`BlockingFuture`] for its result.
     ///
     /// Dropping the returned future lets the job run on, its result unread;
     /// [`cancel_on_drop`](BlockingFuture::cancel_on_drop) makes another choice. A cancel keeps a
@@ -467,7 +467,7 @@ impl ThreadPool {
         }
     }
 
-    /// What threads and jobs there are, and have been.
+    /// Returns the counters of threads and jobs.
     ///
     /// # Examples
     ///

@@ -93,7 +93,7 @@ impl ThreadPool {
 }
 
 impl<'scope> PoolScope<'scope, '_> {
-    /// Queues a job that may borrow, and returns at once with what will be its result.
+    /// Queues a job that may borrow, and returns a [`BlockingFuture`] for its result.
     ///
     /// A cancel keeps a queued job from running, and doesn't reach a running one. A job that the pool
     /// refuses comes back as a future that is [`Refused`](ResultError::Refused) already.

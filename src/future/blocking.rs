@@ -225,7 +225,7 @@ impl<T> BlockingFuture<T> {
         if self.is_done() { Ok(()) } else { self.wait_until(Deadline::after(timeout)) }
     }
 
-    /// The result, if the work has ended.
+    /// Takes the result if the work has ended.
     ///
     /// # Errors
     ///
@@ -320,7 +320,7 @@ impl<T> BlockingFuture<T> {
             || (given_up() && !self.shared.is_inside())
     }
 
-    /// How far the work has come.
+    /// Returns how far the work has come.
     ///
     /// `Cancelled` means that the work has really ended, not that somebody asked.
     ///
@@ -419,7 +419,7 @@ impl<T> BlockingFuture<T> {
 }
 
 impl<T: Send + 'static> BlockingFuture<T> {
-    /// Asks for the work to be cancelled; whether this call was the one that asked.
+    /// Asks for the work to be cancelled; returns whether this was the first to ask in time.
     ///
     /// Work that hasn't been polled never runs; work that has is dropped at its next await, on the
     /// loop. The state becomes [`Cancelled`](FutureState::Cancelled) only when that has happened,
@@ -498,7 +498,7 @@ impl<T: Send + 'static> BlockingFuture<T> {
         self
     }
 
-    /// A handle that can cancel the work from another thread while this one waits.
+    /// Returns a handle that cancels the work from another thread while this one waits.
     ///
     /// # Examples
     ///

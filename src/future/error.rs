@@ -76,7 +76,7 @@ impl fmt::Display for FutureState {
     }
 }
 
-/// Why there is no value.
+/// Why waiting for a [`BlockingFuture`](crate::BlockingFuture), or a call, gave no value.
 ///
 /// Each way of not getting a value is a variant of its own: the wait ran out, the work was
 /// cancelled, it panicked, its loop went away, or waiting here would never end.
@@ -233,7 +233,7 @@ impl Panic {
         self.take().expect("the payload leaves only with the panic itself")
     }
 
-    /// Goes on panicking in the calling thread.
+    /// Resumes the panic on the calling thread.
     ///
     /// # Panics
     ///

@@ -3,7 +3,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-/// Work that was refused, with what was submitted inside.
+/// Why work was refused; contains what was submitted.
 ///
 /// # Examples
 ///

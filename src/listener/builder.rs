@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How long a peer that doesn't read is waited for unless told otherwise.
+/// How long a peer that doesn't read is waited for by default.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a listener can be built over: a [`FrameSource`], a [`StreamServer`](super::StreamServer), or a
@@ -193,9 +193,9 @@ impl<S: Origin> ListenerBuilder<S> {
         }
     }
 
-    /// The name of the thread; "cb-listener-" and a number unless told. A server's further threads are
-    /// called by their connection's number and this name. Linux shows 15 bytes of it. A NUL byte in it is an
-    /// error at the start.
+    /// Sets the thread's name; "cb-listener-" and a number by default. A server's further threads
+    /// are called by their connection's number and this name. Linux shows 15 bytes of it. A NUL
+    /// byte in it is an error at the start.
     ///
     /// # Examples
     ///
@@ -205,7 +205,7 @@ impl<S: Origin> ListenerBuilder<S> {
         self
     }
 
-    /// How many frames can be queued, at least 1; 64 unless told. See
+    /// Sets how many frames can be queued, at least 1; 64 by default. See
     /// [`channel::Builder::capacity`].
     ///
     /// # Examples
@@ -216,7 +216,7 @@ impl<S: Origin> ListenerBuilder<S> {
         self
     }
 
-    /// What happens when the channel is full; [`Overflow::Block`] unless told.
+    /// Sets what happens when the channel is full; [`Overflow::Block`] by default.
     ///
     /// `Block` stops the reading: TCP then holds the peer back, and for UDP the kernel drops. A frame
     /// that [`Overflow::Fail`] would refuse is dropped and counted as lost by overflow, since there is
@@ -230,8 +230,7 @@ impl<S: Origin> ListenerBuilder<S> {
         self
     }
 
-    /// Is called once for each frame that will not reach the consumer. See
-    /// [`channel::Builder::on_loss`].
+    /// Sets a hook that runs once for every lost frame. See [`channel::Builder::on_loss`].
     ///
     /// A frame that the thread holds when the listener stops is one of them.
     ///
@@ -287,8 +286,8 @@ impl<S: Origin> ListenerBuilder<S> {
         self
     }
 
-    /// How often a source without a descriptor is asked to return from its wait, so that its thread can look
-    /// whether to stop; 50 ms unless told.
+    /// Sets how often a source without a descriptor is asked to return from its wait, so that its
+    /// thread can look whether to stop; 50 ms by default.
     ///
     /// 1 ms to 1 h; longer is taken as 1 h, zero is an error at the start. On Unix the crate's own sources
     /// don't need it: their threads are woken. Elsewhere it is what a stop is guaranteed by.
@@ -301,7 +300,8 @@ impl<S: Origin> ListenerBuilder<S> {
         self
     }
 
-    /// Decides what happens after an error of the source; without it, the listener ends as failed.
+    /// Sets a hook that decides what happens after an error of the source; without one, the
+    /// listener ends as failed.
     ///
     /// `decide` is given the error, and how many there were in a row, this one included. It runs on the
     /// listener's thread; if it panics, the listener ends. Bytes that make no frame aren't asked about (see
@@ -369,8 +369,8 @@ impl<S: Origin> ListenerBuilder<S> {
         self
     }
 
-    /// A way for async code to write to the source, through the thread that owns it; up to `capacity` frames
-    /// (at least 1) wait in it.
+    /// Makes a sink by which async code writes to the source, through the thread that owns it; up
+    /// to `capacity` frames (at least 1) wait in it.
     ///
     /// On Unix the thread's wait is interrupted for it; a source without a descriptor is written to when its
     /// call returns. Of several writers, the last counts: the others are closed. Not for listeners that
@@ -389,8 +389,8 @@ impl<S: Origin> ListenerBuilder<S> {
         sink
     }
 
-    /// How long a peer may not read what is sent to it before its connection is closed; 30 s unless told. A
-    /// peer that reads less than 4 KiB in that time counts as one that doesn't.
+    /// Sets how long a peer may not read what is sent to it before its connection is closed; 30 s
+    /// by default. A peer that reads less than 4 KiB in that time counts as one that doesn't.
     ///
     /// # Examples
     ///

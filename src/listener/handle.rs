@@ -20,7 +20,7 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// A thread of its own that owns a blocking source: its name, its counters, and the way to stop it.
+/// A named thread that owns a blocking source: the handle to watch it and to stop it.
 ///
 /// Made by [`Listener::builder`], over a source or a server, as a stream of frames
 /// ([`spawn`](ListenerBuilder::spawn)) or with an async handler that answers
@@ -256,7 +256,7 @@ impl Listener {
         self.report(started, would_deadlock)
     }
 
-    /// Waits until the listener has ended, whoever ends it: a service that has died is noticed by this.
+    /// Waits until the listener has ended, whoever ended it. This notices a service that has died.
     ///
     /// # Cancel safety
     ///
@@ -294,7 +294,7 @@ impl Listener {
         }
     }
 
-    /// What the listener has done so far.
+    /// Returns the listener's counters.
     ///
     /// # Examples
     ///

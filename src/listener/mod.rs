@@ -29,7 +29,38 @@
 //!
 //! # Examples
 //!
-//! See [`Listener`], [`StreamServer`] and [`ServeBuilder`].
+//! Lines over TCP, answered by an async handler:
+//!
+//! ```
+//! use callbridge::listener::{Request, TcpServer};
+//! use callbridge::{Bridge, Listener};
+//! use std::io::{BufRead, BufReader, Write};
+//! use std::net::TcpStream;
+//! use std::time::Duration;
+//! use tokio_util::codec::LinesCodec;
+//!
+//! # fn main() -> std::io::Result<()> {
+//! let runtime = tokio::runtime::Runtime::new()?;
+//! let bridge = Bridge::new(runtime.handle().clone());
+//! let server = TcpServer::bind("127.0.0.1:0", 1024, LinesCodec::new)?;
+//! let listener = Listener::builder(server)
+//!     .serve(&bridge, async |asked: Request<String>| Some(asked.frame.to_uppercase()))
+//!     .reply_timeout(Duration::from_secs(2))
+//!     .fallback(|_why| Some("TRY AGAIN".to_owned()))
+//!     .spawn()?;
+//!
+//! let mut client = TcpStream::connect(listener.local_addr().unwrap())?;
+//! client.write_all(b"hello\n")?;
+//! let mut answer = String::new();
+//! BufReader::new(&client).read_line(&mut answer)?;
+//! assert_eq!(answer, "HELLO\n");
+//! drop(client);
+//! assert!(listener.close_blocking(Duration::from_secs(5)).is_clean());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Frames as a stream: see [`Listener`]; connections as streams and sinks: see [`Connection`].
 
 mod builder;
 mod core;

@@ -30,7 +30,7 @@ pub struct StopReport {
     pub ending: Option<Ending>,
     /// The error of a source that failed, as in [`Listener::error`](super::Listener::error).
     pub error: Option<SourceError>,
-    /// What it has done.
+    /// The listener's counters.
     pub stats: ListenerStats,
     /// The stop was asked for but not waited for, because the calling thread is the listener's own,
     /// or drives an event loop.
@@ -38,7 +38,7 @@ pub struct StopReport {
 }
 
 impl StopReport {
-    /// Whether every thread of the listener has ended; a source that failed ends, too: see
+    /// Whether all threads have ended. Says nothing about whether the source failed: see
     /// [`error`](Self::error).
     ///
     /// # Examples

@@ -3,7 +3,7 @@ use crate::sync::prim::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
     ($( $(#[$meta:meta])* $name:ident, )+) => {
-        /// What a listener has done so far.
+        /// The counters of a listener.
         ///
         /// The counters are read one by one while the threads go on; they agree with each other once
         /// the listener has stopped, or while nothing arrives. What became of the frames of a stream

@@ -246,7 +246,7 @@ impl<C> fmt::Debug for Command<C> {
     }
 }
 
-/// A queue of commands into a loop of one's own, of `capacity` at least 1.
+/// Makes a queue of commands into a loop of your own; `capacity` is at least 1.
 ///
 /// The loop polls the inbox's descriptor (on Unix) beside its device's, or looks at it when it comes
 /// round.
@@ -300,7 +300,7 @@ pub fn inbox<C: Send + 'static>(capacity: usize) -> (FrameSink<C>, Inbox<C>) {
     (FrameSink { queue, wake: ring }, inbox)
 }
 
-/// What a loop of one's own takes commands from; made by [`inbox`].
+/// Where a loop of your own takes its commands from; made by [`inbox`].
 pub struct Inbox<C> {
     commands: Receiver<Command<C>>,
     wake: Arc<Wake>,

@@ -93,7 +93,7 @@ impl ThreadRunnerBuilder {
         ThreadRunnerBuilder { settings, name: None, eager: false }
     }
 
-    /// How many threads poll tasks, from 1 up; 1 unless told.
+    /// Sets how many threads poll tasks, at least 1; 1 by default.
     ///
     /// 1 makes a current-thread runtime, driven by the one background thread: all async code of
     /// the runner runs on it, as in asyncio. From 2 on it is a multi-thread runtime with that many
@@ -114,8 +114,8 @@ impl ThreadRunnerBuilder {
         self
     }
 
-    /// The name of the background thread and of the runtime's own threads; "runner-N", with a new
-    /// N for each runner, unless told.
+    /// Sets the name of the background thread and of the runtime's own threads; "runner-N", with a
+    /// new N for each runner, by default.
     ///
     /// The system may show only its beginning (15 bytes on Linux).
     ///
@@ -133,8 +133,8 @@ impl ThreadRunnerBuilder {
         self
     }
 
-    /// The stack size of the background thread and of the runtime's own threads, in bytes; the
-    /// system's choice unless told.
+    /// Sets the stack size of the background thread and of the runtime's own threads, in bytes; the
+    /// system's choice by default.
     ///
     /// # Examples
     ///
@@ -148,7 +148,8 @@ impl ThreadRunnerBuilder {
         self
     }
 
-    /// How many calls may be in flight, from 1 up; [`Bridge::DEFAULT_MAX_IN_FLIGHT`] unless told.
+    /// Sets how many calls may be in flight, at least 1; [`Bridge::DEFAULT_MAX_IN_FLIGHT`] by
+    /// default.
     ///
     /// Iterators of [`wrap_iter`](ThreadRunner::wrap_iter) count as a call each; contexts don't.
     ///
@@ -167,9 +168,9 @@ impl ThreadRunnerBuilder {
     /// Builds the runtime by `factory` instead; it is called on the background thread.
     ///
     /// Either flavour will do: a current-thread runtime is driven by the background thread. The
-    /// number of worker threads is the factory's affair then. Its error, or its panic, reaches
-    /// every caller that waits for the start, and the next use calls it again; once it has made a
-    /// runtime it is dropped. Python: `loop_factory` of `asyncio.Runner`.
+    /// factory then decides the number of worker threads. Its error, or its panic, reaches every
+    /// caller that waits for the start, and the next use calls it again; once it has made a runtime
+    /// it is dropped. Python: `loop_factory` of `asyncio.Runner`.
     ///
     /// # Examples
     ///
@@ -202,7 +203,7 @@ impl ThreadRunnerBuilder {
         self
     }
 
-    /// The runner.
+    /// Makes the runner.
     ///
     /// # Blocking
     ///

@@ -74,7 +74,8 @@ impl<T> Guard<T> {
     /// # Errors
     ///
     /// [`ExitError`]: the exit failed or panicked, or it was not waited for on a thread that drives
-    /// an event loop (its end is the close report's affair then).
+    /// an event loop (a failure is then in the report of
+    /// [`ThreadRunner::close`](crate::ThreadRunner::close)).
     ///
     /// # Examples
     ///

@@ -17,8 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// std's clock. It buffers nothing; wrap it into a [`BufReader`](std::io::BufReader) or a
 /// [`BufWriter`](std::io::BufWriter) for small pieces.
 ///
-/// What `tokio_util::io::SyncIoBridge` has not: timeouts, and errors where that blocks for ever or
-/// panics.
+/// Unlike `tokio_util::io::SyncIoBridge` it has timeouts, and errors where that one blocks for ever
+/// or panics.
 ///
 /// # Blocking
 ///
@@ -77,7 +77,7 @@ impl<T> BlockingIo<T> {
         BlockingIo { io, bridge: bridge.clone(), read_timeout: None, write_timeout: None }
     }
 
-    /// How long a read waits from now on; `None` is for ever, zero takes what is there.
+    /// Sets how long a read waits from now on; `None` is for ever, zero takes what is there.
     ///
     /// # Examples
     ///
@@ -86,8 +86,8 @@ impl<T> BlockingIo<T> {
         self.read_timeout = timeout.into();
     }
 
-    /// How long a write, a flush or a shutdown waits from now on; `None` is for ever, zero writes what
-    /// there is room for.
+    /// Sets how long a write, a flush or a shutdown waits from now on; `None` is for ever, zero
+    /// writes what there is room for.
     ///
     /// # Examples
     ///
@@ -107,17 +107,17 @@ impl<T> BlockingIo<T> {
         self.write_timeout = timeout.into();
     }
 
-    /// The stream.
+    /// Borrows the stream.
     pub fn get_ref(&self) -> &T {
         &self.io
     }
 
-    /// The stream, to change it.
+    /// Borrows the stream mutably.
     pub fn get_mut(&mut self) -> &mut T {
         &mut self.io
     }
 
-    /// The stream again.
+    /// Returns the stream.
     pub fn into_inner(self) -> T {
         self.io
     }
@@ -188,8 +188,8 @@ impl<T> fmt::Debug for BlockingIo<T> {
 }
 
 impl ThreadRunner {
-    /// An async stream of bytes as std's [`Read`] and [`Write`], on the loop, which is started if need
-    /// be.
+    /// Wraps an async stream of bytes as std's [`Read`] and [`Write`], on the loop, which is
+    /// started if need be.
     ///
     /// # Blocking
     ///

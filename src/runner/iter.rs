@@ -98,7 +98,7 @@ impl<T: Send + 'static> WrapIter<T> {
         }
     }
 
-    /// A handle that ends the iterator from another thread, such as that of a signal's handler.
+    /// Returns a handle that ends the iterator from another thread, such as a signal handler's.
     ///
     /// The iterator's next answer is [`Cancelled`](ResultError::Cancelled), at once: one that waits for
     /// an item is released, what was read ahead is dropped, and so is the stream, on the loop. A handle
@@ -125,7 +125,7 @@ impl<T: Send + 'static> WrapIter<T> {
         self.control.cancelled.load(Ordering::Relaxed)
     }
 
-    /// The next item, waited for at most `timeout`; `Ok(None)` is the end.
+    /// Waits for the next item, at most `timeout`; `Ok(None)` is the end.
     ///
     /// `None` waits for ever, zero answers at once.
     ///
@@ -135,8 +135,8 @@ impl<T: Send + 'static> WrapIter<T> {
     ///
     /// # Errors
     ///
-    /// [`ResultError::TimedOut`], after which it can be called again, or the stream's last word;
-    /// see [`WrapIter`].
+    /// [`ResultError::TimedOut`], after which it can be called again, or the error that ended the
+    /// stream; see [`WrapIter`].
     ///
     /// # Examples
     ///

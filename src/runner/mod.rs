@@ -92,7 +92,7 @@ pub struct ThreadRunner {
 }
 
 impl ThreadRunner {
-    /// A runner with the default settings, whose loop starts with the first use.
+    /// Makes a runner with the default settings, whose loop starts with the first use.
     ///
     /// # Examples
     ///
@@ -106,7 +106,7 @@ impl ThreadRunner {
         Self::builder().build().expect("a lazy runner starts nothing that could fail")
     }
 
-    /// A runner with settings of your own.
+    /// Sets up a runner.
     ///
     /// # Examples
     ///
@@ -126,7 +126,8 @@ impl ThreadRunner {
         ThreadRunnerBuilder::new()
     }
 
-    /// A share of one runner for the whole process, for libraries that shouldn't start a loop each.
+    /// Returns a share of one runner for the whole process, for libraries that shouldn't start a
+    /// loop each.
     ///
     /// The first lease makes the runner, its first use starts the loop, and the drop of the last
     /// lease closes it as a runner's drop does. A lease taken later makes a new one, which may
@@ -151,7 +152,7 @@ impl ThreadRunner {
         Lease::take()
     }
 
-    /// Runs `future` and waits for its value.
+    /// Runs `future` on the calling thread, in the loop's context, and waits for its value.
     ///
     /// The future is polled on the calling thread, in the context of the loop, as
     /// [`Bridge::call`] does: `tokio::spawn`, timers and sockets work inside, it may borrow, and needn't
@@ -195,8 +196,8 @@ impl ThreadRunner {
 
     /// As [`run`](Self::run), but at most for `timeout`; work that isn't done then is dropped.
     ///
-    /// The limit holds for everything: the start of the loop, the wait for a free place, the work.
-    /// To wait again instead of dropping it, keep what [`spawn`](Self::spawn) returns.
+    /// The timeout covers everything: the start of the loop, the wait for room, and the work. To
+    /// wait again instead of dropping it, keep what [`spawn`](Self::spawn) returns.
     ///
     /// # Blocking
     ///
@@ -230,7 +231,7 @@ impl ThreadRunner {
         live.bridge.call(future, deadline.remaining())
     }
 
-    /// Runs `future` on the loop and returns what to wait on for its value.
+    /// Submits `future` to the loop, and returns a [`BlockingFuture`] for its value.
     ///
     /// It can be used in async code, too, and awaited there. Refused work comes back as a future
     /// that is already done, with the reason. Python: `portal.start_task_soon`.
@@ -273,7 +274,7 @@ impl ThreadRunner {
     /// # Errors
     ///
     /// [`StartTaskError`]: the task ended before it was ready, or could not run. What goes wrong
-    /// afterwards is the returned future's affair.
+    /// afterwards is told by the returned future.
     ///
     /// # Examples
     ///
@@ -307,7 +308,7 @@ impl ThreadRunner {
         start_task::start_task(&self.core, task)
     }
 
-    /// The bridge to the loop, started if need be: a clone to hand to callbacks and libraries.
+    /// Returns a bridge to the loop, started if need be, for callbacks and libraries.
     ///
     /// # Blocking
     ///
@@ -331,7 +332,7 @@ impl ThreadRunner {
         self.core.ready(Deadline::Never).map(|live| live.bridge.clone())
     }
 
-    /// The name of the background thread.
+    /// Returns the name of the background thread.
     ///
     /// # Examples
     ///

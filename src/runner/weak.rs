@@ -33,7 +33,7 @@ pub struct WeakRunner {
 }
 
 impl ThreadRunner {
-    /// A handle that can close this runner and doesn't keep it alive.
+    /// Returns a handle that can close this runner and doesn't keep it alive.
     ///
     /// # Examples
     ///

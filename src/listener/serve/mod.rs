@@ -24,13 +24,13 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-/// How many requests of one connection, or one datagram socket, are at work at once unless told otherwise.
+/// How many requests of one connection, or one datagram socket, are at work at once by default.
 const PIPELINE: usize = 64;
 
-/// How long a handler may take unless told otherwise.
+/// How long a handler may take by default.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Why a request has no reply of its handler's.
+/// Why the handler produced no reply.
 ///
 /// # Examples
 ///
@@ -204,11 +204,11 @@ impl<S, R, H> ServeBuilder<S, R, H> {
         }
     }
 
-    /// How long a handler may take, counted from when its request was read; 30 s unless told.
+    /// Sets how long a handler may take, counted from when its request was read; 30 s by default.
     ///
     /// On a connection, give a [`fallback`](Self::fallback) as well: a request without any reply
-    /// closes it (see [`close_on_missing_reply`](Self::close_on_missing_reply)).
-    /// Zero gives only handlers that are done at once a chance; `Duration::MAX` means for ever.
+    /// closes it (see [`close_on_missing_reply`](Self::close_on_missing_reply)). With zero, only
+    /// handlers that are ready at once are answered; `Duration::MAX` means for ever.
     ///
     /// # Examples
     ///
@@ -218,8 +218,8 @@ impl<S, R, H> ServeBuilder<S, R, H> {
         self
     }
 
-    /// How many requests of one connection, or of one datagram socket, may be at work at once; 64 unless
-    /// told, and 0 is taken as 1.
+    /// Sets how many requests of one connection, or of one datagram socket, may be at work at once;
+    /// 64 by default, and 0 is taken as 1.
     ///
     /// While so many wait for their handlers, no more are read. `pipeline(1)` has the handlers of one
     /// connection run one after the other, for protocols whose requests depend on those before.
@@ -232,7 +232,7 @@ impl<S, R, H> ServeBuilder<S, R, H> {
         self
     }
 
-    /// Where a handler is polled first; on the listener's thread unless told.
+    /// Sets where a handler is polled first; on the listener's thread by default.
     ///
     /// # Examples
     ///
@@ -260,7 +260,8 @@ impl<S, R, H> ServeBuilder<S, R, H> {
         self
     }
 
-    /// Makes the reply to a request that is late or whose handler panicked; by default there is none.
+    /// Sets what makes the reply to a request that is late or whose handler panicked; by default
+    /// there is none.
     ///
     /// It runs on the listener's thread; a panic in it is contained and sends nothing. On a connection,
     /// give one that makes a reply of the protocol that says "failed": a request without any reply
@@ -300,9 +301,9 @@ impl<S, R, H> ServeBuilder<S, R, H> {
         self
     }
 
-    /// Whether a connection is closed when one of its requests gets no reply because its handler was
-    /// late or panicked, or because its reply couldn't be encoded, and no fallback was sent instead;
-    /// true unless told.
+    /// Sets whether a connection is closed when one of its requests gets no reply: its handler was
+    /// late or panicked, or its reply couldn't be encoded, and no fallback was sent instead; true
+    /// by default.
     ///
     /// A peer whose protocol doesn't number requests takes each reply for that to its oldest open
     /// request: after a gap, every later reply would be taken for the wrong one. So the replies before

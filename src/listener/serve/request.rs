@@ -43,7 +43,8 @@ pub struct Request<F> {
 }
 
 impl<F> Request<F> {
-    /// A request of one's own, to test a handler with: of a connection without a socket, without a deadline.
+    /// Makes a request by hand, to test a handler: its connection has no socket, and there is no
+    /// deadline.
     ///
     /// # Examples
     ///

@@ -151,7 +151,7 @@ impl<C: Decoder> Connection<C> {
         self.handle.peer()
     }
 
-    /// What may be kept elsewhere: who it is, and the way to end it.
+    /// Returns a handle to keep elsewhere: it tells whose the connection is, and closes it.
     ///
     /// # Examples
     ///

@@ -254,7 +254,8 @@ fn closed() -> io::Error {
     io::Error::new(ErrorKind::NotConnected, "the connection is closed: nobody is there to write to")
 }
 
-/// A connection of a server, as anybody may hold it: who it is, whether it lasts, and the way to end it.
+/// A handle of a server's connection: it tells the peer and whether the connection is open, and
+/// closes it.
 ///
 /// A cheap clone; it doesn't keep the connection open.
 ///
@@ -319,7 +320,7 @@ impl ConnectionHandle {
         &self.link.peer
     }
 
-    /// Whether nobody has closed the connection.
+    /// Whether the connection is open: neither side has ended it.
     ///
     /// # Examples
     ///

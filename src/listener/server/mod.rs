@@ -239,8 +239,8 @@ where
         Ok(server)
     }
 
-    /// Sets how many connections there may be at once, half-closed ones included; 1024 unless told. Those
-    /// beyond are closed at once and counted as refused.
+    /// Sets how many connections there may be at once, half-closed ones included; 1024 by default.
+    /// Those beyond are closed at once and counted as refused.
     ///
     /// # Examples
     ///
@@ -251,7 +251,8 @@ where
         self
     }
 
-    /// Sets how many of them one IP address may have; no limit unless told. Unix sockets have no hosts.
+    /// Sets how many of them one IP address may have; no limit by default. Unix sockets have no
+    /// hosts.
     ///
     /// # Examples
     ///
@@ -262,7 +263,7 @@ where
         self
     }
 
-    /// Closes a connection whose peer has sent no frame for so long; no limit unless told.
+    /// Closes a connection whose peer has sent no frame for so long; no limit by default.
     ///
     /// Counted from the last frame, or from the beginning. Time in which a request of the peer is being
     /// answered doesn't count.
@@ -293,8 +294,8 @@ where
         self
     }
 
-    /// Closes a connection whose peer has begun a frame and hasn't completed it for so long; 30 s unless
-    /// told, none for no limit.
+    /// Closes a connection whose peer has begun a frame and hasn't completed it for so long; 30 s
+    /// by default, none for no limit.
     ///
     /// # Examples
     ///
@@ -314,8 +315,8 @@ where
         self
     }
 
-    /// Sets after how much silence the system asks a TCP peer whether it is still there; 60 s unless told,
-    /// none for never. A peer that doesn't answer is a failed connection.
+    /// Sets after how much silence the system asks a TCP peer whether it is still there; 60 s by
+    /// default, none for never. A peer that doesn't answer is a failed connection.
     ///
     /// # Examples
     ///
@@ -335,7 +336,8 @@ where
         self
     }
 
-    /// Sets how long a connection that was ended on this side waits for the peer's end; 2 s unless told.
+    /// Sets how long a connection that was ended on this side waits for the peer's end; 2 s by
+    /// default.
     ///
     /// A connection that is closed while the peer still sends makes the system throw away what was written
     /// to it and hasn't arrived. So the write side is ended first, and what the peer still sends is thrown
@@ -359,7 +361,7 @@ where
         self
     }
 
-    /// Sets how many frames of one [`Connection`] can be queued, at least 1; 64 unless told.
+    /// Sets how many frames of one [`Connection`] can be queued, at least 1; 64 by default.
     ///
     /// Not used by [`serve`](super::ListenerBuilder::serve), which queues none.
     ///
@@ -381,8 +383,8 @@ where
         self
     }
 
-    /// Sets how many bytes may wait for the peer of one [`Connection`] to read; 1 MiB unless told. One frame is
-    /// always taken, however long.
+    /// Sets how many bytes may wait for the peer of one [`Connection`] to read; 1 MiB by default.
+    /// One frame is always taken, however long.
     ///
     /// # Examples
     ///

@@ -16,8 +16,8 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-/// The largest datagram that is received whole unless told otherwise: the most that UDP over IPv4
-/// can carry, in bytes.
+/// The largest datagram that is received whole by default: the most that UDP over IPv4 can carry,
+/// in bytes.
 const MAX_DATAGRAM: usize = 65_507;
 
 /// How old the number of datagrams that the kernel dropped may be.
@@ -57,7 +57,7 @@ pub struct Datagram<A = SocketAddr> {
 }
 
 impl<A> Datagram<A> {
-    /// A datagram of one's own, to test a handler with.
+    /// Makes a datagram by hand, to test a handler.
     ///
     /// # Examples
     ///
@@ -178,7 +178,7 @@ pub struct DatagramSource<S: DatagramSocket> {
     fixed_peer: Option<S::Addr>,
     /// The socket is ours alone, and its receive timeout is brief.
     brief: bool,
-    /// How long a receive of one's own waits.
+    /// How long a receive that the source itself waits in may take.
     poll_timeout: Duration,
     /// The last receive found nothing.
     #[cfg(unix)]
@@ -249,7 +249,7 @@ impl<S: DatagramSocket> DatagramSource<S> {
         Ok(DatagramSource { brief: cfg!(unix), ..Self::from_socket(socket)? })
     }
 
-    /// Sets the longest datagram that is received whole, 1 to 65 535 bytes; 65 507 unless told.
+    /// Sets the longest datagram that is received whole, 1 to 65 535 bytes; 65 507 by default.
     ///
     /// # Errors
     ///
@@ -288,7 +288,8 @@ impl<S: DatagramSocket> DatagramSource<S> {
         self.socket.local()
     }
 
-    /// What sends answers from anywhere while the source lives. Take it before the listener starts.
+    /// Makes a handle that sends from this socket, on any thread, while the source lives. Take it
+    /// before the listener starts.
     ///
     /// # Examples
     ///

@@ -160,7 +160,7 @@ impl<T> Sink<T> {
         self.feed.core.stop.wait_phase(Phase::Draining, timeout.into())
     }
 
-    /// Has `interrupter` run when the listener is asked to stop, until the guard is dropped: for a
+    /// Runs `interrupter` when the listener is asked to stop, until the guard is dropped: for a
     /// loop inside a library that has a call to break out of it. It may run more than once, and at
     /// once if the stop was asked for before.
     ///

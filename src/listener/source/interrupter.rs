@@ -34,7 +34,7 @@ impl Interrupter {
         Interrupter { action: Some(Arc::new(action)) }
     }
 
-    /// An interrupter that does nothing: the source is left to its own ticks.
+    /// An interrupter that does nothing: the source is left to its poll timeout.
     ///
     /// # Examples
     ///

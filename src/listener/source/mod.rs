@@ -276,8 +276,8 @@ pub trait RequestSource<R>: FrameSource {
         0
     }
 
-    /// Whether the peer knows which request a reply belongs to by nothing but its place in the order,
-    /// so that a missing reply would shift all later ones; by default it doesn't.
+    /// Whether the peer matches replies to requests by order alone, so that a missing reply would
+    /// shift all later ones; by default it doesn't.
     ///
     /// Where it doesn't, replies leave as they become ready. See
     /// [`close_on_missing_reply`](super::ServeBuilder::close_on_missing_reply).

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-/// How often a thread that can't be woken looks at its stop, unless told otherwise.
+/// How often a thread that can't be woken looks at its stop, by default.
 pub(crate) const POLL_TIMEOUT: Duration = Duration::from_millis(50);
 
 const LONGEST_POLL: Duration = Duration::from_secs(3600);

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::codec::{Decoder, Encoder};
 
-/// Frames from anything that is [`Read`], cut by any tokio-util [`Decoder`].
+/// Frames from anything that is [`Read`], cut by any tokio-util `Decoder`.
 ///
 /// For serial ports, pipes, a child's output, a file, a TLS session of a blocking library. Frames
 /// that are already buffered are all handed over before the next read.
@@ -110,7 +110,7 @@ where
         })
     }
 
-    /// Sets what happens with bytes that make no frame; [`BadFrames::Fail`] unless told.
+    /// Sets what happens with bytes that make no frame; [`BadFrames::Fail`] by default.
     ///
     /// # Examples
     ///

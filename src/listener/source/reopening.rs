@@ -56,7 +56,7 @@ impl Backoff {
     }
 }
 
-/// What a device that is opened again and again tells.
+/// What the stream of a reopened device yields.
 ///
 /// # Examples
 ///
@@ -100,7 +100,7 @@ impl<F> fmt::Debug for Reopened<F> {
     }
 }
 
-/// What an opening device is told: whether to give up, and how to connect so that it can.
+/// Tells whoever opens a device whether to give up, and connects so that a stop can interrupt it.
 ///
 /// # Examples
 ///

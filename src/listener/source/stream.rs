@@ -272,7 +272,7 @@ where
         })
     }
 
-    /// Sets what happens with bytes that make no frame; [`BadFrames::Fail`] unless told.
+    /// Sets what happens with bytes that make no frame; [`BadFrames::Fail`] by default.
     ///
     /// # Examples
     ///
