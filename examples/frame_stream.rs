@@ -28,12 +28,12 @@ async fn main() {
     }
     assert_eq!(frames.ending(), Some(Ending::Finished));
 
-    let books = frames.stats();
+    let counters = frames.stats();
     println!(
         "{} offered, {} delivered, {} lost",
-        books.offered,
-        books.delivered,
-        books.lost.total()
+        counters.offered,
+        counters.delivered,
+        counters.lost.total()
     );
-    assert!(books.balances());
+    assert!(counters.balances());
 }

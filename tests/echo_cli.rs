@@ -124,12 +124,12 @@ fn assert_refused(arguments: &[&str], says: &str) {
     assert!(stdout.is_empty(), "{arguments:?}: {stdout:?}");
 }
 
-fn assert_books(said: &[String], frames: usize) {
+fn assert_counters(said: &[String], frames: usize) {
     let counted = said.iter().find_map(|line| line.trim_start().strip_prefix("frames "));
     let counted = counted.and_then(|counted| counted.split(',').next());
     assert_eq!(counted, Some(&*frames.to_string()), "{said:?}");
-    let books = said.iter().find(|line| line.contains("books:")).expect("books");
-    assert!(books.ends_with("they balance"), "{said:?}");
+    let counters = said.iter().find(|line| line.contains("counters:")).expect("counters");
+    assert!(counters.ends_with("they balance"), "{said:?}");
     assert!(said.iter().any(|line| line.contains("stopped in")), "{said:?}");
 }
 
@@ -263,7 +263,7 @@ fn a_short_run_in_a_pipe_echoes_everything() {
     }
     assert_eq!(stdout.iter().filter(|line| line.ends_with("they balance")).count(), 4);
     let last = stdout.last().expect("a verdict");
-    assert_eq!(last, "ok: 2400 frames came back unaltered, and the books balance");
+    assert_eq!(last, "ok: 2400 frames came back unaltered, and the counters balance");
     for label in ["udp stream", "tcp stream", "udp call", "tcp call"] {
         assert!(stderr.iter().any(|line| *line == format!("{label}: 600 of 600 frames")));
     }
@@ -285,7 +285,7 @@ fn datagrams_come_back_until_ctrl_c() {
             let length = socket.recv(&mut reply).expect("a reply");
             assert!(reply[..length] == datagram, "{mode}: {size} bytes, {length} came back");
         }
-        assert_books(&echo.interrupt(), sizes.len());
+        assert_counters(&echo.interrupt(), sizes.len());
     }
 }
 
@@ -301,7 +301,7 @@ fn length_delimited_frames_come_back_until_ctrl_c() {
         let mut other = tcp(&address);
         assert_echo(&mut other, &framed(b"second connection"), &framed(b"second connection"));
         // The connections are open: stopping closes them.
-        assert_books(&echo.interrupt(), 5);
+        assert_counters(&echo.interrupt(), 5);
         assert_eq!(stream.read(&mut [0; 8]).expect("an end, not a reset"), 0);
     }
 }
@@ -318,7 +318,7 @@ fn a_frame_over_the_limit_closes_only_its_connection() {
         assert_eq!(bad.read(&mut [0; 8]).unwrap_or(0), 0, "{mode}: no reply is due");
         assert_echo(&mut good, &framed(b"still here"), &framed(b"still here"));
         let said = echo.interrupt();
-        assert_books(&said, 2);
+        assert_counters(&said, 2);
         assert!(said.iter().any(|line| line.contains("not framed 1")), "{said:?}");
     }
 }
@@ -331,7 +331,7 @@ fn lines_come_back_until_ctrl_c() {
         let mut stream = tcp(&address);
         assert_echo(&mut stream, b"hello\n", b"hello\n");
         assert_echo(&mut stream, b"two\nlines, then none:\n\n", b"two\nlines, then none:\n\n");
-        assert_books(&echo.interrupt(), 4);
+        assert_counters(&echo.interrupt(), 4);
     }
 }
 
@@ -347,7 +347,7 @@ fn a_peer_that_has_said_everything_still_gets_its_answers() {
         let mut heard = Vec::new();
         stream.read_to_end(&mut heard).expect("the listener closes its side, too");
         assert_eq!(heard, said);
-        assert_books(&echo.interrupt(), 3);
+        assert_counters(&echo.interrupt(), 3);
     }
 }
 
@@ -361,7 +361,7 @@ fn a_unix_socket_echoes_until_ctrl_c() {
         let mut stream = UnixStream::connect(&path.0).expect("connect");
         stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
         assert_echo(&mut stream, b"hello\n", b"hello\n");
-        assert_books(&echo.interrupt(), 1);
+        assert_counters(&echo.interrupt(), 1);
         assert!(!path.0.exists(), "{mode}: the socket's file is left behind");
     }
 }
@@ -374,7 +374,7 @@ fn sigterm_ends_it_in_order() {
     let mut stream = UnixStream::connect(&path.0).expect("connect");
     stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
     assert_echo(&mut stream, b"hello\n", b"hello\n");
-    assert_books(&echo.signal("-TERM"), 1);
+    assert_counters(&echo.signal("-TERM"), 1);
     assert!(!path.0.exists(), "the socket's file is left behind");
 }
 
@@ -449,7 +449,7 @@ print(s.makefile('rb').read(9)[4:], flush=True)";
             let port = address.rsplit(':').next().expect("a port");
             let Some(answer) = first_answer("python3", &["-c", script, port], "") else { return };
             assert_eq!(answer, "b'hello'");
-            assert_books(&echo.interrupt(), 1);
+            assert_counters(&echo.interrupt(), 1);
         }
     }
 }
@@ -464,11 +464,11 @@ fn nc_gets_its_lines_back() {
         let port = address.rsplit(':').next().expect("a port");
         let Some(answer) = first_answer("nc", &["127.0.0.1", port], "hello\n") else { return };
         assert_eq!(answer, "hello");
-        assert_books(&echo.interrupt(), 1);
+        assert_counters(&echo.interrupt(), 1);
         let (echo, _) = Echo::listen(&format!("unix://{path}"), &more);
         let Some(answer) = first_answer("nc", &["-U", path], "hello\n") else { return };
         assert_eq!(answer, "hello");
-        assert_books(&echo.interrupt(), 1);
+        assert_counters(&echo.interrupt(), 1);
     }
 }
 

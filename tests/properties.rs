@@ -201,9 +201,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..Default::default() })]
 
     /// Whatever threads send and however the consumer leaves: every frame has exactly one fate,
-    /// the books say which, each producer's frames keep their order, and nothing stays alive.
+    /// the counters say which, each producer's frames keep their order, and nothing stays alive.
     #[test]
-    fn every_frame_has_one_fate_and_the_books_say_which(
+    fn every_frame_has_one_fate_and_the_counters_say_which(
         settings in settings(),
         programs in vec(vec(way(), 0..24), 1..4),
         share in 0usize..30,
@@ -258,7 +258,7 @@ proptest! {
         prop_assert_eq!(live.load(SeqCst), 0);
     }
 
-    /// At every quiescent point the books balance, and what is queued keeps within both bounds.
+    /// At every quiescent point the counters balance, and what is queued keeps within both bounds.
     #[test]
     fn what_is_queued_never_exceeds_capacity_or_budget(
         settings in settings(),

@@ -16,7 +16,7 @@ const DEFAULT_MAX_FRAME: u32 = 1 << 20;
 /// Without --listen it starts a UDP and a TCP listener on loopback, drives each with blocking
 /// clients in both modes, checks every byte that comes back and prints one table per listener.
 ///
-/// Exit code: 0 if every frame came back unaltered and the books balance, 1 if not, 2 if the command
+/// Exit code: 0 if every frame came back unaltered and the counters balance, 1 if not, 2 if the command
 /// line makes no sense or the address can't be used.
 #[derive(Debug, Parser)]
 #[command(name = "echo", verbatim_doc_comment)]

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::io::{self, Write as _};
 use tokio::runtime::Runtime;
 
-/// Serves until Ctrl-C, SIGTERM or a failure, prints the books, stops; whether all went well.
+/// Serves until Ctrl-C, SIGTERM or a failure, prints the counters, stops; whether all went well.
 pub(crate) fn run(
     options: &Options,
     address: &Address,

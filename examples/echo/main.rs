@@ -10,7 +10,7 @@
 //! modes, and drives each with plain blocking clients: 100 000 frames from 1 byte to the largest
 //! allowed, a window of them outstanding, lost datagrams sent again, every byte checked. It prints
 //! one table per listener and exits with 0 only if every frame came back as it was sent and the
-//! listener's books balance.
+//! listener's counters balance.
 //!
 //! - `stream` mode: datagrams arrive in the event loop as an async `Stream` and are answered through the
 //!   listener's replier; each connection is a `Stream` and a `Sink` of its own.
@@ -35,7 +35,7 @@
 //! nc -U /tmp/echo.sock
 //! ```
 //!
-//! Ctrl-C (or SIGTERM) stops the listener within the deadline and prints its books; a second one ends at
+//! Ctrl-C (or SIGTERM) stops the listener within the deadline and prints its counters; a second one ends at
 //! once. A listener that fails is noticed: exit code 1.
 
 mod address;

@@ -32,7 +32,7 @@ pub(crate) fn table(
         problems.push(format!("{} of {wanted} frames came back", total.echoed));
     }
     // What was sent again, altered or lost may have reached the listener, or not.
-    let seen = stopped.books.frames();
+    let seen = stopped.counters.frames();
     let doubtful = total.resent + total.altered + total.lost;
     if !(total.echoed..=total.echoed + doubtful).contains(&seen) {
         problems.push(format!("the listener saw {seen} frames"));
@@ -55,9 +55,9 @@ fn line(text: &mut String, label: &str, row: &mut Row) {
     );
 }
 
-/// The books and the stop.
+/// The counters and the stop.
 pub(crate) fn ending(stopped: &Stopped) -> String {
-    format!("{}  stopped in {}\n", stopped.books.lines(), show(stopped.report.elapsed))
+    format!("{}  stopped in {}\n", stopped.counters.lines(), show(stopped.report.elapsed))
 }
 
 /// Microseconds below a millisecond, milliseconds above.

@@ -23,7 +23,7 @@ pub(crate) fn run(options: &Options, event_loop: &Handle) -> Result<bool, Box<dy
         }
     }
     let verdict = if well {
-        format!("ok: {frames} frames came back unaltered, and the books balance")
+        format!("ok: {frames} frames came back unaltered, and the counters balance")
     } else {
         "FAILED: see above".to_owned()
     };

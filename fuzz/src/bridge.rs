@@ -322,7 +322,7 @@ impl Run {
             self.in_flight() as u64,
             self.refused,
         ];
-        let books = [
+        let counters = [
             stats.submitted,
             stats.finished,
             stats.cancelled,
@@ -332,7 +332,7 @@ impl Run {
             stats.refused,
         ];
         assert_eq!(
-            books, paper,
+            counters, paper,
             "submitted, finished, cancelled, panicked, loop closed, in flight, refused"
         );
         assert!(stats.high_water <= self.limit);

@@ -108,7 +108,7 @@ struct Paper {
     /// The frames that wait in line; each has a sending future.
     parked: VecDeque<u32>,
     ending: Option<Ending>,
-    books: Stats,
+    counters: Stats,
     losses: Vec<(u32, LossReason)>,
     /// Whether the consumer awaits, and how often it must have been woken.
     awaiting: bool,
@@ -141,7 +141,7 @@ impl Paper {
     }
 
     fn accept(&mut self, id: u32) -> Answer {
-        self.books.offered += 1;
+        self.counters.offered += 1;
         self.queue.push_back(id);
         self.ring();
         let slots = match self.capacity {
@@ -156,7 +156,7 @@ impl Paper {
 
     fn lose(&mut self, id: u32, reason: LossReason) {
         self.losses.push((id, reason));
-        let lost = &mut self.books.lost;
+        let lost = &mut self.counters.lost;
         *match reason {
             LossReason::Overflow => &mut lost.overflow,
             LossReason::Evicted => &mut lost.evicted,
@@ -169,8 +169,8 @@ impl Paper {
     }
 
     fn refuse(&mut self) {
-        self.books.offered += 1;
-        self.books.refused += 1;
+        self.counters.offered += 1;
+        self.counters.refused += 1;
     }
 
     /// A send that doesn't wait in line.
@@ -180,7 +180,7 @@ impl Paper {
             return Answer::Closed(id);
         }
         if self.too_heavy(id) {
-            self.books.offered += 1;
+            self.counters.offered += 1;
             self.lose(id, LossReason::TooHeavy);
             return Answer::TooHeavy(id);
         }
@@ -197,7 +197,7 @@ impl Paper {
                 Answer::TimedOut(id)
             }
             OnFull::Drop => {
-                self.books.offered += 1;
+                self.counters.offered += 1;
                 self.lose(id, LossReason::Overflow);
                 Answer::Dropped(id)
             }
@@ -242,7 +242,7 @@ impl Paper {
             self.serve();
         }
         let id = self.queue.pop_front()?;
-        self.books.delivered += 1;
+        self.counters.delivered += 1;
         Some(id)
     }
 
@@ -326,7 +326,7 @@ impl Run {
                 queue: VecDeque::new(),
                 parked: VecDeque::new(),
                 ending: None,
-                books: Stats::default(),
+                counters: Stats::default(),
                 losses: Vec::new(),
                 awaiting: false,
                 rings: 0,
@@ -393,7 +393,7 @@ impl Run {
             Answer::Closed(_) => LossReason::Closed,
             _ => return,
         };
-        self.paper.books.refused -= 1;
+        self.paper.counters.refused -= 1;
         self.paper.lose(id, reason);
     }
 
@@ -452,7 +452,7 @@ impl Run {
     fn drop_fresh(&mut self, byte: u8) {
         let frame = self.frame(byte);
         let Some(sender) = self.senders.first() else { return };
-        self.paper.books.offered += 1;
+        self.paper.counters.offered += 1;
         self.paper.lose(frame.id, LossReason::SendCancelled);
         drop(sender.send_async(frame));
     }
@@ -464,7 +464,7 @@ impl Run {
         let waiting = self.waiting.remove(usize::from(byte) % self.waiting.len());
         if let Some(place) = self.paper.parked.iter().position(|&id| id == waiting.id) {
             self.paper.parked.remove(place);
-            self.paper.books.offered += 1;
+            self.paper.counters.offered += 1;
             self.paper.lose(waiting.id, LossReason::SendCancelled);
             self.paper.serve();
         }
@@ -585,11 +585,11 @@ impl Run {
         let paper = &self.paper;
         let stats = self.monitor.stats();
         assert!(stats.balances(), "{stats:?}");
-        let mut books = paper.books;
-        books.queued = paper.queue.len() as u64;
-        books.waiting = paper.parked.len() as u64;
-        (books.high_water, books.blocked) = (stats.high_water, stats.blocked);
-        assert_eq!(stats, books);
+        let mut counters = paper.counters;
+        counters.queued = paper.queue.len() as u64;
+        counters.waiting = paper.parked.len() as u64;
+        (counters.high_water, counters.blocked) = (stats.high_water, stats.blocked);
+        assert_eq!(stats, counters);
         assert!(stats.high_water <= paper.capacity as u64);
         assert_eq!(*self.losses.lock().unwrap(), paper.losses);
         assert_eq!(*self.endings.lock().unwrap(), Vec::from_iter(paper.ending));

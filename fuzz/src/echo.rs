@@ -25,7 +25,7 @@ fn codec() -> LengthDelimitedCodec {
     LengthDelimitedCodec::builder().max_frame_length(MAX_FRAME).new_codec()
 }
 
-/// One server for the process: its books must balance, whatever its peers have sent.
+/// One server for the process: its counters must balance, whatever its peers have sent.
 fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(|| {

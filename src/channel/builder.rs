@@ -295,7 +295,7 @@ pub(super) struct Rules<T> {
     pub(super) watermarks: Option<Watermarks>,
     /// Whether the consumer takes all there is at once (see `queue`).
     pub(super) batched: bool,
-    /// Whether the ends pause (see `rhythm`).
+    /// Whether the ends pause (see `backoff`).
     pub(super) spins: bool,
 }
 

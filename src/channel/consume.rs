@@ -35,7 +35,7 @@ impl<T> Shared<T> {
         let mut state = lock(&self.state);
         if self.rules.batched {
             let used_up = state.queue.lend(batch, &self.handed);
-            state.books.delivered += used_up as u64;
+            state.counters.delivered += used_up as u64;
         } else {
             let before = taken;
             while taken < max && state.queue.is_plain() {
@@ -43,7 +43,7 @@ impl<T> Shared<T> {
                 sink(FrameOrGap::Frame(frame));
                 taken += 1;
             }
-            state.books.delivered += (taken - before) as u64;
+            state.counters.delivered += (taken - before) as u64;
             if taken < max && !state.queue.is_empty() {
                 taken += Self::pop_pieces(&mut state, max - taken, sink);
             }
@@ -78,7 +78,7 @@ impl<T> Shared<T> {
         let mut taken = 0;
         while taken < max {
             let Some(item) = state.queue.pop() else { break };
-            state.books.delivered += u64::from(matches!(item, FrameOrGap::Frame(_)));
+            state.counters.delivered += u64::from(matches!(item, FrameOrGap::Frame(_)));
             sink(item);
             taken += 1;
         }
@@ -128,7 +128,7 @@ impl<T> Shared<T> {
         if controls > 0 {
             let mut state = lock(&self.state);
             state.queue.handed_controls(controls);
-            state.books.delivered += controls as u64;
+            state.counters.delivered += controls as u64;
             serve |= !state.flushes.is_empty();
         }
         if serve {
@@ -161,7 +161,7 @@ impl<T> Shared<T> {
     pub(super) fn note_gaps(&self) -> u64 {
         let mut state = lock(&self.state);
         state.queue.notes_gaps = true;
-        state.books.lost.total()
+        state.counters.lost.total()
     }
 
     /// The stream is dropped: ends the channel and empties it.
@@ -170,8 +170,8 @@ impl<T> Shared<T> {
         let unread = Self::error_not_looked_at(&mut state);
         let notifications = self.end_locked(&mut state, Ending::ConsumerDropped, None);
         let (queued, handed_out, left) = state.queue.clear(&self.handed);
-        state.books.delivered += handed_out as u64;
-        state.books.lose_queued(left, LossReason::ConsumerDropped);
+        state.counters.delivered += handed_out as u64;
+        state.counters.lose_queued(left, LossReason::ConsumerDropped);
         let waker = state.consumer.take();
         let flushers = state.flushes.take_wakers();
         let tell = self.mark_pressure(&mut state);

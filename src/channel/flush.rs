@@ -25,8 +25,8 @@ impl<T> Shared<T> {
     fn progress(&self, state: &mut State<T>) -> (Progress, Progress) {
         state.queue.refresh(&self.handed);
         let (waiting, controls) = state.queue.controls();
-        let (books, seen) = (&state.books, state.queue.seen() as u64);
-        let slots = books.delivered + seen + books.lost.evicted - controls;
+        let (counters, seen) = (&state.counters, state.queue.seen() as u64);
+        let slots = counters.delivered + seen + counters.lost.evicted - controls;
         let all =
             Progress { slots: slots + state.queue.len() as u64, controls: controls + waiting };
         (Progress { slots, controls }, all)
@@ -74,7 +74,7 @@ impl<'a, T> Flush<'a, T> {
         // Only now, with the announcement out, is "not yet" final (see `queue`, invariant 3).
         shared.handed.announce();
         let (now, wanted) = shared.progress(&mut state);
-        let stage = if state.books.lost.consumer_dropped > 0 {
+        let stage = if state.counters.lost.consumer_dropped > 0 {
             Stage::Over(Err(FlushError::ConsumerDropped))
         } else if now.has_reached(wanted) {
             Stage::Over(Ok(()))
@@ -104,7 +104,7 @@ impl<'a, T> Flush<'a, T> {
         let mut state = lock(&self.shared.state);
         let flushed = match state.flushes.contains(ticket) {
             false => Ok(()),
-            true if state.books.lost.consumer_dropped > 0 => Err(FlushError::ConsumerDropped),
+            true if state.counters.lost.consumer_dropped > 0 => Err(FlushError::ConsumerDropped),
             true => {
                 let stale = waker.and_then(|waker| state.flushes.replace_waker(ticket, waker));
                 drop(state);
@@ -173,7 +173,7 @@ pub enum FlushError {
     #[error("waiting for the consumer would block an event loop: await flush_async here")]
     WouldDeadlock,
     /// The consumer left with frames unread; they are lost.
-    #[error("the consumer left with frames unread: see the books for how many")]
+    #[error("the consumer left with frames unread: see the counters for how many")]
     ConsumerDropped,
 }
 

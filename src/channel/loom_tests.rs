@@ -2,7 +2,7 @@
 //!
 //! `RUSTFLAGS="--cfg callbridge_loom" LOOM_MAX_PREEMPTIONS=2 cargo test --release --lib channel`
 //!
-//! A lost wake-up shows as a deadlock, a lost frame as a wrong sum or as books that don't balance.
+//! A lost wake-up shows as a deadlock, a lost frame as a wrong sum or as counters that don't balance.
 
 use super::*;
 use crate::sync::{Deadline, park_until};

@@ -14,7 +14,7 @@ const UNTOUCHED: &str = "a frame that isn't accepted stays where it is";
 
 /// What to do with a frame that doesn't fit.
 pub(super) enum OnFull {
-    /// Hand it back as `Full`; the caller will offer it again, so the books don't know it yet.
+    /// Hand it back as `Full`; the caller will offer it again, so the counters don't know it yet.
     Ask,
     /// Hand it back for good.
     Refuse,
@@ -189,9 +189,9 @@ impl<T> Shared<T> {
     /// Puts a frame behind what is queued, whatever room there is.
     pub(super) fn send_control(&self, frame: T) -> Result<(), Refused<T>> {
         let mut state = lock(&self.state);
-        state.books.offered += 1;
+        state.counters.offered += 1;
         if state.end.is_some() {
-            state.books.refused += 1;
+            state.counters.refused += 1;
             return Err(Refused { why: Refusal::Closed, frame });
         }
         state.queue.push_control(frame);
@@ -212,7 +212,7 @@ impl<T> Shared<T> {
             may_enter = true;
         }
         if state.end.is_some() {
-            state.books.refuse();
+            state.counters.refuse();
             return refused(Refusal::Closed, frame);
         }
         if weight.is_some_and(|weight| weight > self.rules.budget()) {
@@ -225,7 +225,7 @@ impl<T> Shared<T> {
         match on_full {
             OnFull::Ask => refused(Refusal::Full, frame),
             OnFull::Refuse | OnFull::Reserved => {
-                state.books.refuse();
+                state.counters.refuse();
                 refused(Refusal::Full, frame)
             }
             OnFull::Evict if state.queue.limit > 0 => {
@@ -258,14 +258,14 @@ impl<T> Shared<T> {
         }
         state.end.as_ref()?;
         let (parked, waker) = state.parked.remove(ticket)?;
-        state.books.refuse();
-        state.books.waited(parked.since.elapsed());
+        state.counters.refuse();
+        state.counters.waited(parked.since.elapsed());
         drop(state);
         drop(waker);
         parked.frame.map(|frame| Err(Refused { why: Refusal::Closed, frame }))
     }
 
-    /// Takes a parked frame out of the line; `None` if it has been served. The books don't know it.
+    /// Takes a parked frame out of the line; `None` if it has been served. The counters don't know it.
     pub(super) fn withdraw(&self, ticket: u64) -> Option<T> {
         self.leave_line(ticket)?.frame
     }
@@ -274,7 +274,7 @@ impl<T> Shared<T> {
     pub(super) fn leave_line(&self, ticket: u64) -> Option<Parked<T>> {
         let mut state = lock(&self.state);
         let (parked, waker) = state.parked.remove(ticket)?;
-        state.books.waited(parked.since.elapsed());
+        state.counters.waited(parked.since.elapsed());
         self.retract_if_idle(&state);
         drop(state);
         drop(waker);
@@ -300,7 +300,7 @@ impl<T> Shared<T> {
             }
             let Some((parked, sender)) = state.parked.pop_front() else { return };
             self.retract_if_idle(&state);
-            state.books.waited(parked.since.elapsed());
+            state.counters.waited(parked.since.elapsed());
             let consumer = match parked.frame {
                 Some(frame) => self.accept(&mut state, frame, weight),
                 None => {
@@ -325,7 +325,7 @@ impl<T> Shared<T> {
     }
 
     pub(super) fn book_refusal(&self) {
-        lock(&self.state).books.refuse();
+        lock(&self.state).counters.refuse();
     }
 
     /// Exchanges the waker of a frame that still waits.
@@ -364,11 +364,11 @@ impl<T> Shared<T> {
     /// Puts a frame that fits into the queue; returns whom to wake.
     #[inline]
     fn accept(&self, state: &mut State<T>, frame: T, weight: Option<usize>) -> Option<Waker> {
-        state.books.offered += 1;
+        state.counters.offered += 1;
         state.queue.push(frame, weight);
-        if state.queue.len() > state.books.high_water {
+        if state.queue.len() > state.counters.high_water {
             state.queue.refresh(&self.handed);
-            state.books.high_water = state.books.high_water.max(state.queue.len());
+            state.counters.high_water = state.counters.high_water.max(state.queue.len());
         }
         state.consumer.take()
     }
@@ -404,7 +404,7 @@ impl<T> Shared<T> {
         let mut others = Vec::new();
         while !self.has_room(&mut state, weight) {
             let Some(victim) = state.queue.evict() else { break };
-            state.books.lose_queued(1, LossReason::Evicted);
+            state.counters.lose_queued(1, LossReason::Evicted);
             match &first {
                 None => first = Some(victim),
                 Some(_) => {

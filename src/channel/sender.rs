@@ -208,7 +208,7 @@ impl<T> Sender<T> {
     /// It goes behind what is queued, in the one order of the channel, whether there is room or not. It
     /// takes none: it counts neither against the capacity nor in the weight budget, moves no
     /// watermark, and is never evicted. So nothing but its source bounds how many of them can be
-    /// queued: keep to what is rare by nature. It counts in [`len`](Self::len) and in the books as any
+    /// queued: keep to what is rare by nature. It counts in [`len`](Self::len) and in the counters as any
     /// frame does, but not in their high water.
     ///
     /// A frame whose send still waits for room isn't queued yet, and comes after it.

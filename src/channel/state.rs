@@ -24,7 +24,7 @@ use super::flush::Progress;
 use super::hook::AtWork;
 use super::overflow::{Ending, LossReason, Pressure};
 use super::queue::{Handed, Queue};
-use super::stats::{Books, Stats};
+use super::stats::{Counters, Stats};
 use crate::sync::prim::atomic::AtomicUsize;
 use crate::sync::prim::{Mutex, MutexGuard, lock};
 use crate::sync::{WaitList, contain, wake};
@@ -51,7 +51,7 @@ pub(super) struct State<T> {
     pub(super) parked: WaitList<Parked<T>>,
     /// Who to wake when a frame or the end comes.
     pub(super) consumer: Option<Waker>,
-    pub(super) books: Books,
+    pub(super) counters: Counters,
     pub(super) queue: Queue<T>,
     /// Who waits until the consumer has come so far.
     pub(super) flushes: WaitList<Progress>,
@@ -106,7 +106,7 @@ impl<T> Shared<T> {
                 end: None,
                 end_waiters: WaitList::new(),
                 terminations: Vec::new(),
-                books: Books::default(),
+                counters: Counters::default(),
                 spare: Vec::new(),
                 pressure: Crossings::default(),
             }),
@@ -142,16 +142,16 @@ impl<T> Shared<T> {
     pub(super) fn stats(&self) -> Stats {
         let mut state = lock(&self.state);
         state.queue.refresh(&self.handed);
-        let books = &state.books;
+        let counters = &state.counters;
         Stats {
-            offered: books.offered,
-            delivered: books.delivered + state.queue.seen() as u64,
+            offered: counters.offered,
+            delivered: counters.delivered + state.queue.seen() as u64,
             queued: state.queue.frames() as u64,
-            lost: books.lost,
-            refused: books.refused,
-            high_water: books.high_water as u64,
+            lost: counters.lost,
+            refused: counters.refused,
+            high_water: counters.high_water as u64,
             waiting: state.parked.len() as u64,
-            blocked: books.blocked,
+            blocked: counters.blocked,
         }
     }
 
@@ -168,14 +168,14 @@ impl<T> Shared<T> {
         frame: &T,
         reason: LossReason,
     ) {
-        state.books.lose_offered(reason);
+        state.counters.lose_offered(reason);
         self.tell_newest_lost(state, frame, reason);
     }
 
     /// Turns a refusal that nobody will hear of into a loss.
     pub(super) fn lose_refused(&self, frame: &T, reason: LossReason) {
         let mut state = lock(&self.state);
-        state.books.lose_refused(reason);
+        state.counters.lose_refused(reason);
         self.tell_newest_lost(state, frame, reason);
     }
 

@@ -18,9 +18,9 @@ use std::time::Duration;
 /// assert!(sender.try_send("c").is_err());
 /// frames.try_recv()?;
 ///
-/// let books = frames.stats();
-/// assert_eq!((books.offered, books.delivered, books.queued, books.refused), (3, 1, 1, 1));
-/// assert!(books.balances());
+/// let counters = frames.stats();
+/// assert_eq!((counters.offered, counters.delivered, counters.queued, counters.refused), (3, 1, 1, 1));
+/// assert!(counters.balances());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -155,7 +155,7 @@ pub struct Blocked {
 
 /// The entries that are made under the channel's lock.
 #[derive(Default)]
-pub(super) struct Books {
+pub(super) struct Counters {
     pub(super) offered: u64,
     /// Without what was handed out of the consumer's current batch.
     pub(super) delivered: u64,
@@ -165,7 +165,7 @@ pub(super) struct Books {
     pub(super) blocked: Blocked,
 }
 
-impl Books {
+impl Counters {
     /// An offered frame goes back to its sender.
     pub(super) fn refuse(&mut self) {
         self.offered += 1;

@@ -3,7 +3,7 @@
 
 use super::threads::{Current, Threads};
 use super::token::{CancelToken, Signal, Signalled};
-use super::workers::{Action, Next, Seat, Workers};
+use super::workers::{Action, IdleWorker, Next, Workers};
 use crate::sync::prim::{Mutex, lock};
 use crate::sync::{Deadline, Parker, Woken, park_until};
 use loom::thread;
@@ -79,12 +79,12 @@ impl Pool {
 }
 
 impl Worker {
-    fn seat(&self) -> Seat {
-        Seat { worker: self.number, waker: self.parker.waker().clone() }
+    fn as_idle(&self) -> IdleWorker {
+        IdleWorker { worker: self.number, waker: self.parker.waker().clone() }
     }
 
     fn wait_for_place(&self) {
-        let mut returning = self.pool.workers.come_back(self.seat());
+        let mut returning = self.pool.workers.come_back(self.as_idle());
         while returning.is_some() {
             self.parker.park(Deadline::Never);
             returning = self.pool.workers.still_returning(self.number);
@@ -118,7 +118,8 @@ impl Worker {
                 continue;
             }
             let looked = std::mem::take(&mut looking);
-            let (mut next, action) = pool.workers.sit_down(self.seat(), looked, || pool.queued());
+            let (mut next, action) =
+                pool.workers.sit_down(self.as_idle(), looked, || pool.queued());
             pool.act(action);
             while next == Next::Sleep {
                 let timed_out = self.parker.park(Deadline::Never) == Woken::TimedOut;
@@ -222,8 +223,8 @@ fn a_job_that_comes_during_a_delivery_is_run() {
         let action = workers.lend(false, || queued.load(SeqCst));
         assert!(matches!(action, Action::Nothing), "there is one thread only");
         let parker = Parker::new();
-        let seat = Seat { worker: 0, waker: parker.waker().clone() };
-        let mut next = workers.end_delivery(seat, || queued.load(SeqCst));
+        let idle = IdleWorker { worker: 0, waker: parker.waker().clone() };
+        let mut next = workers.end_delivery(idle, || queued.load(SeqCst));
         if let Some(Action::Wake(waker)) = submitter.join().unwrap() {
             waker.wake();
         }

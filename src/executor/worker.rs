@@ -4,7 +4,7 @@ use super::core::{Core, Reason};
 use super::error::ExecutorError;
 use super::job::{Job, Left, Rest};
 use super::threads::Current;
-use super::workers::{Next, Seat};
+use super::workers::{IdleWorker, Next};
 use crate::sync::{
     BlockingHook, Deadline, Parker, Woken, contain, discard, panic_message, set_blocking_hook,
     spin_until,
@@ -76,8 +76,8 @@ impl<S> BlockingHook for Worker<S> {
 }
 
 impl<S> Worker<S> {
-    fn seat(&self) -> Seat {
-        Seat { worker: self.key, waker: self.parker.waker().clone() }
+    fn as_idle(&self) -> IdleWorker {
+        IdleWorker { worker: self.key, waker: self.parker.waker().clone() }
     }
 
     fn queued(&self) -> impl Fn() -> usize {
@@ -94,7 +94,7 @@ impl<S> Worker<S> {
     /// Waits for a place to go on in, at most until the deadline, and not for ever.
     fn wait_for_place(&self, deadline: Deadline) {
         let workers = &self.core.workers;
-        let mut handed = workers.come_back(self.seat());
+        let mut handed = workers.come_back(self.as_idle());
         while let Some(before) = handed {
             let woken = self.parker.park(deadline.or_after(STALL));
             handed = workers.still_returning(self.key);
@@ -215,7 +215,7 @@ impl<S> Worker<S> {
         self.core.note_end(left.as_ref().unwrap_or(&Left::Ended));
         let workers = &self.core.workers;
         let goes_on = self.has_place.load(Relaxed)
-            || self.settle(workers.end_delivery(self.seat(), self.queued()));
+            || self.settle(workers.end_delivery(self.as_idle(), self.queued()));
         (left, goes_on)
     }
 
@@ -258,7 +258,7 @@ impl<S> Worker<S> {
 
     fn sit_down(&self) -> bool {
         let looking = self.looking.swap(false, Relaxed);
-        let (next, action) = self.core.workers.sit_down(self.seat(), looking, self.queued());
+        let (next, action) = self.core.workers.sit_down(self.as_idle(), looking, self.queued());
         self.core.act(action);
         self.settle(next)
     }

@@ -47,9 +47,9 @@ struct State {
     /// One of the active is about to look at the queue.
     looking: bool,
     /// The last one to sit down is the first to be woken.
-    idle: Vec<Seat>,
+    idle: Vec<IdleWorker>,
     /// Their waits inside jobs are over.
-    returning: VecDeque<Seat>,
+    returning: VecDeque<IdleWorker>,
     /// How many places have been handed to who is returning.
     handed: u64,
     open: bool,
@@ -61,7 +61,7 @@ struct State {
 
 /// Where a thread sleeps.
 #[derive(Clone)]
-pub(super) struct Seat {
+pub(super) struct IdleWorker {
     pub(super) worker: usize,
     pub(super) waker: Waker,
 }
@@ -106,16 +106,16 @@ impl State {
         if !self.has_place() {
             return Action::Nothing;
         }
-        if let Some(seat) = self.returning.pop_front() {
+        if let Some(idle) = self.returning.pop_front() {
             self.active += 1;
             self.handed += 1;
-            return Action::Wake(seat.waker);
+            return Action::Wake(idle.waker);
         }
         if queued == 0 || self.looking {
             return Action::Nothing;
         }
-        let action = if let Some(seat) = self.idle.pop() {
-            Action::Wake(seat.waker)
+        let action = if let Some(idle) = self.idle.pop() {
+            Action::Wake(idle.waker)
         } else if queued > self.starting && self.threads < self.max_threads {
             self.threads += 1;
             self.largest = self.largest.max(self.threads);
@@ -129,7 +129,7 @@ impl State {
     }
 
     /// What a thread without a place does.
-    fn rest(&mut self, seat: Seat, queued: usize) -> Next {
+    fn rest(&mut self, idle: IdleWorker, queued: usize) -> Next {
         let wanted = queued > 0 && !self.looking && self.returning.is_empty();
         if wanted && self.active < self.max {
             self.active += 1;
@@ -139,7 +139,7 @@ impl State {
             self.threads -= 1;
             Next::Leave
         } else {
-            self.idle.push(seat);
+            self.idle.push(idle);
             Next::Sleep
         }
     }
@@ -255,8 +255,8 @@ impl Workers {
         self.change(|state| {
             state.threads -= 1;
             // It may have sat down because it saw somebody look.
-            if let Some(seat) = state.idle.pop() {
-                return Some(Action::Wake(seat.waker));
+            if let Some(idle) = state.idle.pop() {
+                return Some(Action::Wake(idle.waker));
             }
             state.active -= 1;
             state.looking = false;
@@ -316,7 +316,7 @@ impl Workers {
     /// A thread that has found nothing to do, or is one too many, gives up its place.
     pub(super) fn sit_down(
         &self,
-        seat: Seat,
+        idle: IdleWorker,
         looking: bool,
         queued: impl Fn() -> usize,
     ) -> (Next, Action) {
@@ -324,14 +324,14 @@ impl Workers {
             state.looking &= !looking;
             state.active -= 1;
             let action = state.call(0);
-            (state.rest(seat, queued()), action)
+            (state.rest(idle, queued()), action)
         })
     }
 
     /// A thread that sat down was woken, or has slept its time.
     pub(super) fn get_up(&self, worker: usize, timed_out: bool) -> Next {
         self.change(|state| {
-            let Some(position) = state.idle.iter().position(|seat| seat.worker == worker) else {
+            let Some(position) = state.idle.iter().position(|idle| idle.worker == worker) else {
                 return (Next::Work { looking: true }, None);
             };
             if state.open && !timed_out {
@@ -354,13 +354,13 @@ impl Workers {
 
     /// A thread's wait is over. `None` when it has a place; otherwise it is to wait for one, and learns
     /// how many have been handed over so far.
-    pub(super) fn come_back(&self, seat: Seat) -> Option<u64> {
+    pub(super) fn come_back(&self, idle: IdleWorker) -> Option<u64> {
         self.change(|state| {
             if state.returning.is_empty() && state.has_place() {
                 state.active += 1;
                 return None;
             }
-            state.returning.push_back(seat);
+            state.returning.push_back(idle);
             Some(state.handed)
         })
     }
@@ -368,7 +368,7 @@ impl Workers {
     /// As [`come_back`](Self::come_back), for a thread that has waited for a while.
     pub(super) fn still_returning(&self, worker: usize) -> Option<u64> {
         self.state.0.with(|state| {
-            let returning = state.returning.iter().any(|seat| seat.worker == worker);
+            let returning = state.returning.iter().any(|idle| idle.worker == worker);
             returning.then_some(state.handed)
         })
     }
@@ -376,15 +376,15 @@ impl Workers {
     /// A thread has waited long enough, and takes a place that there isn't.
     pub(super) fn take_place(&self, worker: usize) {
         self.change(|state| {
-            let position = state.returning.iter().position(|seat| seat.worker == worker);
-            let seat = position.and_then(|at| state.returning.remove(at));
-            state.active += usize::from(seat.is_some());
+            let position = state.returning.iter().position(|idle| idle.worker == worker);
+            let idle = position.and_then(|at| state.returning.remove(at));
+            state.active += usize::from(idle.is_some());
         });
     }
 
     /// A thread has delivered its result, without a place.
-    pub(super) fn end_delivery(&self, seat: Seat, queued: impl Fn() -> usize) -> Next {
-        self.change(|state| state.rest(seat, queued()))
+    pub(super) fn end_delivery(&self, idle: IdleWorker, queued: impl Fn() -> usize) -> Next {
+        self.change(|state| state.rest(idle, queued()))
     }
 
     /// A thread with a place leaves, whatever it was about to do.
@@ -407,7 +407,7 @@ impl Workers {
     pub(super) fn close(&self) -> Vec<Waker> {
         let wakers = self.change(|state| {
             state.open = false;
-            state.idle.iter().map(|seat| seat.waker.clone()).collect()
+            state.idle.iter().map(|idle| idle.waker.clone()).collect()
         });
         self.closed.store(true, Relaxed);
         self.tell();

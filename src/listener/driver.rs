@@ -3,7 +3,7 @@
 use super::core::{Core, Verdict};
 #[cfg(feature = "net")]
 use super::server::Link;
-use super::source::{FrameSource, is_framing, is_tick};
+use super::source::{FrameSource, is_framing, is_timeout};
 use super::stats::count;
 use super::stop::{Phase, Registered};
 #[cfg(unix)]
@@ -205,7 +205,7 @@ impl<S: FrameSource> Driver<S> {
             // An interruption can look like the end, or like an error.
             Ok(None) | Err(_) if self.phase() != Phase::Running => Taken::End(Verdict::Stopped),
             Ok(None) => Taken::End(Verdict::Finished),
-            Err(error) if is_tick(&error) => {
+            Err(error) if is_timeout(&error) => {
                 self.has_waited = waits && !descriptor;
                 self.hot &= !waits;
                 let at_once = match began {
@@ -347,7 +347,7 @@ impl<S: FrameSource> Driver<S> {
         while let Some(parted) = contain("the end of a source", || self.source.part()) {
             let nothing_came = match parted {
                 Ok(false) => false,
-                Err(error) if is_tick(&error) => true,
+                Err(error) if is_timeout(&error) => true,
                 Ok(true) | Err(_) => return,
             };
             if self.is_cut() || deadline.passed() {

@@ -9,7 +9,7 @@ use super::stop::{AGAIN, Phase, Registered};
 use crate::channel::{Ending, SourceError};
 use crate::sync::context::drives_a_loop;
 use crate::sync::prim::Mutex;
-use crate::sync::{Deadline, timeout_ticking};
+use crate::sync::{Deadline, timeout_repeating};
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -226,7 +226,7 @@ impl Listener {
         let stop = Arc::clone(&self.core.stop);
         let name = format!("{}-close", self.core.name);
         let again = move || stop.raise(stop.phase());
-        timeout_ticking(deadline, &name, AGAIN, again, self.core.stop.until_ended()).await
+        timeout_repeating(deadline, &name, AGAIN, again, self.core.stop.until_ended()).await
     }
 
     /// As [`close`](Self::close), for a thread that may block.
@@ -286,7 +286,7 @@ impl Listener {
     fn report(&self, started: Instant, would_deadlock: bool) -> StopReport {
         StopReport {
             elapsed: started.elapsed(),
-            stragglers: self.core.stop.stragglers(),
+            still_running: self.core.stop.still_running(),
             ending: self.ending(),
             error: self.error(),
             stats: self.stats(),

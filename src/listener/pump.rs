@@ -3,7 +3,7 @@
 use super::core::{Feed, Verdict};
 use super::driver::{Driver, For, Taken};
 use super::patience::Patience;
-use super::source::{FrameSource, is_tick};
+use super::source::{FrameSource, is_timeout};
 use super::stats::count;
 use super::stop::Phase;
 use crate::channel::Overflow;
@@ -17,7 +17,7 @@ use std::task::{Context, Poll};
 pub(crate) trait Outflow<S>: Send {
     /// Writes what there is and fits now; true if there is more.
     ///
-    /// A tick says that nothing fits now; another error costs what was being written.
+    /// A timeout says that nothing fits now; another error costs what was being written.
     fn write(&mut self, source: &mut S) -> io::Result<bool>;
 
     /// How many bytes have left so far.
@@ -48,7 +48,7 @@ impl<'a, S: FrameSource> Writing<'a, S> {
         loop {
             match outflow.write(&mut driver.source) {
                 Ok(true) => {}
-                Err(error) if is_tick(&error) => {
+                Err(error) if is_timeout(&error) => {
                     return !self.patience.is_over(outflow.written(), driver.core.write_timeout);
                 }
                 Ok(false) | Err(_) => {

@@ -25,7 +25,7 @@ pub struct StopReport {
     /// How long the stop took.
     pub elapsed: Duration,
     /// The names of the threads that were still running at the deadline.
-    pub stragglers: Vec<String>,
+    pub still_running: Vec<String>,
     /// Why the listener ended, if it has.
     pub ending: Option<Ending>,
     /// The error of a source that failed, as in [`Listener::error`](super::Listener::error).
@@ -45,7 +45,7 @@ impl StopReport {
     ///
     /// See [`StopReport`].
     pub fn is_clean(&self) -> bool {
-        self.stragglers.is_empty()
+        self.still_running.is_empty()
     }
 }
 
@@ -62,7 +62,7 @@ impl fmt::Display for StopReport {
         if self.would_deadlock {
             f.write_str(", not waited for: the calling thread must not block")?;
         }
-        for name in &self.stragglers {
+        for name in &self.still_running {
             write!(f, ", still running: {name}")?;
         }
         Ok(())

@@ -113,7 +113,7 @@ impl Stop {
     }
 
     /// The names of the threads that haven't ended.
-    pub(crate) fn stragglers(&self) -> Vec<String> {
+    pub(crate) fn still_running(&self) -> Vec<String> {
         self.state
             .with(|state| state.threads.payloads().map(|name| String::from(&**name)).collect())
     }

@@ -2,7 +2,7 @@
 
 use super::patience::LEAST;
 use super::pump::Outflow;
-use super::source::{RequestSource, is_tick};
+use super::source::{RequestSource, is_timeout};
 use super::wake::Wake;
 use crate::BlockingFuture;
 use crate::future::{Completer, promise};
@@ -444,7 +444,7 @@ where
                 self.written += LEAST;
                 return Ok(true);
             }
-            Err(error) if is_tick(&error) => return Err(error),
+            Err(error) if is_timeout(&error) => return Err(error),
             Err(error) => {
                 let (kind, text) = (error.kind(), error.to_string());
                 for written in self.staged.drain(..) {

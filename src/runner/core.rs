@@ -67,7 +67,7 @@ struct State {
 pub(super) struct Live {
     /// What users submit to.
     pub(super) bridge: Bridge,
-    /// Where contexts live: outside the users' limit, drain and books.
+    /// Where contexts live: outside the users' limit, drain and counters.
     pub(super) house: Bridge,
 }
 

@@ -1,7 +1,7 @@
 //! The contexts that are entered and not exited.
 //!
 //! Invariants:
-//! 1. An entry stays in the books, in its place, until its exit is over. Whoever takes its `end` tells
+//! 1. An entry stays in the list, in its place, until its exit is over. Whoever takes its `end` tells
 //!    the context to exit; whoever takes its `call` waits for that, and puts it back if it waits in
 //!    vain: a guard, or the closer.
 //! 2. Once `closed`, nothing is registered.
@@ -23,11 +23,11 @@ type Site = &'static Location<'static>;
 pub(super) type ExitCall = BlockingFuture<Result<(), Box<dyn Error + Send + Sync>>>;
 
 pub(super) struct Registry {
-    books: Monitor<Books>,
+    contexts: Monitor<Contexts>,
 }
 
 #[derive(Default)]
-struct Books {
+struct Contexts {
     /// In order of entering.
     entered: BTreeMap<u64, Entry>,
     /// Those whose guards could not wait for the exit.
@@ -103,18 +103,18 @@ fn exited(location: Site, call: &mut ExitCall, timeout: Option<Duration>) -> Exi
 
 impl Registry {
     pub(super) fn new() -> Self {
-        Registry { books: Monitor::new(Books::default()) }
+        Registry { contexts: Monitor::new(Contexts::default()) }
     }
 
-    /// Enters a context in the books; hands it back once the runner closes.
+    /// Enters a context; hands it back once the runner closes.
     pub(super) fn register(&self, entry: Entry) -> Result<u64, Entry> {
-        let (entered, over) = self.books.with(|books| {
-            if books.closed {
+        let (entered, over) = self.contexts.with(|contexts| {
+            if contexts.closed {
                 return (Err(entry), Vec::new());
             }
-            books.last += 1;
-            books.entered.insert(books.last, entry);
-            (Ok(books.last), books.take_over())
+            contexts.last += 1;
+            contexts.entered.insert(contexts.last, entry);
+            (Ok(contexts.last), contexts.take_over())
         });
         over.into_iter().for_each(|entry| self.keep_last_word(entry));
         entered
@@ -122,7 +122,7 @@ impl Registry {
 
     /// Takes a context out that wasn't entered after all.
     pub(super) fn remove(&self, id: u64) -> Option<Entry> {
-        self.books.change(|books| books.entered.remove(&id))
+        self.contexts.change(|contexts| contexts.entered.remove(&id))
     }
 
     /// Tells a context to exit, and waits for that at most `timeout`; one that takes longer is left
@@ -135,8 +135,8 @@ impl Registry {
         timeout: Option<Duration>,
         keep: bool,
     ) -> Result<(), ExitError> {
-        let Some((location, end, mut call)) = self.books.with(|books| {
-            let entry = books.entered.get_mut(&id)?;
+        let Some((location, end, mut call)) = self.contexts.with(|contexts| {
+            let entry = contexts.entered.get_mut(&id)?;
             let end = entry.end.take()?;
             entry.call.take().map(|call| (entry.location, end, call))
         }) else {
@@ -144,11 +144,11 @@ impl Registry {
         };
         end.resolve(Ok(outcome));
         let exited = exited(location, &mut call, timeout);
-        let (entry, _call) = self.books.change(|books| match &exited {
-            Exited::Over(_) => (books.entered.remove(&id), Some(call)),
+        let (entry, _call) = self.contexts.change(|contexts| match &exited {
+            Exited::Over(_) => (contexts.entered.remove(&id), Some(call)),
             Exited::NotYet(_) => {
-                books.left.push(id);
-                (None, books.put_back(id, call))
+                contexts.left.push(id);
+                (None, contexts.put_back(id, call))
             }
         });
         match exited {
@@ -165,7 +165,7 @@ impl Registry {
     }
 
     fn keep(&self, error: ExitError) {
-        let _surplus = self.books.with(|books| books.tally.add(error));
+        let _surplus = self.contexts.with(|contexts| contexts.tally.add(error));
     }
 
     /// Keeps the error of an exit that nobody waits for any more; one that isn't over is one.
@@ -186,11 +186,11 @@ impl Registry {
     /// `deadline` all that are left are told at once. Returns how many were told, and takes out
     /// those that are still at it.
     pub(super) fn exit_all(&self, outcome: &Outcome, deadline: Deadline) -> (usize, Vec<Entry>) {
-        self.books.with(|books| books.closed = true);
+        self.contexts.with(|contexts| contexts.closed = true);
         let (mut told, mut below) = (0, u64::MAX);
         loop {
-            let next = self.books.with(|books| {
-                let (id, entry) = books.entered.range_mut(..below).next_back()?;
+            let next = self.contexts.with(|contexts| {
+                let (id, entry) = contexts.entered.range_mut(..below).next_back()?;
                 Some((*id, entry.location, entry.end.take(), entry.call.take()))
             });
             let Some((id, location, end, call)) = next else { break };
@@ -203,15 +203,15 @@ impl Registry {
                 Some(call) => self.wait_for_exit(id, location, call, deadline),
                 // A guard is at it; an exit that it can't wait for comes back.
                 None => {
-                    let back = |books: &mut Books| match books.entered.get(&id) {
+                    let back = |contexts: &mut Contexts| match contexts.entered.get(&id) {
                         Some(entry) => entry.call.is_some().then_some(id + 1),
                         None => Some(id),
                     };
-                    below = self.books.wait(deadline, back).unwrap_or(id);
+                    below = self.contexts.wait(deadline, back).unwrap_or(id);
                 }
             }
         }
-        let late = self.books.with(|books| std::mem::take(&mut books.entered));
+        let late = self.contexts.with(|contexts| std::mem::take(&mut contexts.entered));
         (told, late.into_values().rev().collect())
     }
 
@@ -221,18 +221,18 @@ impl Registry {
                 drop(self.remove(id));
                 result.err().into_iter().for_each(|error| self.keep(error));
             }
-            Exited::NotYet(_) => drop(self.books.with(|books| books.put_back(id, call))),
+            Exited::NotYet(_) => drop(self.contexts.with(|contexts| contexts.put_back(id, call))),
         }
     }
 
     /// The errors so far, those of late exits included.
     pub(super) fn settle(&self, late: Vec<Entry>) -> Tally {
         late.into_iter().for_each(|entry| self.keep_last_word(entry));
-        self.books.with(|books| std::mem::take(&mut books.tally))
+        self.contexts.with(|contexts| std::mem::take(&mut contexts.tally))
     }
 }
 
-impl Books {
+impl Contexts {
     /// Gives an exit back to whoever waits for it next; gives it to the caller if nobody will.
     fn put_back(&mut self, id: u64, call: ExitCall) -> Option<ExitCall> {
         match self.entered.get_mut(&id) {

@@ -202,7 +202,7 @@ fn end(bridge: &Bridge) {
     }
 }
 
-/// The books agree with what became of the calls that were submitted from outside.
+/// The counters agree with what became of the calls that were submitted from outside.
 fn assert_ended(bridge: &Bridge, tally: &Tally) {
     let stats = bridge.stats();
     assert!(stats.balances(), "{stats:?}");

@@ -132,7 +132,7 @@ fn run(builder: Builder<Counted>, tally: &Tally) {
     };
     let breaker = {
         let sender = sender.clone();
-        // A consumer that leaves may wait before, while the sender that is kept for the books lives.
+        // A consumer that leaves may wait before, while the sender that is kept for the counters lives.
         thread::spawn(move || match any(if leaves { 2 } else { 3 }) {
             0 => drop(sender.close()),
             1 => drop(sender.fail("unplugged")),

@@ -73,10 +73,10 @@ fn maybe() -> bool {
 
 /// Values that must each be dropped once, and reported to have ended in one way.
 #[derive(Clone, Default)]
-struct Tally(Arc<Books>);
+struct Tally(Arc<Counters>);
 
 #[derive(Default)]
-struct Books {
+struct Counters {
     alive: AtomicUsize,
     fates: Mutex<Vec<Vec<&'static str>>>,
 }
@@ -130,7 +130,7 @@ impl Drop for Counted {
     }
 }
 
-/// The channel's books agree with what became of the frames.
+/// The channel's counters agree with what became of the frames.
 fn assert_balanced(stats: &Stats, tally: &Tally) {
     assert!(stats.balances(), "{stats:?}");
     assert_eq!((stats.queued, stats.waiting), (0, 0), "{stats:?}");

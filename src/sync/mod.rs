@@ -37,7 +37,7 @@ pub use setting::SettingError;
 pub(crate) use span::Span;
 pub(crate) use spin::{AdaptiveSpin, LONGEST_SPIN, pause, spin_by, spin_until};
 pub(crate) use threads::ThreadSettings;
-pub(crate) use timeout::{timeout, timeout_ticking};
+pub(crate) use timeout::{timeout, timeout_repeating};
 pub use wait::WaitError;
 pub(crate) use wait::{may_wait, park_until, wait, wait_in_place};
 pub(crate) use wait_list::WaitList;

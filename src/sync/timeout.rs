@@ -27,15 +27,15 @@ pub(crate) async fn timeout<F: Future>(
     if deadline == Deadline::Never {
         return Some(future.await);
     }
-    timeout_ticking(deadline, name, Duration::MAX, || (), future).await
+    timeout_repeating(deadline, name, Duration::MAX, || (), future).await
 }
 
-/// As [`timeout`], and the thread calls `tick` again and again.
-pub(crate) async fn timeout_ticking<F: Future>(
+/// As [`timeout`], and the thread calls `again` again and again.
+pub(crate) async fn timeout_repeating<F: Future>(
     deadline: Deadline,
     name: &str,
     every: Duration,
-    tick: impl Fn() + Send + 'static,
+    again: impl Fn() + Send + 'static,
     future: F,
 ) -> Option<F::Output> {
     let mut future = pin!(future);
@@ -45,7 +45,7 @@ pub(crate) async fn timeout_ticking<F: Future>(
         Poll::Pending if deadline == Deadline::Now => return None,
         Poll::Pending => {}
     }
-    let alarm = GiveUp(start(deadline, name, every, tick));
+    let alarm = GiveUp(start(deadline, name, every, again));
     let mut rung = pin!(alarm.0.until(|alarm| (*alarm == Alarm::Rung).then_some(())));
     poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
@@ -67,7 +67,7 @@ fn start(
     deadline: Deadline,
     name: &str,
     every: Duration,
-    tick: impl Fn() + Send + 'static,
+    again: impl Fn() + Send + 'static,
 ) -> Arc<Monitor<Alarm>> {
     let alarm = Arc::new(Monitor::new(Alarm::Set));
     let clock = Arc::clone(&alarm);
@@ -77,7 +77,7 @@ fn start(
             if deadline.passed() {
                 return clock.change(|alarm| *alarm = Alarm::Rung);
             }
-            tick();
+            again();
         }
     };
     if thread::Builder::new().name(name.to_owned()).spawn(ring).is_err() {

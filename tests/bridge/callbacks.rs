@@ -8,7 +8,7 @@ use tokio::runtime::Builder;
 
 /// b72
 #[test]
-fn a_panicking_callback_does_not_end_the_lane() {
+fn a_panicking_callback_does_not_end_the_queue() {
     let runtime = Loop::multi(1);
     let bridge = runtime.bridge();
     let (said, heard) = mpsc::channel();

@@ -156,11 +156,11 @@ fn gaps_that_nobody_read_are_no_frames() {
         send_all(&sender, 1..=4);
         assert!(frames.try_recv().is_ok());
         send_all(&sender, 5..=7);
-        let books = frames.get_ref().stats();
-        assert_eq!(frames.get_ref().len() as u64, books.queued);
-        assert_balanced(&books);
+        let counters = frames.get_ref().stats();
+        assert_eq!(frames.get_ref().len() as u64, counters.queued);
+        assert_balanced(&counters);
         drop(frames);
-        assert_eq!(sender.stats().lost.consumer_dropped, books.queued);
+        assert_eq!(sender.stats().lost.consumer_dropped, counters.queued);
         assert_balanced(&sender.stats());
     }
 }

@@ -3,9 +3,9 @@
 //! Where a test carries over from a peer of another ecosystem, its comment says which peer has it,
 //! with the row of `tests/PEERS.md`.
 
-mod books;
 mod context;
 mod control;
+mod counters;
 mod endings;
 mod flush;
 mod gaps;

@@ -279,7 +279,7 @@ fn a_callback_counts_as_lost_what_it_cannot_hand_back() {
 }
 
 #[test]
-fn a_callback_books_a_frame_that_is_too_heavy_once() {
+fn a_callback_counts_a_frame_that_is_too_heavy_once() {
     let (sender, frames) = channel::builder().weigh(|frame: &usize| *frame, 1).build().unwrap();
     sender.callback()(2);
     let stats = frames.stats();

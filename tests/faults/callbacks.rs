@@ -196,7 +196,7 @@ impl RequestSource<u8> for Answers {
 }
 
 #[test]
-fn a_request_source_that_panics_anywhere_ends_the_listener_and_keeps_the_books() {
+fn a_request_source_that_panics_anywhere_ends_the_listener_and_keeps_the_counters() {
     let event_loop = Loop::multi(1);
     let bridge = event_loop.bridge();
     for panics_in in ["address", "answer", "flush"] {

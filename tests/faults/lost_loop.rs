@@ -95,7 +95,7 @@ fn run(limit: usize) -> bool {
     callers.into_iter().for_each(|caller| caller.join().unwrap());
     assert!(bridge.is_closed());
     // The listener's thread may be in the middle of a submission that it will be refused.
-    until("the books to close", || bridge.stats().in_flight == 0);
+    until("the counters to close", || bridge.stats().in_flight == 0);
     let stats = bridge.stats();
     assert!(stats.balances(), "{limit} turns: {stats:?}");
     assert_eq!(census.alive(), 0, "{limit} turns");

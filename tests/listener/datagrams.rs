@@ -94,7 +94,7 @@ fn an_injected_socket_keeps_its_settings() {
     other.set_read_timeout(Some(LONG)).unwrap();
     UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"still open", addr).unwrap();
     let mut buffer = [0; 16];
-    // The nudge of the stop may still lie there.
+    // What woke the stop may still lie there.
     let received = std::iter::repeat_with(|| other.recv(&mut buffer).unwrap()).find(|&n| n > 0);
     assert_eq!(received, Some(10));
 }

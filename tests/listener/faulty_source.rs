@@ -1,4 +1,4 @@
-//! A reader that gives its bytes in pieces, ticks in between, and then ends, fails or panics.
+//! A reader that gives its bytes in pieces, times out in between, and then ends, fails or panics.
 
 use crate::common::LONG;
 use callbridge::Listener;

@@ -20,7 +20,7 @@ fn a_forked_process_doesnt_wait_for_its_parents_listener() {
             let began = Instant::now();
             for timeout in [Some(LONG), None] {
                 let report = listener.close_blocking(timeout);
-                assert_eq!(report.stragglers, ["parents"], "they aren't its own");
+                assert_eq!(report.still_running, ["parents"], "they aren't its own");
             }
             let close = futures_executor::block_on(listener.close(LONG));
             assert!(!close.is_clean());

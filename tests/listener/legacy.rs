@@ -72,7 +72,7 @@ fn a_legacy_loop_that_closes_its_stream_and_hangs_keeps_no_consumer() {
     .unwrap();
     assert_eq!(next(&mut frames), 1);
     assert_eq!(end(&mut frames), Ending::Finished);
-    assert_eq!(listener.close_blocking(Duration::ZERO).stragglers, ["hangs"]);
+    assert_eq!(listener.close_blocking(Duration::ZERO).still_running, ["hangs"]);
     drop(release);
     clean(&listener);
 }

@@ -46,13 +46,13 @@ fn a_source_that_panics_ends_the_stream_as_panicked() {
 }
 
 #[test]
-fn ticks_are_not_errors() {
-    let mut ticks =
+fn timeouts_are_not_errors() {
+    let mut timeouts =
         [ErrorKind::WouldBlock, ErrorKind::TimedOut, ErrorKind::Interrupted].into_iter();
     let source =
-        FromFn(move || ticks.next().map_or(Ok(Some("after the ticks")), |k| Err(k.into())));
+        FromFn(move || timeouts.next().map_or(Ok(Some("after the timeouts")), |k| Err(k.into())));
     let (_listener, mut frames) = Listener::builder(source).spawn().unwrap();
-    assert_eq!(next(&mut frames), "after the ticks");
+    assert_eq!(next(&mut frames), "after the timeouts");
 }
 
 #[test]

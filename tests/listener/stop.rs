@@ -29,7 +29,7 @@ fn a_deadline_that_passes_names_the_straggler_and_a_later_wait_succeeds() {
     let (listener, _frames, release) = stuck();
     for deadline in [Duration::ZERO, Duration::from_millis(30)] {
         let report = listener.close_blocking(deadline);
-        assert_eq!(report.stragglers, ["stuck"]);
+        assert_eq!(report.still_running, ["stuck"]);
         assert!(!report.is_clean() && !report.would_deadlock);
         assert!(report.to_string().contains("still running: stuck"), "{report}");
     }
@@ -41,7 +41,7 @@ fn a_deadline_that_passes_names_the_straggler_and_a_later_wait_succeeds() {
 async fn the_async_shutdown_keeps_its_deadline_without_a_timer() {
     let (listener, _frames, release) = stuck();
     for deadline in [Duration::ZERO, Duration::from_millis(30)] {
-        assert_eq!(listener.close(deadline).await.stragglers, ["stuck"]);
+        assert_eq!(listener.close(deadline).await.still_running, ["stuck"]);
     }
     drop(release);
     assert!(listener.close(Duration::MAX).await.is_clean());
@@ -63,7 +63,7 @@ async fn a_blocking_shutdown_on_the_loop_is_refused_not_waited_for() {
     let (listener, _frames, release) = stuck();
     let report = listener.close_blocking(LONG);
     assert!(report.would_deadlock);
-    assert_eq!(report.stragglers, ["stuck"]);
+    assert_eq!(report.still_running, ["stuck"]);
     drop(release);
     assert!(listener.close(LONG).await.is_clean());
     assert!(!listener.close_blocking(LONG).would_deadlock, "nothing to wait for any more");

@@ -1,4 +1,4 @@
-//! The frames that are handed over, and the consumer's books about them.
+//! The frames that are handed over, and the consumer's counters about them.
 
 use crate::harness::{Latency, latency_histogram};
 use bytes::Bytes;

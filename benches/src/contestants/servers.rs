@@ -48,19 +48,19 @@ pub(crate) enum Handling {
     /// Nothing.
     Ready,
     /// Waits for a timer.
-    Nap(Duration),
+    Sleep(Duration),
 }
 
 impl Handling {
     pub(crate) async fn before_the_answer(self) {
-        if let Handling::Nap(nap) = self {
-            tokio::time::sleep(nap).await;
+        if let Handling::Sleep(time) = self {
+            tokio::time::sleep(time).await;
         }
     }
 
     pub(crate) fn block_before_the_answer(self) {
-        if let Handling::Nap(nap) = self {
-            std::thread::sleep(nap);
+        if let Handling::Sleep(time) = self {
+            std::thread::sleep(time);
         }
     }
 }

@@ -69,7 +69,7 @@ where
     // The client has gone, or not: what it misses, it tells.
     let _gone = match handling {
         Handling::Ready => frames.map_ok(BytesMut::freeze).forward(sink).await,
-        Handling::Nap(_) => {
+        Handling::Sleep(_) => {
             let answers = frames.map_ok(|frame| async move {
                 handling.before_the_answer().await;
                 Ok(frame.freeze())

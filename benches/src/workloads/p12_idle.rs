@@ -16,12 +16,12 @@ pub(crate) const WORKLOAD: Workload = Workload {
 };
 
 const CASE: &str = "mt1";
-const UNTICKED: &str = "callbridge bridge, stream and UDP listener, tick 1 h";
+const LONG_TIMEOUT: &str = "callbridge bridge, stream and UDP listener, poll timeout 1 h";
 
 /// 1 ms in 10 s.
 const AT_MOST: f64 = 100_000.0;
 
-/// Longer than any linger or nap, and than the default tick.
+/// Longer than any spin, and than the default poll timeout.
 const STRETCH: Duration = Duration::from_secs(1);
 
 fn run(bench: &Bench<'_>) -> Vec<CaseResult> {
@@ -31,11 +31,11 @@ fn run(bench: &Bench<'_>) -> Vec<CaseResult> {
     let on = &Loop::new(Flavour::Mt1);
     let mut case = Case::new("P12", CASE).fixed(1);
     case.add(Role::Limit, "the loop alone", |seconds| idle(bench, seconds));
-    case.add(Role::Ours, UNTICKED, |seconds| {
-        let tick = Duration::from_secs(3600);
-        with_everything(on, Some(tick), || idle(bench, seconds))
+    case.add(Role::Ours, LONG_TIMEOUT, |seconds| {
+        let timeout = Duration::from_secs(3600);
+        with_everything(on, Some(timeout), || idle(bench, seconds))
     });
-    case.add(Role::Ours, "the same with the default tick, 50 ms", |seconds| {
+    case.add(Role::Ours, "the same with the default poll timeout, 50 ms", |seconds| {
         with_everything(on, None, || idle(bench, seconds))
     });
     vec![bench.measure(case)]
@@ -45,7 +45,7 @@ fn goals() -> Vec<Goal> {
     vec![Goal {
         workload: "P12",
         case: CASE,
-        ours: UNTICKED,
+        ours: LONG_TIMEOUT,
         figure: "cpu ns",
         versus: Versus::Number(AT_MOST),
         at_most: 1.0,
@@ -61,15 +61,15 @@ fn idle(bench: &Bench<'_>, seconds: u64) -> Round {
 
 /// Runs `body` beside a bridge that has answered a call, and a listener that has handed a datagram
 /// to a waiting task.
-fn with_everything(on: &Loop, tick: Option<Duration>, body: impl FnOnce() -> Round) -> Round {
+fn with_everything(on: &Loop, timeout: Option<Duration>, body: impl FnOnce() -> Round) -> Round {
     let bridge = Bridge::new(on.handle().clone());
     assert_eq!(bridge.run_coroutine_threadsafe(async { 1 }).result(None).expect("an answer"), 1);
 
     let socket = UdpSource::bind("127.0.0.1:0").expect("a port");
     let to = socket.local_addr().expect("it is bound");
     let mut builder = Listener::builder(socket);
-    if let Some(tick) = tick {
-        builder = builder.poll_timeout(tick);
+    if let Some(timeout) = timeout {
+        builder = builder.poll_timeout(timeout);
     }
     let (listener, mut datagrams) = builder.spawn().expect("a thread");
     let (heard, hearing) = std::sync::mpsc::channel();

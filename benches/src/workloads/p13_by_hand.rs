@@ -24,7 +24,7 @@ const HERE: &str = "Handle::block_on";
 const ONESHOT: &str = "spawn + tokio oneshot";
 const JOIN_HANDLE: &str = "Handle::block_on(spawn)";
 /// tokio's timers round this up to its next millisecond.
-const NAP: Duration = Duration::from_micros(50);
+const SLEEP: Duration = Duration::from_micros(50);
 
 /// What a future does before it returns its number.
 #[derive(Clone, Copy, Debug)]
@@ -112,7 +112,7 @@ fn round<C: Call>(on: &Loop, kind: Kind, ops: u64) -> Round {
     match kind {
         Kind::Ready => each(&caller, ops, |n| async move { n }),
         Kind::Timer => each(&caller, ops, |n| async move {
-            tokio::time::sleep(NAP).await;
+            tokio::time::sleep(SLEEP).await;
             n
         }),
         Kind::Task => each(&caller, ops, |n| async move {

@@ -17,13 +17,13 @@ const NATIVE_TCP: &str = "tokio Framed, forward";
 const BLOCKING: &str = "blocking thread, no loop";
 
 /// How long a handler waits that isn't ready.
-const NAP: Duration = Duration::from_millis(1);
+const SLEEP: Duration = Duration::from_millis(1);
 const DATAGRAM: usize = 64;
 /// The handler, and how many requests are out.
 const KINDS: [(&str, Handling, u64); 3] = [
     ("64 out", Handling::Ready, 64),
     ("1 out", Handling::Ready, 1),
-    ("64 out, 1 ms each", Handling::Nap(NAP), 64),
+    ("64 out, 1 ms each", Handling::Sleep(SLEEP), 64),
 ];
 
 /// Makes a case of a protocol.

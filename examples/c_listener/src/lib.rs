@@ -31,7 +31,7 @@ callbridge::trampoline! {
     /// What C calls for every frame: a copy goes into the channel, whose policy decides if it is full.
     fn on_frame(data: *const u8, len: usize, user_data: *mut c_void);
     |sender: Sender<Vec<u8>> = user_data, frame: &[u8] = bytes(data, len)| {
-        // A refused frame is in the channel's books.
+        // A refused frame is in the channel's counters.
         let _ = sender.try_send(frame.to_vec());
     }
 }

@@ -1,7 +1,7 @@
 //! Shows the datagrams that a C library hands over on its own thread, in an async loop.
 //!
 //! `callbridge-c-listener` runs until its input ends; `callbridge-c-listener --smoke` sends itself
-//! some datagrams, prints the books and ends.
+//! some datagrams, prints the counters and ends.
 
 use callbridge::FrameStream;
 use callbridge_c_listener::CListener;
@@ -14,7 +14,7 @@ const SMOKE_FRAMES: usize = 100;
 fn main() -> io::Result<()> {
     let smoke = std::env::args().any(|argument| argument == "--smoke");
     let (sender, mut frames) = callbridge::channel(256);
-    let books = sender.downgrade();
+    let counters = sender.downgrade();
     let listener = CListener::start(sender)?;
     println!("listening on 127.0.0.1:{}", listener.port());
 
@@ -38,9 +38,9 @@ fn main() -> io::Result<()> {
         first + show(&mut frames, usize::MAX).await
     });
     let library = stopper.join().expect("the stopper doesn't panic")?;
-    let stats = books.stats();
+    let stats = counters.stats();
     println!("shown {shown_frames}; from C {}, swallowed {}", library.calls, library.late);
-    println!("books balance: {}", stats.balances());
+    println!("counters balance: {}", stats.balances());
     if smoke && (shown_frames != SMOKE_FRAMES || !stats.balances()) {
         return Err(io::Error::other("a frame is missing"));
     }

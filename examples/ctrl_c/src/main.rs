@@ -45,7 +45,12 @@ async fn run(smoke: bool) -> Result<ExitCode, Box<dyn Error>> {
     if interrupts.recv().await.is_some() {
         return Ok(ExitCode::FAILURE);
     }
-    println!("handled {}, unheard {}, the books: {:?}", handled(), unheard(), interrupts.stats());
+    println!(
+        "handled {}, unheard {}, the counters: {:?}",
+        handled(),
+        unheard(),
+        interrupts.stats()
+    );
     let right = interrupts.stats().balances() && interrupts.stats().offered == handled();
     Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -50,9 +50,9 @@ async fn unread_interrupts_leave_the_newest_and_are_counted() {
     }
     let newest = timeout(PATIENCE, interrupts.recv()).await.expect("it is there");
     assert_eq!(newest, Some(Interrupt { number: before + 100 }));
-    let books = interrupts.stats();
-    assert!(books.balances());
-    assert_eq!((books.delivered, books.lost.evicted, books.blocked.count), (1, 99, 0));
+    let counters = interrupts.stats();
+    assert!(counters.balances());
+    assert_eq!((counters.delivered, counters.lost.evicted, counters.blocked.count), (1, 99, 0));
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 /// The loop's part, once the stream has ended.
 #[derive(Default)]
 pub(super) struct Answered {
-    /// The books of the frames' streams, together.
+    /// The counters of the frames' streams, together.
     pub(super) offered: u64,
     pub(super) delivered: u64,
     pub(super) queued: u64,

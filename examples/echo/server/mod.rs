@@ -1,10 +1,10 @@
 //! The side that callbridge serves: a listener thread, answered by the event loop.
 
 mod answer;
-mod books;
 mod codec;
+mod counters;
 
-pub(crate) use books::Books;
+pub(crate) use counters::Counters;
 
 use crate::address::Address;
 use crate::cli::{Framing, MAX_DATAGRAM, Mode};
@@ -36,7 +36,7 @@ pub(crate) struct Server {
 /// How a server stopped.
 pub(crate) struct Stopped {
     pub(crate) report: StopReport,
-    pub(crate) books: Books,
+    pub(crate) counters: Counters,
     problems: Vec<String>,
 }
 
@@ -136,12 +136,12 @@ impl Server {
         let _report = self.listener.finished().await;
     }
 
-    /// Stops the listener and closes the books.
+    /// Stops the listener and closes the counters.
     pub(crate) fn stop(self, deadline: Duration) -> Stopped {
         let report = self.listener.close_blocking(deadline);
         let mut problems = Vec::new();
         if !report.is_clean() {
-            problems.push(format!("still running after {deadline:?}: {:?}", report.stragglers));
+            problems.push(format!("still running after {deadline:?}: {:?}", report.still_running));
         }
         if let Some(error) = &report.error {
             problems.push(format!("the listener failed: {error}"));
@@ -149,12 +149,12 @@ impl Server {
         let answered = self.answering.and_then(|mut answering| match answering.result(deadline) {
             Ok(answered) => Some(answered),
             Err(error) => {
-                problems.push(format!("the loop's part gives no books: {error}"));
+                problems.push(format!("the loop's part gives no counters: {error}"));
                 None
             }
         });
-        let books = Books { listener: report.stats, answered };
-        Stopped { report, books, problems }
+        let counters = Counters { listener: report.stats, answered };
+        Stopped { report, counters, problems }
     }
 }
 
@@ -162,8 +162,8 @@ impl Stopped {
     /// Everything that is not as it should be.
     pub(crate) fn problems(&self) -> Vec<String> {
         let mut problems = self.problems.clone();
-        if !self.books.balance() {
-            problems.push("the books don't balance".to_owned());
+        if !self.counters.balance() {
+            problems.push("the counters don't balance".to_owned());
         }
         problems
     }

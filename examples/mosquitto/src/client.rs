@@ -184,11 +184,11 @@ impl fmt::Debug for Client {
 #[derive(Clone, Debug)]
 #[must_use = "it names what did not stop"]
 pub struct CloseReport {
-    /// The callbacks' books, if the library's thread was joined in time.
+    /// The callbacks' counters, if the library's thread was joined in time.
     pub callbacks: Option<UserDataStats>,
     /// How the thread ended that called the library.
     pub thread: callbridge::bridge::CloseReport,
-    /// The stream's books at the moment it was closed, unless it had ended before.
+    /// The stream's counters at the moment it was closed, unless it had ended before.
     pub stream: Option<Stats>,
 }
 

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 /// How often a thread that is to end is told so again.
-const NUDGE: Duration = Duration::from_millis(100);
+const WAKE_EVERY: Duration = Duration::from_millis(100);
 
 /// A client of the library; `!Send`, so it is stopped and destroyed by the thread that made it.
 pub(crate) struct Library {
@@ -149,7 +149,7 @@ impl Library {
             loop {
                 // SAFETY: the client lives.
                 unsafe { sys::mosquitto_disconnect(self.mosq.as_ptr()) };
-                if waiting.recv_timeout(NUDGE) != Err(RecvTimeoutError::Timeout) {
+                if waiting.recv_timeout(WAKE_EVERY) != Err(RecvTimeoutError::Timeout) {
                     break;
                 }
             }

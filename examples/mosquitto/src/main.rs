@@ -6,7 +6,7 @@
 //! ```
 //!
 //! starts a broker on a free loopback port, publishes and receives, kills the broker and starts it
-//! again meanwhile, closes, prints the books, and exits with 0 only if they balance and every message
+//! again meanwhile, closes, prints the counters, and exits with 0 only if they balance and every message
 //! arrived.
 //!
 //! With a broker of your own (`mosquitto -v` in another terminal), it prints what is published:
@@ -132,21 +132,21 @@ async fn smoke() -> Result<(), Box<dyn Error>> {
     while let Some(event) = events.recv().await {
         note(&event, &seen);
     }
-    let books = events.stats();
+    let counters = events.stats();
     println!("different topics: {}", topics.len());
     println!("before the bridge: {before_the_bridge:?}\nbehind it: {seen:?}");
     println!(
         "events offered {}, delivered {}, lost {}, refused {}",
-        books.offered,
-        books.delivered,
-        books.lost.total(),
-        books.refused,
+        counters.offered,
+        counters.delivered,
+        counters.lost.total(),
+        counters.refused,
     );
-    let right = books.balances()
+    let right = counters.balances()
         && before_the_bridge.sum() == seen.sum()
         && topics.len() == MESSAGES + 2
-        && books.lost.total() == 0;
-    if right { Ok(()) } else { Err("the books don't balance".into()) }
+        && counters.lost.total() == 0;
+    if right { Ok(()) } else { Err("the counters don't balance".into()) }
 }
 
 /// Reads until the last message; gives the stream back for what comes behind it.

@@ -99,11 +99,15 @@ impl Seen {
     }
 
     /// The bridge lost, doubled and reordered nothing.
-    fn equals(&self, before_the_bridge: &Tally, books: Stats) {
+    fn equals(&self, before_the_bridge: &Tally, counters: Stats) {
         assert_eq!(self.tally.sum(), before_the_bridge.sum());
-        assert!(books.balances(), "{books:?}");
-        assert_eq!((books.lost.total(), books.refused, books.queued), (0, 0, 0), "{books:?}");
-        assert_eq!(books.offered, books.delivered);
+        assert!(counters.balances(), "{counters:?}");
+        assert_eq!(
+            (counters.lost.total(), counters.refused, counters.queued),
+            (0, 0, 0),
+            "{counters:?}"
+        );
+        assert_eq!(counters.offered, counters.delivered);
     }
 
     fn duplicates(&self) -> usize {
@@ -184,7 +188,7 @@ async fn load(qos: QoS, count: usize) -> Seen {
     assert!(report.is_clean(), "{report:?}");
     seen.read_rest(&mut events).await;
     let sent = last.await.expect("all was delivered");
-    let books = events.stats();
+    let counters = events.stats();
     println!(
         "{qos:?}: {count} delivered in {sent:.2?}, {} received in {received:.2?} \
          ({} missing, {} twice, in order: {}); {tally:?} before the bridge, {:?} behind it; \
@@ -194,14 +198,14 @@ async fn load(qos: QoS, count: usize) -> Seen {
         seen.duplicates(),
         seen.in_order(),
         seen.tally,
-        books.offered,
-        books.delivered,
-        books.lost.total(),
-        books.refused,
-        books.blocked.count,
-        books.blocked.time,
+        counters.offered,
+        counters.delivered,
+        counters.lost.total(),
+        counters.refused,
+        counters.blocked.count,
+        counters.blocked.time,
     );
-    seen.equals(&tally, books);
+    seen.equals(&tally, counters);
     seen
 }
 
@@ -427,9 +431,9 @@ async fn close_ends_amid_messages_whoever_reads() {
                 late += report.callbacks.expect("it was joined").late;
                 assert_eq!(Arc::strong_count(&tally), 1, "the callbacks' state is freed");
                 seen.read_rest(&mut events).await;
-                let books = events.stats();
-                assert!(books.balances(), "{books:?}");
-                assert!(seen.numbers.len() as u64 + books.lost.total() <= tally.sum().0 + 4);
+                let counters = events.stats();
+                assert!(counters.balances(), "{counters:?}");
+                assert!(seen.numbers.len() as u64 + counters.lost.total() <= tally.sum().0 + 4);
                 continue;
             }
             _ => {}

@@ -125,7 +125,7 @@ impl Changes {
         Some(if overflowed { Change::Rescan } else { Change::Event(event) })
     }
 
-    /// The books.
+    /// A snapshot of the counters.
     pub fn stats(&self) -> Stats {
         self.events.stats()
     }

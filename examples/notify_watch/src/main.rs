@@ -4,7 +4,7 @@
 //! cargo run -p callbridge-notify-watch -- --smoke
 //! ```
 //!
-//! makes, renames and removes files in a directory of its own, prints what was seen and the books, and
+//! makes, renames and removes files in a directory of its own, prints what was seen and the counters, and
 //! exits with 0 only if nothing was lost between notify and the loop.
 //!
 //! ```text
@@ -71,18 +71,18 @@ async fn smoke() -> Result<(), Box<dyn Error>> {
     while let Some(change) = timeout(PATIENCE, changes.next()).await? {
         note(&change, &seen);
     }
-    let books = changes.stats();
+    let counters = changes.stats();
     let [(before, hash), (behind, same)] = [handled.sum(), seen.sum()];
     println!("before the bridge: {before} events, {hash:016x}; behind it: {behind}, {same:016x}");
     println!(
         "offered {}, delivered {}, lost {}; the handler waited {} times",
-        books.offered,
-        books.delivered,
-        books.lost.total(),
-        books.blocked.count
+        counters.offered,
+        counters.delivered,
+        counters.lost.total(),
+        counters.blocked.count
     );
-    let right = handled.sum() == seen.sum() && books.balances() && books.blocked.count == 0;
-    if right { Ok(()) } else { Err("the books don't balance".into()) }
+    let right = handled.sum() == seen.sum() && counters.balances() && counters.blocked.count == 0;
+    if right { Ok(()) } else { Err("the counters don't balance".into()) }
 }
 
 fn last(directory: &Path) -> PathBuf {

@@ -82,11 +82,11 @@ async fn a_thousand_files_arrive_whole_and_in_order() {
         let Change::Event(event) = change else { panic!("nothing was lost: {change:?}") };
         seen.add(&event);
     }
-    let books = changes.stats();
-    println!("{FILES} files: {} events, as notify told them; {books:?}", seen.sum().0);
+    let counters = changes.stats();
+    println!("{FILES} files: {} events, as notify told them; {counters:?}", seen.sum().0);
     assert_eq!(seen.sum(), handled.sum());
-    assert!(books.balances());
-    assert_eq!((books.lost.total(), books.blocked.count), (0, 0));
+    assert!(counters.balances());
+    assert_eq!((counters.lost.total(), counters.blocked.count), (0, 0));
 }
 
 #[tokio::test]
@@ -109,14 +109,14 @@ async fn the_handler_never_waits_and_losses_are_told() {
     while let Some(change) = next(&mut changes).await {
         read.push(change);
     }
-    let books = changes.stats();
-    println!("{} handled, {books:?}", handled.sum().0);
+    let counters = changes.stats();
+    println!("{} handled, {counters:?}", handled.sum().0);
     assert_eq!(read.len(), CAPACITY + 1);
     assert_eq!(read.last(), Some(&Change::Rescan), "the gap is told where it is");
-    assert!(books.balances());
-    assert_eq!(books.blocked.count, 0);
-    assert_eq!(books.delivered, CAPACITY as u64);
-    assert_eq!(books.delivered + books.lost.overflow, handled.sum().0);
+    assert!(counters.balances());
+    assert_eq!(counters.blocked.count, 0);
+    assert_eq!(counters.delivered, CAPACITY as u64);
+    assert_eq!(counters.delivered + counters.lost.overflow, handled.sum().0);
 }
 
 #[tokio::test]

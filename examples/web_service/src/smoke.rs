@@ -67,7 +67,7 @@ pub(crate) async fn run(options: &Options, backends: &Backends) -> Result<bool, 
     let gap = seen.plain_gap;
     writeln!(
         text,
-        "  a plain thread    longest gap {gap:.1?} between naps of {:?}",
+        "  a plain thread    longest gap {gap:.1?} between sleeps of {:?}",
         Ticker::PERIOD
     )?;
 
@@ -112,19 +112,19 @@ fn drive(address: SocketAddr, clients: usize, requests: usize) -> io::Result<See
     let started = Instant::now();
     let done = AtomicBool::new(false);
     let (wrong, plain_gap) = thread::scope(|scope| {
-        let napper = thread::Builder::new().spawn_scoped(scope, || nap_until(&done))?;
+        let sleeper = thread::Builder::new().spawn_scoped(scope, || sleep_until(&done))?;
         let clients: Vec<_> =
             (0..clients).map(|_| thread::Builder::new().spawn_scoped(scope, client)).collect();
         let wrong: io::Result<Vec<_>> =
             clients.into_iter().map(|client| Ok(client?.join().expect("it can't panic"))).collect();
         done.store(true, Ordering::Relaxed);
-        Ok::<_, io::Error>((wrong?.concat(), napper.join().expect("it can't panic")))
+        Ok::<_, io::Error>((wrong?.concat(), sleeper.join().expect("it can't panic")))
     })?;
     Ok(Seen { requests, clients, elapsed: started.elapsed(), plain_gap, wrong })
 }
 
 /// As the ticker, without a loop.
-fn nap_until(done: &AtomicBool) -> Duration {
+fn sleep_until(done: &AtomicBool) -> Duration {
     let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
     while !done.load(Ordering::Relaxed) {
         thread::sleep(Ticker::PERIOD);

@@ -32,7 +32,7 @@ pub(crate) fn policies(seed: u64) -> u64 {
             })
             .build()
             .unwrap();
-        let books = sender.downgrade();
+        let counters = sender.downgrade();
         let leave = (dice.below(3) == 0).then(|| dice.below(100));
         let kept = sender.clone();
         let delivered = std::thread::scope(|scope| {
@@ -40,7 +40,7 @@ pub(crate) fn policies(seed: u64) -> u64 {
                 let sender = sender.clone();
                 scope.spawn(move || {
                     for n in 0..FRAMES {
-                        // Each way of not being sent is in the books.
+                        // Each way of not being sent is in the counters.
                         let _ = sender.send((producer, n));
                     }
                 });
@@ -53,7 +53,7 @@ pub(crate) fn policies(seed: u64) -> u64 {
                 delivered += 1;
                 leave.is_none_or(|leave| delivered < leave)
             };
-            // The producers' handles go as they end; the one that is kept reads the books.
+            // The producers' handles go as they end; the one that is kept reads the counters.
             while frames.stats().offered < PRODUCERS as u64 * FRAMES {
                 if let Ok(frame) = frames.recv_blocking(Duration::from_millis(1)) {
                     if !take(frame) {
@@ -71,7 +71,7 @@ pub(crate) fn policies(seed: u64) -> u64 {
             drop(frames);
             delivered
         });
-        let stats = books.stats();
+        let stats = counters.stats();
         assert!(stats.balances() && stats.queued == 0, "{overflow:?}: {stats:?}");
         assert_eq!((stats.offered, stats.delivered), (PRODUCERS as u64 * FRAMES, delivered));
         assert_eq!(stats.lost.total(), losses.load(Ordering::SeqCst), "{overflow:?}: {stats:?}");

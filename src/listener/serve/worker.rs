@@ -6,7 +6,7 @@
 use super::super::core::{Core, Verdict};
 use super::super::driver::{Driver, For, Taken};
 use super::super::patience::{LEAST, Patience};
-use super::super::source::{FrameSource, RequestSource, is_tick};
+use super::super::source::{FrameSource, RequestSource, is_timeout};
 use super::super::stats::{count, count_by};
 use super::super::stop::Phase;
 use super::{FirstPoll, Service, Unanswered};
@@ -455,7 +455,7 @@ where
                 // A source that doesn't say how much it has staged says at least that.
                 Ok(false) if before == 0 => self.driver.written += LEAST,
                 Ok(false) => {}
-                Err(error) if is_tick(&error) => {
+                Err(error) if is_timeout(&error) => {
                     let write_timeout = self.core().write_timeout;
                     if !self.patience.is_over(self.driver.written, write_timeout) {
                         return Ok(());

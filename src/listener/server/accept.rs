@@ -2,7 +2,7 @@
 
 use super::super::core::Core;
 use super::super::driver::Limits;
-use super::super::source::{FrameSource, is_tick, poll};
+use super::super::source::{FrameSource, is_timeout, poll};
 use super::super::stats::{count, uncount};
 use super::Peer;
 use super::link::Link;
@@ -199,7 +199,7 @@ where
                     Err(_) => return Err(ErrorKind::Interrupted.into()),
                 },
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(error),
-                Err(error) if is_tick(&error) => {}
+                Err(error) if is_timeout(&error) => {}
                 Err(error) => {
                     count(&self.core.counters.accept_errors);
                     return match is_final(&error) {

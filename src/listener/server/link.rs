@@ -219,7 +219,7 @@ impl Link {
         self.outgoing.forget(ticket);
     }
 
-    /// Writes what fits now; a tick if it wasn't all. Any other error is the end of writing: nobody waits
+    /// Writes what fits now; a timeout if it wasn't all. Any other error is the end of writing: nobody waits
     /// any longer for what is queued to leave.
     pub(super) fn write(&self) -> io::Result<()> {
         let (result, lost, changed) = self.outgoing.with(|outgoing| {

@@ -2,7 +2,7 @@
 
 use super::poll::{self, POLL_TIMEOUT};
 use super::socket;
-use super::{FrameSource, Gauge, RequestSource, SourceStats, is_tick};
+use super::{FrameSource, Gauge, RequestSource, SourceStats, is_timeout};
 use crate::sync::SettingError;
 use crate::sync::prim::atomic::{AtomicU64, Ordering};
 use crate::sync::prim::{Mutex, lock};
@@ -226,7 +226,7 @@ impl<S: DatagramSocket> DatagramSource<S> {
         socket::check_kind(&socket, Type::DGRAM, S::IS_UNIX)?;
         let socket = S::from(socket);
         #[cfg(not(unix))]
-        socket::set_tick(&socket.sock(), POLL_TIMEOUT)?;
+        socket::set_timeouts(&socket.sock(), POLL_TIMEOUT)?;
         let fixed_peer = socket.fixed_peer();
         Ok(DatagramSource {
             socket: Arc::new(socket),
@@ -327,9 +327,9 @@ impl<S: DatagramSocket> DatagramSource<S> {
         !has_peer && self.fixed_peer.is_none()
     }
 
-    /// Makes a tick of an error that concerns one peer or one moment.
+    /// Makes a timeout of an error that concerns one peer or one moment.
     fn judge(&self, error: io::Error) -> io::Error {
-        if is_tick(&error) || is_final(&error) {
+        if is_timeout(&error) || is_final(&error) {
             return error;
         }
         self.counters.transient_errors.fetch_add(1, Ordering::Relaxed);
@@ -413,7 +413,7 @@ impl<S: DatagramSocket> FrameSource for DatagramSource<S> {
     fn set_poll_timeout(&mut self, timeout: Duration) -> io::Result<()> {
         self.poll_timeout = poll::check_poll_timeout(timeout)?;
         #[cfg(not(unix))]
-        socket::set_tick(&self.socket.sock(), timeout)?;
+        socket::set_timeouts(&self.socket.sock(), timeout)?;
         Ok(())
     }
 

@@ -290,7 +290,7 @@ pub trait RequestSource<R>: FrameSource {
 ///
 /// On Unix a receive that wasn't to wait for longer says `EAGAIN`. The system's `ETIMEDOUT` is how it gives
 /// a connection up (tcp(7): keepalive, retransmissions), and is told once, before an end that looks clean.
-pub(crate) fn is_tick(error: &io::Error) -> bool {
+pub(crate) fn is_timeout(error: &io::Error) -> bool {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => true,
         io::ErrorKind::TimedOut => cfg!(not(unix)) || error.raw_os_error().is_none(),

@@ -52,7 +52,7 @@ pub struct ReadSource<R, D> {
     /// Set before the interrupter runs.
     cut: Arc<AtomicBool>,
     /// Whether an empty read only says that nothing has come.
-    empty_is_tick: bool,
+    empty_is_timeout: bool,
     /// Where to wait, and whether a read must not be tried before.
     #[cfg(unix)]
     polled: Option<Polled<R>>,
@@ -103,7 +103,7 @@ where
             framer,
             interrupter: Interrupter::none(),
             cut: Arc::default(),
-            empty_is_tick: false,
+            empty_is_timeout: false,
             #[cfg(unix)]
             polled: None,
             outbox: Outbox::default(),
@@ -137,21 +137,21 @@ where
     /// impl Read for Slow {
     ///     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
     ///         self.0 += 1;
-    ///         if self.0 % 3 == 0 { (&b"tick\n"[..]).read(buffer) } else { Ok(0) }
+    ///         if self.0 % 3 == 0 { (&b"line\n"[..]).read(buffer) } else { Ok(0) }
     ///     }
     /// }
     ///
     /// # fn main() -> io::Result<()> {
     /// let device = ReadSource::new(Slow(0), 80, LinesCodec::new())?.with_empty_reads();
     /// let (_listener, mut lines) = Listener::builder(device).spawn()?;
-    /// assert_eq!(lines.recv_blocking(None).unwrap(), "tick");
-    /// assert_eq!(lines.recv_blocking(None).unwrap(), "tick");
+    /// assert_eq!(lines.recv_blocking(None).unwrap(), "line");
+    /// assert_eq!(lines.recv_blocking(None).unwrap(), "line");
     /// # Ok(())
     /// # }
     /// ```
     #[must_use]
     pub fn with_empty_reads(mut self) -> Self {
-        self.empty_is_tick = true;
+        self.empty_is_timeout = true;
         self
     }
 
@@ -264,7 +264,7 @@ where
         let polled = self.polled;
         #[cfg(not(unix))]
         let _ = wait;
-        let (reader, cut, empty_is_tick) = (&mut self.reader, &self.cut, self.empty_is_tick);
+        let (reader, cut, empty_is_timeout) = (&mut self.reader, &self.cut, self.empty_is_timeout);
         self.framer.next_frame(|buffer| {
             #[cfg(unix)]
             if let Some(Polled { fd, blocks: true }) = polled {
@@ -275,7 +275,7 @@ where
             }
             match reader.read(buffer)? {
                 0 if cut.load(Ordering::Acquire) => Err(ErrorKind::Interrupted.into()),
-                0 if empty_is_tick => {
+                0 if empty_is_timeout => {
                     #[cfg(unix)]
                     if polled.is_some_and(|polled| poll::is_hung_up((polled.fd)(reader))) {
                         return Ok(0);

@@ -1,5 +1,5 @@
 use super::poll::POLL_TIMEOUT;
-use super::{FrameSource, Gauge, Interrupter, RequestSource, SourceStats, is_tick};
+use super::{FrameSource, Gauge, Interrupter, RequestSource, SourceStats, is_timeout};
 use crate::channel::SourceError;
 use crate::listener::wake::Wake;
 use crate::sync::prim::atomic::{AtomicBool, Ordering};
@@ -313,7 +313,7 @@ where
                 let end = io::Error::new(ErrorKind::UnexpectedEof, "the device came to its end");
                 Ok(Some(self.fall(end)))
             }
-            Err(error) if is_tick(&error) || self.opening.is_stopping() => Err(error),
+            Err(error) if is_timeout(&error) || self.opening.is_stopping() => Err(error),
             Err(error) => Ok(Some(self.fall(error))),
         }
     }
@@ -409,7 +409,7 @@ where
     fn flush(&mut self) -> io::Result<bool> {
         let Some(source) = &mut self.source else { return Err(is_down()) };
         source.flush().inspect_err(|error| {
-            if !is_tick(error) {
+            if !is_timeout(error) {
                 let error = io::Error::new(error.kind(), error.to_string());
                 if let Reopened::Down(error) = self.fall(error) {
                     self.down = Some(error);

@@ -16,7 +16,7 @@ pub(crate) const BRIEF: Duration = Duration::from_millis(10);
 
 /// Has calls that wait return at least this often, where the system can't wait for two things at once.
 #[cfg(not(unix))]
-pub(crate) fn set_tick(socket: &SockRef<'_>, timeout: Duration) -> io::Result<()> {
+pub(crate) fn set_timeouts(socket: &SockRef<'_>, timeout: Duration) -> io::Result<()> {
     socket.set_nonblocking(false)?;
     socket.set_read_timeout(Some(check_poll_timeout(timeout)?))?;
     socket.set_write_timeout(Some(check_poll_timeout(timeout)?))

@@ -258,7 +258,7 @@ where
 
     fn over(socket: Arc<Socket>, max_frame: usize, codec: C) -> io::Result<Self> {
         #[cfg(not(unix))]
-        socket::set_tick(&socket2::SockRef::from(&*socket), POLL_TIMEOUT)?;
+        socket::set_timeouts(&socket2::SockRef::from(&*socket), POLL_TIMEOUT)?;
         Ok(StreamSource {
             socket,
             framer: Framer::new(max_frame, codec)?,
@@ -356,7 +356,7 @@ where
     fn set_poll_timeout(&mut self, timeout: Duration) -> io::Result<()> {
         self.poll_timeout = poll::check_poll_timeout(timeout)?;
         #[cfg(not(unix))]
-        socket::set_tick(&socket2::SockRef::from(&*self.socket), timeout)?;
+        socket::set_timeouts(&socket2::SockRef::from(&*self.socket), timeout)?;
         Ok(())
     }
 

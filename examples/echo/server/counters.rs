@@ -4,13 +4,13 @@ use super::answer::Answered;
 use callbridge::listener::ListenerStats;
 use std::fmt;
 
-pub(crate) struct Books {
+pub(crate) struct Counters {
     pub(super) listener: ListenerStats,
     /// In `stream` mode, the loop's part.
     pub(super) answered: Option<Answered>,
 }
 
-impl Books {
+impl Counters {
     /// Frames that the source handed over.
     pub(crate) fn frames(&self) -> u64 {
         self.listener.frames
@@ -40,7 +40,7 @@ impl Books {
     }
 }
 
-impl fmt::Display for Books {
+impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let listener = &self.listener;
         match &self.answered {
@@ -71,7 +71,7 @@ impl fmt::Display for Books {
     }
 }
 
-impl Books {
+impl Counters {
     /// The lines of the report.
     pub(crate) fn lines(&self) -> String {
         let mut text = format!("  frames {}", self.frames());
@@ -81,6 +81,6 @@ impl Books {
         for mishap in self.mishaps() {
             text += &format!(", {mishap}");
         }
-        format!("{text}\n  books: {self}\n")
+        format!("{text}\n  counters: {self}\n")
     }
 }

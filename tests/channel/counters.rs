@@ -38,7 +38,7 @@ struct Frame {
     _live: Live,
 }
 
-/// What the callers saw, to be compared with the books.
+/// What the callers saw, to be compared with the counters.
 #[derive(Default, Debug)]
 struct Seen {
     offered: u64,
@@ -244,22 +244,22 @@ fn run_all(residue: u64) {
     let first = std::env::var("CALLBRIDGE_SEED").map_or(0, |seed| seed.parse().unwrap());
     for seed in (first..first + RUNS).filter(|seed| seed % 2 == residue) {
         let result = std::panic::catch_unwind(|| run(seed));
-        assert!(result.is_ok(), "the books don't balance for CALLBRIDGE_SEED={seed}");
+        assert!(result.is_ok(), "the counters don't balance for CALLBRIDGE_SEED={seed}");
     }
 }
 
 #[test]
-fn the_books_balance_over_random_runs_even() {
+fn the_counters_balance_over_random_runs_even() {
     within(|| run_all(0));
 }
 
 #[test]
-fn the_books_balance_over_random_runs_odd() {
+fn the_counters_balance_over_random_runs_odd() {
     within(|| run_all(1));
 }
 
 #[test]
-fn the_books_balance_at_every_look() {
+fn the_counters_balance_at_every_look() {
     for overflow in [Overflow::Block, Overflow::DropNewest, Overflow::DropOldest, Overflow::Fail] {
         let (sender, frames) = channel::builder().capacity(8).overflow(overflow).build().unwrap();
         let mut frames = frames.with_gaps();
