@@ -108,7 +108,7 @@ fn handles_of_values_that_are_only_send() {
 fn a_runners_handles() {
     use callbridge::ThreadRunner;
     use callbridge::runner::{
-        BlockingIo, ExitError, Guard, Lease, RunnerCloseReport, StartError, Started,
+        BlockingIo, ExitError, Guard, ReadySignal, RunnerCloseReport, SharedRunner, StartError,
         ThreadRunnerBuilder, WeakRunner, WrapIter,
     };
     // There may be any error inside, and any stream.
@@ -116,10 +116,10 @@ fn a_runners_handles() {
     table! {
         ThreadRunner: &[],
         WeakRunner: &[],
-        Lease: &[],
+        SharedRunner: &[],
         Guard<u8>: &[],
         WrapIter<u8>: &any,
-        Started<u8>: &[],
+        ReadySignal<u8>: &[],
         BlockingIo<u8>: &[],
         ThreadRunnerBuilder: &[],
         RunnerCloseReport: &any,

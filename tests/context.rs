@@ -5,7 +5,7 @@ use callbridge::channel::{FlushError, RecvError, SendError};
 use callbridge::executor::CancelToken;
 use callbridge::executor::CapacityLimiter;
 use callbridge::future::{FutureState, ReturnWhen, SubmitError};
-use callbridge::listener::Sink;
+use callbridge::listener::LoopHandle;
 use callbridge::{
     BlockingFuture, Bridge, DedicatedThread, Listener, ResultError, ThreadPool, WaitError,
     as_completed, wait,
@@ -206,7 +206,7 @@ const METHODS: &[(&str, Method)] = &[
     }),
     ("Listener::close_blocking", |_| {
         let (release, blocked) = mpsc::channel::<()>();
-        let body = move |_: Sink<u8>| {
+        let body = move |_: LoopHandle<u8>| {
             let _ = blocked.recv_timeout(LONG);
             Ok(())
         };
@@ -215,11 +215,11 @@ const METHODS: &[(&str, Method)] = &[
         drop(release);
         said(report.would_deadlock)
     }),
-    ("Sink::wait_stop", |_| by_wait(SINK.wait_stop(SHORT))),
-    ("Sink::send", |place| {
+    ("LoopHandle::wait_stop", |_| by_wait(SINK.wait_stop(SHORT))),
+    ("LoopHandle::send", |place| {
         let (hand, handed) = mpsc::channel();
         let (release, blocked) = mpsc::channel::<()>();
-        let body = move |sink: Sink<u8>| {
+        let body = move |sink: LoopHandle<u8>| {
             hand.send(sink).unwrap();
             let _ = blocked.recv_timeout(LONG);
             Ok(())
@@ -243,7 +243,7 @@ const METHODS: &[(&str, Method)] = &[
     ("ThreadRunner::start_task", |place| {
         let (end, ended) = oneshot::channel::<()>();
         let start = || {
-            RUNNER.start_task(|started: callbridge::runner::Started<()>| async move {
+            RUNNER.start_task(|started: callbridge::runner::ReadySignal<()>| async move {
                 let _ = ended.await;
                 started.set(());
             })
@@ -437,9 +437,9 @@ static TOKEN: LazyLock<CancelToken> = LazyLock::new(|| {
 });
 
 /// The sink of a listener that runs as long as the process.
-static SINK: LazyLock<Sink<u8>> = LazyLock::new(|| {
+static SINK: LazyLock<LoopHandle<u8>> = LazyLock::new(|| {
     let (hand, handed) = mpsc::channel();
-    let body = move |sink: Sink<u8>| {
+    let body = move |sink: LoopHandle<u8>| {
         hand.send(sink).unwrap();
         thread::park_timeout(Duration::MAX);
         Ok(())

@@ -92,7 +92,7 @@ pub use flush::{Flush, FlushError};
 pub use gaps::{FrameOrGap, GapStream};
 pub use iter::IterBlocking;
 pub use overflow::{Ending, Fallback, Loss, LossReason, Overflow, Pressure, Sent};
-pub use permit::{Permit, Reserve};
+pub use permit::{Reserve, SendPermit};
 pub use receipt::{NotDone, Receipt, Tracked};
 pub use send_future::{Closed, SendFuture};
 pub use sender::{Sender, WeakSender};

@@ -257,7 +257,7 @@ pub enum Ending {
     /// The source was aborted from outside.
     Aborted,
     /// The event loop that the source needs is gone.
-    LoopGone,
+    LoopClosed,
 }
 
 impl fmt::Display for Ending {
@@ -268,7 +268,7 @@ impl fmt::Display for Ending {
             Ending::Panicked => "the source panicked",
             Ending::ConsumerDropped => "the consumer dropped its stream",
             Ending::Aborted => "the source was aborted",
-            Ending::LoopGone => "the event loop is gone",
+            Ending::LoopClosed => "the event loop is gone",
         })
     }
 }

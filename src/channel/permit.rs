@@ -23,11 +23,11 @@ use std::time::{Duration, Instant};
 ///
 /// See [`Sender::reserve`](crate::Sender::reserve).
 #[must_use = "dropping it gives the slot back"]
-pub struct Permit<'a, T> {
+pub struct SendPermit<'a, T> {
     shared: &'a Shared<T>,
 }
 
-impl<T> Permit<'_, T> {
+impl<T> SendPermit<'_, T> {
     /// Sends a frame into the slot. Never waits.
     ///
     /// # Errors
@@ -45,15 +45,15 @@ impl<T> Permit<'_, T> {
     }
 }
 
-impl<T> Drop for Permit<'_, T> {
+impl<T> Drop for SendPermit<'_, T> {
     fn drop(&mut self) {
         self.shared.give_slot_back();
     }
 }
 
-impl<T> fmt::Debug for Permit<'_, T> {
+impl<T> fmt::Debug for SendPermit<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit").finish_non_exhaustive()
+        f.debug_struct("SendPermit").finish_non_exhaustive()
     }
 }
 
@@ -94,7 +94,7 @@ impl<'a, T> Reserve<'a, T> {
     pub(super) fn wait(
         mut self,
         timeout: impl Into<Option<Duration>>,
-    ) -> Result<Permit<'a, T>, SendError<()>> {
+    ) -> Result<SendPermit<'a, T>, SendError<()>> {
         match self.look(None) {
             Poll::Ready(reserved) => reserved,
             Poll::Pending => wait(Deadline::after(timeout), |cx| self.look(Some(cx)))?,
@@ -102,14 +102,14 @@ impl<'a, T> Reserve<'a, T> {
     }
 
     /// Takes a slot if there is one; if not, gets in line if there is somebody to wake.
-    fn look(&mut self, cx: Option<&Context<'_>>) -> Poll<Result<Permit<'a, T>, SendError<()>>> {
+    fn look(&mut self, cx: Option<&Context<'_>>) -> Poll<Result<SendPermit<'a, T>, SendError<()>>> {
         let shared = self.shared;
         let waker = cx.map(|cx| cx.waker().clone());
         let mut state = lock(&shared.state);
         let outcome = match self.ticket {
             Some(ticket) if !state.parked.contains(ticket) => {
                 self.ticket = None;
-                Some(Ok(Permit { shared }))
+                Some(Ok(SendPermit { shared }))
             }
             _ if state.end.is_some() => Some(Err(SendError::Closed(()))),
             Some(_) => None,
@@ -119,7 +119,7 @@ impl<'a, T> Reserve<'a, T> {
                 let has_room = state.parked.is_empty() && shared.has_room(&mut state, None);
                 has_room.then(|| {
                     state.queue.limit -= 1;
-                    Ok(Permit { shared })
+                    Ok(SendPermit { shared })
                 })
             }
         };
@@ -140,7 +140,7 @@ impl<'a, T> Reserve<'a, T> {
 }
 
 impl<'a, T> Future for Reserve<'a, T> {
-    type Output = Result<Permit<'a, T>, SendError<()>>;
+    type Output = Result<SendPermit<'a, T>, SendError<()>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         within_budget(cx, |cx| self.look(Some(cx)))

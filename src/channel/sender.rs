@@ -3,7 +3,7 @@
 use super::error::{SendError, SourceError};
 use super::flush::{Flush, FlushError};
 use super::overflow::{Ending, LossReason, Sent};
-use super::permit::{Permit, Reserve};
+use super::permit::{Reserve, SendPermit};
 use super::produce::{OnFull, Refusal, Refused};
 use super::send_future::{Closed, SendFuture};
 use super::sink::SenderSink;
@@ -145,7 +145,7 @@ impl<T> Sender<T> {
     /// on.
     ///
     /// Whatever the policy, it waits for the consumer, in one line with the senders that wait. The
-    /// [`Permit`] keeps the slot until it sends a frame or is dropped. `None` waits for ever, zero answers
+    /// [`SendPermit`] keeps the slot until it sends a frame or is dropped. `None` waits for ever, zero answers
     /// at once.
     ///
     /// # Blocking
@@ -171,7 +171,7 @@ impl<T> Sender<T> {
     pub fn reserve(
         &self,
         timeout: impl Into<Option<Duration>>,
-    ) -> Result<Permit<'_, T>, SendError<()>> {
+    ) -> Result<SendPermit<'_, T>, SendError<()>> {
         Reserve::new(&self.shared).wait(timeout)
     }
 

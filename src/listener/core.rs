@@ -121,7 +121,7 @@ pub(crate) struct LoopWatch(pub(crate) Arc<Core>);
 
 impl Wake for LoopWatch {
     fn wake(self: Arc<Self>) {
-        self.0.end_for(Ending::LoopGone, Phase::Draining);
+        self.0.end_for(Ending::LoopClosed, Phase::Draining);
     }
 }
 
@@ -133,7 +133,7 @@ pub(crate) enum Verdict {
     Stopped,
     /// Its connection was closed on this side.
     Closed,
-    LoopGone,
+    LoopClosed,
 }
 
 /// How a source ended, for its stream and its listener.
@@ -152,7 +152,7 @@ impl End {
                 return End::Failed(SourceError::new(error));
             }
             Ok(Verdict::Stopped | Verdict::Closed) => Ending::Aborted,
-            Ok(Verdict::LoopGone) => Ending::LoopGone,
+            Ok(Verdict::LoopClosed) => Ending::LoopClosed,
             Err(Panicked) => Ending::Panicked,
         })
     }

@@ -3,7 +3,7 @@ use super::core::Core;
 use super::report::StopReport;
 #[cfg(doc)]
 use super::source::Reopened;
-use super::source::{Backoff, FnSource, FrameSource, Opening, Reopening, Sink};
+use super::source::{Backoff, FnSource, FrameSource, LoopHandle, Opening, Reopening};
 use super::stats::ListenerStats;
 use super::stop::{AGAIN, Phase, Registered};
 use crate::channel::{Ending, SourceError};
@@ -72,7 +72,7 @@ impl Listener {
 
     /// Sets up a listener around a loop of your own, which runs on the listener's thread.
     ///
-    /// The loop is given a [`Sink`] to send into and to look at whether it should stop. What it
+    /// The loop is given a [`LoopHandle`] to send into and to look at whether it should stop. What it
     /// returns is the end of the stream: `Ok` finished, `Err` failed, and a panic is contained.
     ///
     /// # Examples
@@ -100,7 +100,7 @@ impl Listener {
     pub fn from_fn<T, F>(body: F) -> ListenerBuilder<FnSource<T, F>>
     where
         T: Send + 'static,
-        F: FnOnce(Sink<T>) -> io::Result<()> + Send + 'static,
+        F: FnOnce(LoopHandle<T>) -> io::Result<()> + Send + 'static,
     {
         ListenerBuilder::new(FnSource::new(body))
     }
@@ -268,7 +268,7 @@ impl Listener {
     /// use callbridge::listener::Listener;
     ///
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
-    /// let broken = Listener::from_fn(|_sink: callbridge::listener::Sink<()>| {
+    /// let broken = Listener::from_fn(|_sink: callbridge::listener::LoopHandle<()>| {
     ///     Err(std::io::Error::other("no carrier"))
     /// });
     /// let (listener, _frames) = broken.spawn()?;

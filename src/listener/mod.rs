@@ -88,8 +88,8 @@ pub use report::StopReport;
 pub use serve::Service;
 pub use serve::{FirstPoll, Serve, ServeBuilder, Unanswered};
 pub use source::{
-    Backoff, BadFrames, FnSource, FrameError, FrameSource, Gauge, Interrupter, Opening, ReadSource,
-    Reopened, Reopening, RequestSource, Sink, SourceStats, StopGuard,
+    Backoff, BadFrames, FnSource, FrameError, FrameSource, Gauge, Interrupter, LoopHandle, Opening,
+    ReadSource, Reopened, Reopening, RequestSource, SourceStats, StopGuard,
 };
 pub use stats::ListenerStats;
 pub use writer::{Command, FrameSink, Inbox, WriteError, inbox};

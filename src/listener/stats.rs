@@ -59,7 +59,7 @@ counters! {
     /// Frames that a [`Connection`](super::Connection)'s sink had taken and that were lost, because the
     /// connection broke, its peer didn't read, the listener stopped, or they weren't flushed. Those that
     /// were refused with an error are the caller's to count.
-    answers_lost,
+    replies_lost,
     /// Requests taken by `serve`.
     requests,
     /// Requests submitted whose outcome isn't known yet.

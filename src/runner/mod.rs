@@ -28,9 +28,9 @@ pub use context::{AsyncContext, EnterError, ExitError, Outcome};
 pub use guard::{Guard, ScopeError};
 pub use io::BlockingIo;
 pub use iter::WrapIter;
-pub use shared::Lease;
+pub use shared::SharedRunner;
 pub use start_error::StartError;
-pub use start_task::{StartTaskError, Started};
+pub use start_task::{ReadySignal, StartTaskError};
 pub use weak::WeakRunner;
 
 use self::close::Patience;
@@ -148,8 +148,8 @@ impl ThreadRunner {
     /// assert_eq!(one.run(id())?, other.run(id())?);
     /// # Ok::<(), callbridge::ResultError>(())
     /// ```
-    pub fn shared() -> Lease {
-        Lease::take()
+    pub fn shared() -> SharedRunner {
+        SharedRunner::take()
     }
 
     /// Runs `future` on the calling thread, in the loop's context, and waits for its value.
@@ -263,7 +263,7 @@ impl ThreadRunner {
     /// Starts `task` and waits until it says that it is ready; returns what it said, and its future.
     ///
     /// For servers and listeners that are of use only once they are up: the task calls
-    /// [`started.set(value)`](Started::set), say with the port it was given, and goes on.
+    /// [`started.set(value)`](ReadySignal::set), say with the port it was given, and goes on.
     ///
     /// Python: `portal.start_task`.
     ///
@@ -280,11 +280,11 @@ impl ThreadRunner {
     ///
     /// ```
     /// use callbridge::ThreadRunner;
-    /// use callbridge::runner::Started;
+    /// use callbridge::runner::ReadySignal;
     /// use std::net::SocketAddr;
     ///
     /// let runner = ThreadRunner::new();
-    /// let (address, server) = runner.start_task(|started: Started<SocketAddr>| async move {
+    /// let (address, server) = runner.start_task(|started: ReadySignal<SocketAddr>| async move {
     ///     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     ///     started.set(listener.local_addr()?);
     ///     listener.accept().await.map(drop)
@@ -298,7 +298,7 @@ impl ThreadRunner {
     #[track_caller]
     pub fn start_task<V, F>(
         &self,
-        task: impl FnOnce(Started<V>) -> F,
+        task: impl FnOnce(ReadySignal<V>) -> F,
     ) -> Result<(V, BlockingFuture<F::Output>), StartTaskError<F::Output>>
     where
         V: Send + 'static,

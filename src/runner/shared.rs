@@ -14,11 +14,11 @@ static SHARED: Mutex<Weak<ThreadRunner>> = Mutex::new(Weak::new());
 /// See [`ThreadRunner::shared`].
 #[derive(Clone)]
 #[must_use = "dropping the last lease closes the runner"]
-pub struct Lease {
+pub struct SharedRunner {
     runner: Arc<ThreadRunner>,
 }
 
-impl Lease {
+impl SharedRunner {
     pub(super) fn take() -> Self {
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         let current = shared.upgrade();
@@ -33,11 +33,11 @@ impl Lease {
         drop(shared);
         // Possibly the last share of a closed runner: dropped without the lock.
         drop(replaced);
-        Lease { runner }
+        SharedRunner { runner }
     }
 }
 
-impl Deref for Lease {
+impl Deref for SharedRunner {
     type Target = ThreadRunner;
 
     fn deref(&self) -> &ThreadRunner {
@@ -45,8 +45,8 @@ impl Deref for Lease {
     }
 }
 
-impl fmt::Debug for Lease {
+impl fmt::Debug for SharedRunner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Lease").field(&*self.runner).finish()
+        f.debug_tuple("SharedRunner").field(&*self.runner).finish()
     }
 }

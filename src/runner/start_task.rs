@@ -14,11 +14,11 @@ use std::sync::Arc;
 ///
 /// See [`ThreadRunner::start_task`](crate::ThreadRunner::start_task).
 #[must_use = "dropping it makes the start fail"]
-pub struct Started<V> {
+pub struct ReadySignal<V> {
     promise: Promise<V>,
 }
 
-impl<V> Started<V> {
+impl<V> ReadySignal<V> {
     /// Says that the task is ready, and gives the waiting caller `value`.
     ///
     /// # Examples
@@ -29,12 +29,12 @@ impl<V> Started<V> {
     }
 }
 
-impl<V> UnwindSafe for Started<V> {}
-impl<V> RefUnwindSafe for Started<V> {}
+impl<V> UnwindSafe for ReadySignal<V> {}
+impl<V> RefUnwindSafe for ReadySignal<V> {}
 
-impl<V> fmt::Debug for Started<V> {
+impl<V> fmt::Debug for ReadySignal<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Started").finish_non_exhaustive()
+        f.debug_struct("ReadySignal").finish_non_exhaustive()
     }
 }
 
@@ -44,10 +44,10 @@ impl<V> fmt::Debug for Started<V> {
 ///
 /// ```
 /// use callbridge::ThreadRunner;
-/// use callbridge::runner::{StartTaskError, Started};
+/// use callbridge::runner::{StartTaskError, ReadySignal};
 ///
 /// let runner = ThreadRunner::new();
-/// let refused = runner.start_task(|started: Started<u16>| async move {
+/// let refused = runner.start_task(|started: ReadySignal<u16>| async move {
 ///     let port: u16 = "http".parse().map_err(|_| "not a port")?;
 ///     started.set(port);
 ///     Ok::<(), _>(())
@@ -63,7 +63,7 @@ pub enum StartTaskError<T> {
     /// The task ended without saying that it is ready; its output is inside.
     #[error("the task ended before it was ready: look at its output")]
     Ended(T),
-    /// The task dropped its [`Started`] and went on, or never moved it into its future; it was
+    /// The task dropped its [`ReadySignal`] and went on, or never moved it into its future; it was
     /// cancelled.
     #[error("the task dropped `started` before it was ready: let it call `set` first")]
     Dropped,
@@ -86,7 +86,7 @@ impl<T> fmt::Debug for StartTaskError<T> {
 #[track_caller]
 pub(super) fn start_task<V, F>(
     core: &Arc<Core>,
-    task: impl FnOnce(Started<V>) -> F,
+    task: impl FnOnce(ReadySignal<V>) -> F,
 ) -> Result<(V, BlockingFuture<F::Output>), StartTaskError<F::Output>>
 where
     V: Send + 'static,
@@ -98,7 +98,7 @@ where
     }
     core.ready_here().map_err(StartTaskError::Loop)?;
     let (promise, ready) = lone_promise();
-    let mut call = super::submit(core, task(Started { promise }));
+    let mut call = super::submit(core, task(ReadySignal { promise }));
     match core.wait(Deadline::Never, ready).and_then(identity) {
         Ok(value) => Ok((value, call)),
         Err(_) => {

@@ -144,7 +144,7 @@ fn a_source_that_panics_is_told_apart_from_one_that_finishes() {
 
 #[test]
 fn a_stream_whose_source_was_stopped_yields_no_error() {
-    let stopped = callbridge::Listener::from_fn(|sink: callbridge::listener::Sink<u8>| {
+    let stopped = callbridge::Listener::from_fn(|sink: callbridge::listener::LoopHandle<u8>| {
         sink.wait_stop(None).unwrap();
         Ok(())
     });

@@ -145,7 +145,7 @@ fn a_job_that_stops_a_listener_lends_its_place() {
     let pool = ThreadPool::builder().max_workers(1).build().unwrap();
     let back = pool.clone();
     let (tell, told) = mpsc::channel();
-    let legacy = move |sink: callbridge::listener::Sink<()>| {
+    let legacy = move |sink: callbridge::listener::LoopHandle<()>| {
         let _ = sink.wait_stop(LONG);
         let _ = tell.send(back.submit(|| 7).result(LONG).ok());
         Ok(())

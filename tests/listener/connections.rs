@@ -246,7 +246,7 @@ fn a_peer_that_ends_its_side_can_still_be_written_to() {
     drop(connection);
     assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
     wait_for(&listener, |stats| stats.open == 0);
-    assert_eq!(clean(&listener).answers_lost, 0);
+    assert_eq!(clean(&listener).replies_lost, 0);
 }
 
 #[test]

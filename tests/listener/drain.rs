@@ -159,7 +159,7 @@ fn a_close_delivers_what_a_connections_peer_has_sent_and_writes_what_is_queued()
     drop(connection);
     assert_eq!(read_all(client), b"goodbye\n");
     let report = close.join().unwrap();
-    assert!(report.is_clean() && report.stats.answers_lost == 0, "{report}");
+    assert!(report.is_clean() && report.stats.replies_lost == 0, "{report}");
 }
 
 /// Whoever keeps a service can wait for its end without ending it.

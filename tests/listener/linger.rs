@@ -56,7 +56,7 @@ fn what_has_left_arrives_though_the_peer_talks_on_after_the_close() {
         assert!(got == BIG && error.is_none(), "{got} of {BIG} bytes, {error:?}");
         drop(client);
         wait_for(&listener, |stats| stats.open == 0);
-        assert_eq!(clean(&listener).answers_lost, 0);
+        assert_eq!(clean(&listener).replies_lost, 0);
     }
 }
 
@@ -187,5 +187,5 @@ async fn a_sink_whose_peer_reads_slowly_is_waited_for_as_long_as_it_reads() {
     connection.send("x".repeat(MUCH)).await.unwrap();
     assert_eq!(reading.join().unwrap().unwrap(), MUCH + 1);
     drop(connection);
-    assert_eq!(listener.close(LONG).await.stats.answers_lost, 0);
+    assert_eq!(listener.close(LONG).await.stats.replies_lost, 0);
 }

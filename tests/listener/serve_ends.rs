@@ -169,7 +169,7 @@ fn a_runtime_that_is_dropped_ends_the_listener_as_loop_gone() {
         }
         drop(runtime);
         wait_for(&listener, |_| listener.is_finished());
-        assert_eq!(listener.ending(), Some(Ending::LoopGone));
+        assert_eq!(listener.ending(), Some(Ending::LoopClosed));
         assert_eq!(clean(&listener).aborted, u64::from(asked));
     }
 }
@@ -185,7 +185,7 @@ fn a_bridge_that_is_closed_ends_the_listener_as_loop_gone() {
     assert_eq!(ask(&client, "hi"), "hi");
     assert!(bridge.close_blocking(LONG).is_clean());
     wait_for(&listener, |_| listener.is_finished());
-    assert_eq!(listener.ending(), Some(Ending::LoopGone));
+    assert_eq!(listener.ending(), Some(Ending::LoopClosed));
 
     // And one that was closed before.
     let (source, _client) = udp();
@@ -194,7 +194,7 @@ fn a_bridge_that_is_closed_ends_the_listener_as_loop_gone() {
         .spawn()
         .unwrap();
     wait_for(&listener, |_| listener.is_finished());
-    assert_eq!(listener.ending(), Some(Ending::LoopGone));
+    assert_eq!(listener.ending(), Some(Ending::LoopClosed));
 }
 
 #[test]

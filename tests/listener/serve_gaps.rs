@@ -36,7 +36,7 @@ fn no_reply_follows_a_gap_when_the_loop_goes_away() {
             assert!(heard.is_empty(), "{:?}", String::from_utf8_lossy(&heard));
         }
         wait_for(&listener, |_| listener.is_finished());
-        assert_eq!(listener.ending(), Some(Ending::LoopGone));
+        assert_eq!(listener.ending(), Some(Ending::LoopClosed));
         clean(&listener);
     }
 }

@@ -6,8 +6,8 @@ use callbridge::SettingError;
 use callbridge::channel;
 use callbridge::channel::Ending;
 use callbridge::listener::{
-    Connection, ConnectionHandle, DatagramSource, FrameSink, Inbox, Listener, ReadSource, Replier,
-    Sink, TcpSource,
+    Connection, ConnectionHandle, DatagramSource, FrameSink, Inbox, Listener, LoopHandle,
+    ReadSource, Replier, TcpSource,
 };
 use std::io::ErrorKind;
 use std::net::{TcpStream, UdpSocket};
@@ -89,7 +89,7 @@ fn the_handles_can_be_sent_and_shared() {
     both::<Replier>();
     both::<ConnectionHandle>();
     both::<FrameSink<Bytes>>();
-    both::<Sink<Bytes>>();
+    both::<LoopHandle<Bytes>>();
     send::<Connection<LinesCodec>>();
     send::<Inbox<Bytes>>();
     send::<DatagramSource<UdpSocket>>();

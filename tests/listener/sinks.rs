@@ -34,7 +34,7 @@ async fn a_connection_can_be_split_and_forwarded_into_itself() {
     assert_eq!(client.join().unwrap(), b"re: a\nre: b\nbye\n");
     drop((sink, stream));
     let report = listener.close(LONG).await;
-    assert!(report.is_clean() && report.stats.answers_lost == 0, "{report}");
+    assert!(report.is_clean() && report.stats.replies_lost == 0, "{report}");
 }
 
 #[tokio::test]
@@ -86,7 +86,7 @@ async fn fed_frames_that_cant_leave_are_counted_as_lost() {
     let mut dropped = connections.recv().await.unwrap();
     dropped.feed("never flushed").await.unwrap();
     drop(dropped);
-    assert_eq!(listener.stats().answers_lost, 1);
+    assert_eq!(listener.stats().replies_lost, 1);
     let _client = connect(addr);
     let mut connection = connections.recv().await.unwrap();
     for _ in 0..3 {
@@ -96,9 +96,9 @@ async fn fed_frames_that_cant_leave_are_counted_as_lost() {
     assert!(listener.close(LONG).await.is_clean());
     let refused = SinkExt::<String>::flush(&mut connection).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::NotConnected);
-    assert_eq!(listener.stats().answers_lost, 4);
+    assert_eq!(listener.stats().replies_lost, 4);
     drop(connection);
-    assert_eq!(listener.stats().answers_lost, 4, "once each");
+    assert_eq!(listener.stats().replies_lost, 4, "once each");
 }
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn a_flush_that_is_dropped_while_it_waits_keeps_what_was_fed() {
     assert_eq!(reader.join().unwrap(), b"\na\nb\n");
     drop(connection);
     assert!(listener.close(LONG).await.is_clean());
-    assert_eq!(listener.stats().answers_lost, 0);
+    assert_eq!(listener.stats().replies_lost, 0);
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn what_was_flushed_leaves_though_the_connection_is_dropped() {
     drop(connection);
     assert_eq!(reader.join().unwrap(), MUCH + 1);
     wait_for(&listener, |stats| stats.open == 0);
-    assert_eq!(clean(&listener).answers_lost, 0);
+    assert_eq!(clean(&listener).replies_lost, 0);
 }
 
 fn poll_flush(connection: Pin<&mut Connection<LinesCodec>>) -> Poll<std::io::Result<()>> {
@@ -190,7 +190,7 @@ fn a_peer_that_stops_reading_holds_back_its_frames_then_loses_its_connection() {
     assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
     wait_for(&listener, |stats| stats.open == 0);
     drop(client);
-    assert!(clean(&listener).answers_lost >= 1);
+    assert!(clean(&listener).replies_lost >= 1);
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn a_stop_with_frames_queued_for_a_peer_that_doesnt_read_is_prompt_and_counts_th
     }
     let stats = clean(&listener);
     assert!(!connection.handle().is_open());
-    assert!(stats.answers_lost >= 1, "{stats:?}");
+    assert!(stats.replies_lost >= 1, "{stats:?}");
     drop(client);
 }
 

@@ -2,7 +2,7 @@
 
 use crate::common::{Census, LONG, SHORT, eventually};
 use crate::{assert_clean, both};
-use callbridge::runner::{EnterError, StartTaskError, Started};
+use callbridge::runner::{EnterError, ReadySignal, StartTaskError};
 use callbridge::{ResultError, ThreadRunner};
 use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -194,7 +194,7 @@ fn a_close_releases_whoever_waits_for_a_loop_that_is_blocked() {
             let close = |_: Arc<()>, _| async { Ok::<_, String>(()) };
             runner.enter_context(|| async { Ok::<_, String>(()) }, close).map(drop)
         });
-        let starting = scope.spawn(|| runner.start_task(|_: Started<()>| async {}).map(drop));
+        let starting = scope.spawn(|| runner.start_task(|_: ReadySignal<()>| async {}).map(drop));
         let reading = scope.spawn(move || (items.next(), items));
         eventually("the task and the reader are submitted", || bridge.in_flight() == 3);
         let asked = Instant::now();

@@ -6,7 +6,7 @@ use crate::child::in_a_child;
 use crate::common::fork::in_a_fork;
 use crate::common::{LONG, SHORT};
 use crate::{assert_clean, both};
-use callbridge::runner::{EnterError, Outcome, StartTaskError, Started};
+use callbridge::runner::{EnterError, Outcome, ReadySignal, StartTaskError};
 use callbridge::{ResultError, ThreadRunner};
 use std::future::pending;
 use std::io;
@@ -45,7 +45,7 @@ fn nothing_of_an_inherited_runner_hangs_in_a_forked_process() {
                 assert_eq!(runner.run(async { 7 }).unwrap(), 7, "the calling thread's own");
                 let entered = runner.enter_context(open, close);
                 assert!(matches!(entered, Err(EnterError::Loop(ResultError::Forked))));
-                let started = runner.start_task(|_: Started<()>| async {});
+                let started = runner.start_task(|_: ReadySignal<()>| async {});
                 assert!(matches!(started, Err(StartTaskError::Loop(ResultError::Forked))));
                 forked(items.next().unwrap());
                 assert!(items.next().is_none());

@@ -3,7 +3,7 @@
 use crate::both;
 use crate::common::LONG;
 use callbridge::ResultError;
-use callbridge::runner::{StartTaskError, Started};
+use callbridge::runner::{ReadySignal, StartTaskError};
 use std::future::pending;
 use tokio::sync::oneshot;
 
@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 fn start_task_gives_what_the_task_reports() {
     for runner in both() {
         let ((), mut quiet) = runner
-            .start_task(|started: Started<()>| async move {
+            .start_task(|started: ReadySignal<()>| async move {
                 started.set(());
                 5
             })
@@ -36,7 +36,7 @@ fn start_task_gives_what_the_task_reports() {
 #[test]
 fn a_panic_before_readiness_is_the_starts_error() {
     for runner in both() {
-        let crashed = runner.start_task(|started: Started<()>| async move {
+        let crashed = runner.start_task(|started: ReadySignal<()>| async move {
             let _started = started;
             panic!("port taken")
         });
@@ -68,17 +68,17 @@ fn a_panic_after_readiness_is_the_futures_error() {
 #[test]
 fn a_task_that_never_reports_is_an_error() {
     for runner in both() {
-        let ended = runner.start_task(|started: Started<()>| async move {
+        let ended = runner.start_task(|started: ReadySignal<()>| async move {
             let _started = started;
             3
         });
         assert!(matches!(ended, Err(StartTaskError::Ended(3))));
-        let silent = runner.start_task(|started: Started<()>| async {
+        let silent = runner.start_task(|started: ReadySignal<()>| async {
             drop(started);
             pending::<()>().await;
         });
         assert!(matches!(silent, Err(StartTaskError::Dropped)));
-        let forgotten = runner.start_task(|_: Started<()>| pending::<()>()).unwrap_err();
+        let forgotten = runner.start_task(|_: ReadySignal<()>| pending::<()>()).unwrap_err();
         assert!(forgotten.to_string().contains("let it call `set` first"), "{forgotten}");
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::common::{Census, LONG, Loop, SHORT, eventually};
 use crate::{assert_clean, both, here};
-use callbridge::runner::{StartTaskError, Started};
+use callbridge::runner::{ReadySignal, StartTaskError};
 use callbridge::{ResultError, ThreadRunner};
 use std::future::pending;
 use std::io;
@@ -126,7 +126,7 @@ fn blocking_on_its_own_loop_is_refused() {
                     let never = || async { unreachable!("refused before it runs") };
                     let runs = [inner.run(never()).err(), inner.run_timeout(never(), LONG).err()];
                     assert!(runs.iter().all(|e| matches!(e, Some(ResultError::WouldDeadlock))));
-                    let started = inner.start_task(|_: Started<()>| async {});
+                    let started = inner.start_task(|_: ReadySignal<()>| async {});
                     assert!(matches!(
                         started,
                         Err(StartTaskError::Loop(ResultError::WouldDeadlock))

@@ -27,7 +27,7 @@ impl Counters {
             ("not framed", listener.decode_errors),
             ("connections refused", listener.refused),
             ("failures to accept", listener.accept_errors),
-            ("answers lost", listener.answers_lost),
+            ("answers lost", listener.replies_lost),
             ("answers not taken", self.answered.as_ref().map_or(0, |answered| answered.unsent)),
             ("datagrams cut", listener.source.truncated),
             ("socket errors", listener.source.transient_errors),

@@ -4,8 +4,8 @@
 //! fails where one takes over a second or a bystander hears something.
 
 use callbridge::listener::{
-    Backoff, FrameSource, Listener, ReadSource, Request, Sink, TcpServer, TcpSource, UdpSource,
-    UnixDatagramSource, UnixServer, UnixSource,
+    Backoff, FrameSource, Listener, LoopHandle, ReadSource, Request, TcpServer, TcpSource,
+    UdpSource, UnixDatagramSource, UnixServer, UnixSource,
 };
 use callbridge::{Bridge, Overflow};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -93,7 +93,7 @@ const KINDS: &[(&str, Round)] = &[
         stopped(stream(ReadSource::new(ours, 1024, LinesCodec::new())?))
     }),
     ("closure that waits for the stop", || {
-        let looping = Listener::from_fn(|sink: Sink<()>| {
+        let looping = Listener::from_fn(|sink: LoopHandle<()>| {
             let _stopped = sink.wait_stop(None);
             Ok(())
         });

@@ -51,7 +51,7 @@ where
                 format_args!("connection {} of {}", link.id(), service.core.name).to_string();
             match End::of(verdict, &name) {
                 End::Failed(_) => count(&service.core.counters.failed_connections),
-                End::Of(Ending::LoopGone) => service.core.stop_for(Ending::LoopGone),
+                End::Of(Ending::LoopClosed) => service.core.stop_for(Ending::LoopClosed),
                 End::Of(_) => {}
             }
         };

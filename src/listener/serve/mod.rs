@@ -96,7 +96,7 @@ pub trait Serve<R>: Origin {
 /// 3. [`Listener::stop`] doesn't wait for handlers: what is outstanding is cancelled and counted as aborted.
 ///    [`Listener::close`] takes nothing new in, and lets what is outstanding be answered until its timeout.
 /// 4. When the bridge is closed, what is outstanding may still be answered, as long as the bridge lets it;
-///    then, or when the loop goes away, the listener ends as [`LoopGone`](Ending::LoopGone).
+///    then, or when the loop goes away, the listener ends as [`LoopClosed`](Ending::LoopClosed).
 /// 5. What a peer doesn't read is written once it does, up to the
 ///    [write timeout](super::ListenerBuilder::write_timeout); while more than 256 KiB wait for it, none of its
 ///    further requests are read. Nor are more requests at work than whose replies, going by those before,
@@ -379,7 +379,7 @@ impl<S, R, H> ServeBuilder<S, R, H> {
         let watch_loop = Waker::from(Arc::new(LoopWatch(Arc::clone(&core))));
         let gone = Arc::clone(&core);
         let token = self.bridge.child_token();
-        let watched = watch(token, &watch_loop, || gone.stop_for(Ending::LoopGone));
+        let watched = watch(token, &watch_loop, || gone.stop_for(Ending::LoopClosed));
         let service = Service {
             core: Arc::clone(&core),
             bridge: self.bridge,

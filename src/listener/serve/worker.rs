@@ -217,7 +217,7 @@ where
             let request = (self.request)(frame, began);
             let Some(reply) = self.begin(request, began, polls.as_ref()) else {
                 self.settle(&self.core().counters.aborted);
-                self.end = Some(Verdict::LoopGone);
+                self.end = Some(Verdict::LoopClosed);
                 return Ok(());
             };
             match reply {
@@ -383,9 +383,9 @@ where
                 self.settle(&counters.aborted);
                 // Later replies would be taken for this one.
                 if self.driver.source.replies_in_order() {
-                    return self.write_the_rest(Verdict::LoopGone);
+                    return self.write_the_rest(Verdict::LoopClosed);
                 }
-                self.end.get_or_insert(Verdict::LoopGone);
+                self.end.get_or_insert(Verdict::LoopClosed);
             }
             Err(_) => {
                 self.settle(&counters.aborted);

@@ -171,7 +171,7 @@ impl Link {
     }
 
     pub(super) fn lose(&self, frames: usize) {
-        count_by(&self.core.counters.answers_lost, frames);
+        count_by(&self.core.counters.replies_lost, frames);
     }
 
     /// Queues bytes of so many frames, and writes what fits now.

@@ -41,7 +41,7 @@ impl<T, F> Sealed for FnSource<T, F> {}
 impl<T, F> Origin for FnSource<T, F>
 where
     T: Send + 'static,
-    F: FnOnce(Sink<T>) -> io::Result<()> + Send + 'static,
+    F: FnOnce(LoopHandle<T>) -> io::Result<()> + Send + 'static,
 {
     type Item = T;
     type Request = Infallible;
@@ -50,7 +50,7 @@ where
         let feed = setup.feed;
         let core = Arc::clone(&feed.core);
         core.stop.spawn(&core.name, move || {
-            let sink = Sink { feed: feed.clone() };
+            let sink = LoopHandle { feed: feed.clone() };
             let verdict = judged(|| match (self.body)(sink) {
                 // A loop that is broken out of may end by an error, in its own way.
                 Ok(()) | Err(_) if feed.core.stop.phase() > Phase::Running => Verdict::Stopped,
@@ -73,11 +73,11 @@ where
 /// # Examples
 ///
 /// See [`Listener::from_fn`](crate::Listener::from_fn).
-pub struct Sink<T> {
+pub struct LoopHandle<T> {
     feed: Feed<T>,
 }
 
-impl<T> Sink<T> {
+impl<T> LoopHandle<T> {
     /// Sends a frame as the overflow policy says; see [`Sender::send`].
     ///
     /// # Blocking
@@ -127,7 +127,7 @@ impl<T> Sink<T> {
     /// ```
     /// # use callbridge::listener::Listener;
     /// # fn main() -> std::io::Result<()> {
-    /// let spin = Listener::from_fn(|sink: callbridge::listener::Sink<()>| {
+    /// let spin = Listener::from_fn(|sink: callbridge::listener::LoopHandle<()>| {
     ///     while !sink.is_stopping() {
     ///         std::thread::yield_now();
     ///     }
@@ -174,7 +174,7 @@ impl<T> Sink<T> {
     /// use std::sync::mpsc;
     ///
     /// # fn main() -> std::io::Result<()> {
-    /// let (listener, _frames) = Listener::from_fn(|sink: callbridge::listener::Sink<()>| {
+    /// let (listener, _frames) = Listener::from_fn(|sink: callbridge::listener::LoopHandle<()>| {
     ///     let (wake, blocked) = mpsc::channel::<()>();
     ///     let _guard = sink.on_stop(Interrupter::new(move || drop(wake.send(()))));
     ///     let _ = blocked.recv();
@@ -196,23 +196,23 @@ impl<T> Sink<T> {
     }
 }
 
-impl<T> Clone for Sink<T> {
+impl<T> Clone for LoopHandle<T> {
     fn clone(&self) -> Self {
-        Sink { feed: self.feed.clone() }
+        LoopHandle { feed: self.feed.clone() }
     }
 }
 
-impl<T> fmt::Debug for Sink<T> {
+impl<T> fmt::Debug for LoopHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sink").field("stopping", &self.is_stopping()).finish_non_exhaustive()
+        f.debug_struct("LoopHandle").field("stopping", &self.is_stopping()).finish_non_exhaustive()
     }
 }
 
-/// Keeps an interrupter registered; made by [`Sink::on_stop`].
+/// Keeps an interrupter registered; made by [`LoopHandle::on_stop`].
 ///
 /// # Examples
 ///
-/// See [`Sink::on_stop`].
+/// See [`LoopHandle::on_stop`].
 #[must_use = "the interrupter is forgotten when the guard is dropped"]
 pub struct StopGuard {
     _registered: Registered,

@@ -22,7 +22,7 @@ pub(crate) mod unix;
 #[cfg(feature = "net")]
 pub use datagram::{Datagram, DatagramSocket, DatagramSource, Replier};
 pub use framing::{BadFrames, FrameError};
-pub use from_fn::{FnSource, Sink, StopGuard};
+pub use from_fn::{FnSource, LoopHandle, StopGuard};
 pub use gauge::{Gauge, SourceStats};
 pub use interrupter::Interrupter;
 pub use reader::ReadSource;
