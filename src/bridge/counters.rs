@@ -54,6 +54,7 @@ impl Counters {
             Some(ResultError::Panicked(_)) => &ends.panicked,
             Some(_) => &ends.loop_closed,
         };
+        // Pairs with the loads in `stats`: who sees that the call left has this in its view.
         counter.fetch_add(1, Release);
     }
 
@@ -68,6 +69,7 @@ impl Counters {
         self.0.0.settled.fetch_add(0, AcqRel)
     }
 
+    /// Pairs with `settle`: the callbacks of the calls counted here have run.
     pub(super) fn settled(&self) -> u64 {
         self.0.0.settled.load(Acquire)
     }
@@ -82,6 +84,7 @@ impl Counters {
         let mut stats = BridgeStats::default();
         for _ in 0..LOOKS {
             let (_, left_before) = limits();
+            // Pair with the addition in `end`.
             stats.finished = ends.finished.load(Acquire);
             stats.cancelled = ends.cancelled.load(Acquire);
             stats.panicked = ends.panicked.load(Acquire);

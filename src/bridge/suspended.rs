@@ -66,6 +66,7 @@ impl Suspended {
 
     /// Lets nobody in any more; the wakers of those who are in.
     pub(super) fn abort(&self) -> Vec<Waker> {
+        // Pairs with the load in `is_aborted`; before the list is emptied (2).
         self.flag.store(true, Ordering::Release);
         let mut list = lock(&self.list);
         list.aborted = true;

@@ -36,22 +36,24 @@ impl Handed {
         Handed(CachePadded(AtomicUsize::new(0)))
     }
 
-    /// Counts `frames` more; tells whether a sender waits for their slots.
+    /// Counts `frames` more; tells whether a sender waits for their slots. (3): one step with the look at
+    /// `WAITING`; pairs with `announce`.
     pub(super) fn add(&self, frames: usize) -> bool {
         self.0.0.fetch_add(frames * ONE, Ordering::AcqRel) & WAITING != 0
     }
 
-    /// Announces a waiting sender, who then looks at the count once more.
+    /// Announces a waiting sender, who then looks at the count once more. (3): pairs with `add`.
     pub(super) fn announce(&self) {
         self.0.0.fetch_or(WAITING, Ordering::AcqRel);
     }
 
-    /// Nobody waits any more.
+    /// Nobody waits any more; under the channel's lock, so that no announcement is lost.
     pub(super) fn retract(&self) {
         self.0.0.fetch_and(!WAITING, Ordering::AcqRel);
     }
 
-    /// How far the consumer has come; starts over at zero some day.
+    /// How far the consumer has come; starts over at zero some day. Pairs with `add`: the slots counted here
+    /// are free.
     pub(super) fn position(&self) -> Position {
         Position(self.0.0.load(Ordering::Acquire) & !WAITING)
     }

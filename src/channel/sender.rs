@@ -659,6 +659,7 @@ impl<T> Clone for Sender<T> {
 
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
+        // Pairs with itself: the last to go has seen what all others did before they went.
         if self.shared.senders.fetch_sub(1, Ordering::AcqRel) == 1 {
             let unwinding = std::thread::panicking();
             let ending = if unwinding { Ending::Panicked } else { Ending::Finished };
@@ -708,6 +709,7 @@ impl<T> WeakSender<T> {
         let senders = &self.shared.senders;
         let mut count = senders.load(Ordering::Relaxed);
         while count > 0 {
+            // Pairs with the subtraction in the drop of a sender: never from 0, where the end was told.
             match senders.compare_exchange_weak(
                 count,
                 count + 1,

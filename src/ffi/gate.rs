@@ -106,6 +106,7 @@ impl<V> Gate<V> {
     pub(super) fn open(&self, value: V) -> Result<u32, V> {
         let before = self.state.load(Relaxed);
         let claimed = (before & !FREE) | BUSY;
+        // (2): pairs with the store in `take`, so that the old value is out before a new one is put in.
         if before & FREE == 0
             || self.state.compare_exchange(before, claimed, Acquire, Relaxed).is_err()
         {
@@ -115,6 +116,7 @@ impl<V> Gate<V> {
         // (invariant 2).
         self.value.with_mut(|cell| unsafe { *cell = Some(value) });
         let next = generation(before) % LAST_GENERATION + 1;
+        // (1): pairs with the exchange in `enter`: who gets in sees the value.
         self.state.store(u64::from(next) << GENERATION, Release);
         Ok(next)
     }
@@ -126,6 +128,7 @@ impl<V> Gate<V> {
             if generation(state) != wanted || state & SHUT != 0 || state & INSIDE == INSIDE {
                 return None;
             }
+            // (1): pairs with the store in `open`.
             match self.state.compare_exchange_weak(state, state + 1, Acquire, Relaxed) {
                 Ok(_) => return Some(Inside { gate: self }),
                 Err(now) => state = now,
@@ -135,15 +138,17 @@ impl<V> Gate<V> {
 
     /// Lets nobody in any more. Whether it was this call that shut the gate.
     ///
-    /// For the owner of the open generation alone.
+    /// For the owner of the open generation alone. (3): in one order with the entries and the leaves.
     pub(super) fn shut(&self) -> bool {
         self.state.fetch_or(SHUT, AcqRel) & SHUT == 0
     }
 
+    /// Pairs with `shut`.
     pub(super) fn is_shut(&self) -> bool {
         self.state.load(Acquire) & SHUT != 0
     }
 
+    /// Pairs with `leave`, as in `is_idle`.
     pub(super) fn inside(&self) -> usize {
         (self.state.load(Acquire) & INSIDE) as usize
     }
@@ -160,7 +165,8 @@ impl<V> Gate<V> {
         idle
     }
 
-    /// Whether the gate is shut and nobody inside.
+    /// Whether the gate is shut and nobody inside. Pairs with the subtraction in `leave`: what the calls did
+    /// has been done.
     pub(super) fn is_idle(&self) -> bool {
         self.state.load(Acquire) & (SHUT | INSIDE) == SHUT
     }
@@ -178,6 +184,8 @@ impl<V> Gate<V> {
         loop {
             let idle = state & INSIDE == 0;
             let next = if idle { state | BUSY } else { state | ORPHAN };
+            // (2), (3): pairs with the subtraction in `leave`, which either was before and left the gate
+            // idle, or comes later and finds `ORPHAN`.
             match self.state.compare_exchange_weak(state, next, AcqRel, Acquire) {
                 Ok(_) if idle => return self.take().map_or(Released::Left, Released::Value),
                 Ok(_) => return Released::Left,
@@ -195,11 +203,13 @@ impl<V> Gate<V> {
         self.forget_waiter();
         let state = self.state.load(Relaxed);
         let generation = state & !((1 << GENERATION) - 1);
+        // (2): pairs with the exchange in `open`.
         self.state.store(generation | SHUT | FREE, Release);
         value
     }
 
     fn leave(&self) -> Left<V> {
+        // (3): releases what this call did to whoever finds the gate idle; the last one acquires it.
         let after = self.state.fetch_sub(1, AcqRel) - 1;
         match after & (SHUT | ORPHAN | INSIDE) {
             SHUT => {

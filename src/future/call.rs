@@ -215,6 +215,7 @@ impl<T> Shared<T> {
     pub(super) fn cancel(&self) -> bool {
         let place = {
             let inner = lock(&self.inner);
+            // (5): before `place` is read; pairs with the loads in `suspend` and `cancel_requested`.
             if !matches!(inner.outcome, Outcome::Owed) || self.cancel.swap(true, Ordering::AcqRel) {
                 return false;
             }
@@ -287,6 +288,7 @@ fn promised<T>(origin: Option<Arc<dyn Origin>>) -> (Promise<T>, super::BlockingF
 /// A call that was refused.
 pub(crate) fn resolved<T>(failure: ResultError) -> super::BlockingFuture<T> {
     let shared = Shared::new(Outcome::Ready(Err(failure)), None);
+    // (6): pairs with the load in `is_done`.
     shared.done.store(true, Ordering::Release);
     super::BlockingFuture::new(shared)
 }
@@ -317,6 +319,7 @@ impl<T> Promise<T> {
     pub(crate) fn suspend(&self, place: u32) -> bool {
         let shared = self.shared();
         lock(&shared.inner).place = Some(place);
+        // (5): after `place` is stored; pairs with the swap in `Shared::cancel`.
         shared.cancel.load(Ordering::Acquire)
     }
 
@@ -361,6 +364,7 @@ impl<T> Delivery<T> {
 impl<T> Drop for Promise<T> {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.take() {
+            // (5): pairs with the swap in `Shared::cancel`.
             let cancelled = shared.cancel.load(Ordering::Acquire) || shared.origin.is_none();
             let failure = if cancelled { ResultError::Cancelled } else { ResultError::LoopClosed };
             resolve(&shared, Err(failure));
@@ -395,6 +399,7 @@ fn publish<T>(shared: &Shared<T>, outcome: Result<T, ResultError>) -> Option<Res
         inner.calling = callbacks.is_some();
         (Rest { state, callbacks, unread }, inner.waiter.take())
     };
+    // (6): pairs with the load in `is_done`.
     shared.done.store(true, Ordering::Release);
     if let Some(waiter) = waiter {
         wake(waiter);

@@ -33,6 +33,7 @@ macro_rules! counters {
         }
 
         impl Counters {
+            /// Pairs with the changes in `count` and `uncount`.
             pub(crate) fn read(&self, gauge: &Gauge) -> ListenerStats {
                 ListenerStats {
                     $( $name: self.$name.load(Ordering::Acquire), )+
@@ -106,17 +107,17 @@ impl ListenerStats {
     }
 }
 
-/// Adds one.
+/// Adds one; pairs with `Counters::read`.
 pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::AcqRel);
 }
 
-/// Adds `n`.
+/// Adds `n`; pairs with `Counters::read`.
 pub(crate) fn count_by(counter: &AtomicU64, n: usize) {
     counter.fetch_add(n as u64, Ordering::AcqRel);
 }
 
-/// Takes one off a gauge.
+/// Takes one off a gauge; pairs with `Counters::read`.
 pub(crate) fn uncount(counter: &AtomicU64) {
     counter.fetch_sub(1, Ordering::AcqRel);
 }

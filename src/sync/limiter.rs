@@ -87,12 +87,13 @@ impl Limiter {
         (limit != usize::MAX).then_some(limit)
     }
 
-    /// How many permits were acquired so far.
+    /// How many permits were acquired so far. (1): read after `left`.
     pub(crate) fn entered(&self) -> u64 {
         self.entrance.0.entered.load(Acquire) / ONE
     }
 
-    /// How many permits were given back so far.
+    /// How many permits were given back so far. (1): pairs with the addition in `release`, whose permit was
+    /// entered before.
     pub(crate) fn left(&self) -> u64 {
         self.left.0.load(Acquire)
     }
@@ -112,6 +113,7 @@ impl Limiter {
         self.rules.0.waiting.load(Relaxed)
     }
 
+    /// (5): pairs with `close`.
     pub(crate) fn is_closed(&self) -> bool {
         self.entrance.0.entered.load(Acquire) & CLOSED != 0
     }
@@ -141,6 +143,7 @@ impl Limiter {
                     return Err(NoPermit::Full);
                 }
             }
+            // (1), (5): in one order with `close` and the other entries; pairs with the load in `entered`.
             match entrance.entered.compare_exchange_weak(word, word + ONE, AcqRel, Acquire) {
                 Ok(_) => {
                     if in_use >= high_water {
@@ -171,6 +174,7 @@ impl Limiter {
 
     /// Lets nobody in any more; who waits is told.
     pub(crate) fn close(&self) {
+        // (5): pairs with the exchange in `enter`.
         self.entrance.0.entered.fetch_or(CLOSED, AcqRel);
         let wakers = lock(&self.line).parties.take_wakers();
         wakers.into_iter().for_each(wake);

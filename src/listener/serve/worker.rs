@@ -545,6 +545,7 @@ impl<S: FrameSource, A, R, H, Fut, W> Worker<'_, S, A, R, H, Fut, W> {
         count_by(&counters.frames, tally.requests);
         count_by(&counters.requests, tally.requests);
         count_by(&counters.in_flight, tally.requests);
+        // As `uncount`.
         counters.in_flight.fetch_sub(tally.ended as u64, Ordering::AcqRel);
         self.tally.set(Tally { unsettled: tally.unsettled, ..Tally::default() });
     }

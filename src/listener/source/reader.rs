@@ -274,6 +274,7 @@ where
                 }
             }
             match reader.read(buffer)? {
+                // Pairs with the store of the interrupter.
                 0 if cut.load(Ordering::Acquire) => Err(ErrorKind::Interrupted.into()),
                 0 if empty_is_timeout => {
                     #[cfg(unix)]
