@@ -21,7 +21,7 @@ API = ROOT / "docs" / "api.txt"
 LONG, BLOCK = 300, 6
 # The field has words for these: spin then park, backoff, stats or counters, workers, idle, wake or
 # interrupt. As a word of its own, or as a part of an identifier.
-WORDS = ("nap", "naps", "rhythm", "crew", "roster", "desk", "seat", "seats", "card", "bed", "books", "nudge", "nudges",
+WORDS = ("nap", "naps", "rhythm", "crew", "roster", "desk", "seat", "seats", "bed", "books", "nudge", "nudges",
          "farewell", "bury", "ledger", "stragglers", "leavers")
 # In the crate this is the poll timeout; programs may have a clock that ticks.
 SOURCE_WORDS = ("tick", "ticks", "habit", "lane")

@@ -24,5 +24,6 @@ step spelling
 step scripts/links.py
 step scripts/architecture.py --check
 step scripts/api.py --check
+step scripts/counts.py --check
 step scripts/cookbook.py --check
 step scripts/claims.py

@@ -51,7 +51,7 @@ fn drops_wait_for_nothing_that_is_stuck() {
         (call.cancel_on_drop(), bridge)
     });
     is_dropped_though_stuck("a listener", |stuck| {
-        let body = move |sink: callbridge::listener::Sink<()>| {
+        let body = move |sink: callbridge::listener::LoopHandle<()>| {
             stuck.wait();
             drop(sink);
             Ok(())
