@@ -3,7 +3,6 @@
 //! `CALLBRIDGE_LONG=1` runs ten times as many rounds.
 
 use crate::common::{Census, LONG, Loop, eventually};
-use callbridge::bridge::BridgeStats;
 use callbridge::{BlockingFuture, Bridge, ResultError};
 use std::future::{pending, poll_fn};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,9 +24,10 @@ fn stagger(round: usize) {
     }
 }
 
+/// On a busy machine a loop may take longer to drop what was cancelled than a close waits for that.
 fn all_is_over(bridge: &Bridge, census: &Census, round: usize) {
+    eventually("nothing is in flight", || bridge.stats().in_flight == 0);
     let stats = bridge.stats();
-    let BridgeStats { in_flight: 0, .. } = stats else { panic!("round {round}: {stats:?}") };
     assert!(stats.balances() && census.alive() == 0, "round {round}: {stats:?}");
 }
 

@@ -32,7 +32,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 /// Far more than anything here takes, so that a bug fails instead of hanging.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Runs a body that may block, on a thread of its own.
 fn within<R: Send + 'static>(body: impl FnOnce() -> R + Send + 'static) -> R {
