@@ -43,11 +43,11 @@ pub(crate) async fn main() -> crate::Ended {
     assert_eq!(reading.as_deref(), Some("21.5"));
     println!("{}", listener.close(Duration::from_secs(5)).await);
     drop((listener, readings));
-    meter.join().expect("the meter doesn't panic")?;
+    drop(meter.join().expect("the meter doesn't panic")?); // unplugged
     Ok(())
 }
 
-type Meter = std::thread::JoinHandle<io::Result<()>>;
+type Meter = std::thread::JoinHandle<io::Result<File>>;
 
 /// A meter at the other end of a pseudo-terminal: noise, then an answer.
 fn a_meter() -> io::Result<(Meter, std::path::PathBuf)> {
@@ -63,7 +63,8 @@ fn a_meter() -> io::Result<(Meter, std::path::PathBuf)> {
         let mut command = String::new();
         BufReader::new(meter.try_clone()?).read_line(&mut command)?;
         drop(keep);
-        meter.write_all(b"\xff\xfe\n21.5\n")
+        meter.write_all(b"\xff\xfe\n21.5\n")?;
+        Ok(meter) // stays plugged in
     });
     Ok((speaks, port.into()))
 }
