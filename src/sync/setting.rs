@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::io;
 
-/// A setting of a builder that can't be; the message says why, and what would do.
+/// A setting that a builder rejected; the message says why, and what would do.
 ///
 /// Every builder checks its settings when it builds, none panics. Where building does more than that, the
 /// error is inside: of an [`io::Error`] of kind [`InvalidInput`](io::ErrorKind::InvalidInput), or of a
