@@ -67,7 +67,9 @@ def imports_within(file):
                 base, parts = base[:-1], parts[1:]
             if base[:1] == [module[0]] or parts[:1] == [module[0]]:
                 note(base + parts)
-    return {other for other in found if other != file and other.name != "mod.rs" and file.name != "mod.rs"}
+    # A room names its parts, and a type its builder, by nature.
+    passed = {"mod.rs", "builder.rs"}
+    return {other for other in found if other != file and other.name not in passed and file.name != "mod.rs"}
 
 
 def expand(tree):
@@ -110,8 +112,7 @@ def circles():
     for node in sorted(graph):
         if node not in number:
             visit(node)
-    # A type and its builder name each other by nature.
-    return sorted(g for g in found if not (len(g) == 2 and any(name.endswith("builder.rs") for name in g)))
+    return sorted(found)
 
 
 def private_words():

@@ -94,7 +94,7 @@ impl BridgeBuilder {
     ///
     /// ```
     /// let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    /// let refused = callbridge::Bridge::builder(runtime.handle().clone()).max_in_flight(0).build()?;
+    /// let refused = callbridge::Bridge::builder(runtime.handle().clone()).max_in_flight(0).build();
     /// assert_eq!(refused.unwrap_err().setting(), "max_in_flight");
     /// # Ok::<(), std::io::Error>(())
     /// ```

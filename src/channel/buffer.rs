@@ -1,7 +1,7 @@
 //! Where frames lie between the thread that sends and the one that receives.
 
-use super::gaps::FrameOrGap;
 use std::collections::VecDeque;
+use std::fmt;
 
 /// What comes out of a buffer.
 pub(super) enum Piece<T> {
@@ -162,5 +162,47 @@ impl<T> Iterator for Buffer<T> {
 
     fn next(&mut self) -> Option<Piece<T>> {
         self.pop()
+    }
+}
+
+/// What a [`GapStream`](super::GapStream) yields.
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::channel::FrameOrGap;
+///
+/// assert_eq!(FrameOrGap::Frame("one").into_frame(), Some("one"));
+/// assert_eq!(FrameOrGap::<&str>::Gap(3).into_frame(), None);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum FrameOrGap<T> {
+    /// A frame.
+    Frame(T),
+    /// Here so many frames, at least one, are missing.
+    Gap(u64),
+}
+
+impl<T> FrameOrGap<T> {
+    /// The frame, if it is one.
+    ///
+    /// # Examples
+    ///
+    /// See [`FrameOrGap`].
+    #[inline]
+    pub fn into_frame(self) -> Option<T> {
+        match self {
+            FrameOrGap::Frame(frame) => Some(frame),
+            FrameOrGap::Gap(_) => None,
+        }
+    }
+}
+
+impl<T> fmt::Debug for FrameOrGap<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FrameOrGap::Frame(_) => f.write_str("Frame(..)"),
+            FrameOrGap::Gap(frames) => f.debug_tuple("Gap").field(frames).finish(),
+        }
     }
 }

@@ -2,8 +2,7 @@
 //!
 //! The invariants are at the head of `state`.
 
-use super::buffer::{Buffer, Piece};
-use super::gaps::FrameOrGap;
+use super::buffer::{Buffer, FrameOrGap, Piece};
 use super::overflow::{Ending, LossReason};
 use super::state::{Shared, State, drop_contained};
 use crate::sync::prim::lock;

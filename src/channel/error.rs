@@ -1,7 +1,6 @@
 //! One error for sending, with the frame inside, one for receiving, and that of a source.
 
 use super::overflow::Ending;
-use super::produce::{Refusal, Refused};
 use crate::sync::WaitError;
 use std::error::Error;
 use std::fmt;
@@ -79,28 +78,17 @@ impl<T> SendError<T> {
         }
     }
 
-    pub(super) fn from_refused(refused: Refused<T>) -> Self {
-        let frame = refused.frame;
-        match refused.why {
-            Refusal::Full => SendError::Full(frame),
-            Refusal::TimedOut => SendError::TimedOut(frame),
-            Refusal::Closed => SendError::Closed(frame),
-            Refusal::WouldDeadlock => SendError::WouldDeadlock(frame),
-            Refusal::TooHeavy => SendError::TooHeavy(frame),
-        }
-    }
-
     /// Of a send that had a time of its own.
-    pub(super) fn in_time(refused: Refused<T>) -> Self {
-        match SendError::from_refused(refused) {
+    pub(super) fn in_time(self) -> Self {
+        match self {
             SendError::Full(frame) => SendError::TimedOut(frame),
             error => error,
         }
     }
 
     /// Of a send that never waits.
-    pub(super) fn at_once(refused: Refused<T>) -> Self {
-        match SendError::from_refused(refused) {
+    pub(super) fn at_once(self) -> Self {
+        match self {
             SendError::TimedOut(frame) | SendError::WouldDeadlock(frame) => SendError::Full(frame),
             error => error,
         }

@@ -4,7 +4,7 @@
 //! overtakes control frames, so the two are counted apart.
 
 use super::coop::within_budget;
-use super::state::{Shared, State};
+use super::state::{Progress, Shared, State};
 use crate::sync::prim::lock;
 use crate::sync::{Deadline, WaitError, wait};
 use std::fmt;
@@ -12,13 +12,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-
-/// How many slots and control frames have left the queue.
-#[derive(Clone, Copy)]
-pub(super) struct Progress {
-    slots: u64,
-    controls: u64,
-}
 
 impl<T> Shared<T> {
     /// How far the consumer is, and how far it will be when it has been handed what is queued now.
@@ -41,12 +34,6 @@ impl<T> Shared<T> {
         let first = state.flushes.pop_front();
         self.retract_if_idle(state);
         first
-    }
-}
-
-impl Progress {
-    fn has_reached(self, wanted: Progress) -> bool {
-        self.slots >= wanted.slots && self.controls >= wanted.controls
     }
 }
 

@@ -1,5 +1,6 @@
 //! A stream that says where frames are missing.
 
+use super::buffer::FrameOrGap;
 use super::consume::Taken;
 use super::error::RecvError;
 use super::stream::FrameStream;
@@ -10,48 +11,6 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
-
-/// What a [`GapStream`] yields.
-///
-/// # Examples
-///
-/// ```
-/// use callbridge::channel::FrameOrGap;
-///
-/// assert_eq!(FrameOrGap::Frame("one").into_frame(), Some("one"));
-/// assert_eq!(FrameOrGap::<&str>::Gap(3).into_frame(), None);
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum FrameOrGap<T> {
-    /// A frame.
-    Frame(T),
-    /// Here so many frames, at least one, are missing.
-    Gap(u64),
-}
-
-impl<T> FrameOrGap<T> {
-    /// The frame, if it is one.
-    ///
-    /// # Examples
-    ///
-    /// See [`FrameOrGap`].
-    #[inline]
-    pub fn into_frame(self) -> Option<T> {
-        match self {
-            FrameOrGap::Frame(frame) => Some(frame),
-            FrameOrGap::Gap(_) => None,
-        }
-    }
-}
-
-impl<T> fmt::Debug for FrameOrGap<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            FrameOrGap::Frame(_) => f.write_str("Frame(..)"),
-            FrameOrGap::Gap(frames) => f.debug_tuple("Gap").field(frames).finish(),
-        }
-    }
-}
 
 /// Frames, and a gap wherever frames are missing; made by
 /// [`FrameStream::with_gaps`](crate::FrameStream::with_gaps).
@@ -91,11 +50,33 @@ pub struct GapStream<T> {
     frames: FrameStream<T>,
 }
 
-impl<T> GapStream<T> {
-    pub(super) fn new(frames: FrameStream<T>) -> Self {
-        GapStream { frames }
+impl<T> FrameStream<T> {
+    /// Makes the stream say where frames are missing; see [`GapStream`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::channel::{self, FrameOrGap};
+    /// use callbridge::Overflow;
+    ///
+    /// let (sender, frames) =
+    ///     channel::builder().capacity(2).overflow(Overflow::DropOldest).build()?;
+    /// let mut frames = frames.with_gaps();
+    /// for frame in 1..=5 {
+    ///     sender.send(frame)?;
+    /// }
+    /// assert_eq!(frames.try_recv(), Ok(FrameOrGap::Gap(3)));
+    /// assert_eq!(frames.try_recv(), Ok(FrameOrGap::Frame(4)));
+    /// assert_eq!(frames.try_recv(), Ok(FrameOrGap::Frame(5)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn with_gaps(mut self) -> GapStream<T> {
+        self.begin_gaps();
+        GapStream { frames: self }
     }
+}
 
+impl<T> GapStream<T> {
     /// Receives the next frame or gap; `None` when the channel has ended and everything was read.
     ///
     /// # Cancel safety

@@ -16,9 +16,36 @@ pub struct IterBlocking<'a, T> {
     frames: &'a mut FrameStream<T>,
 }
 
-impl<'a, T> IterBlocking<'a, T> {
-    pub(super) fn new(frames: &'a mut FrameStream<T>) -> Self {
-        IterBlocking { frames }
+impl<T> FrameStream<T> {
+    /// Returns a blocking iterator over the frames: each `next` waits for one.
+    ///
+    /// It ends with the stream; [`ending`](Self::ending) and [`error`](Self::error) then say why. What is
+    /// not read stays in the stream. `for frame in &mut frames` is the same.
+    ///
+    /// # Blocking
+    ///
+    /// As [`recv_blocking`](Self::recv_blocking) without a limit.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::WouldDeadlock`] in place of a frame, each time that there is none on a
+    /// thread that drives an event loop.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (sender, mut frames) = callbridge::channel(2);
+    /// let source = std::thread::spawn(move || (0..5).all(|frame| sender.send(frame).is_ok()));
+    /// let mut sum = 0;
+    /// for frame in &mut frames {
+    ///     sum += frame?;
+    /// }
+    /// assert_eq!(sum, 10);
+    /// # assert!(source.join().unwrap());
+    /// # Ok::<(), callbridge::channel::RecvError>(())
+    /// ```
+    pub fn iter_blocking(&mut self) -> IterBlocking<'_, T> {
+        IterBlocking { frames: self }
     }
 }
 

@@ -86,10 +86,11 @@ mod try_stream;
 #[cfg(all(test, callbridge_loom))]
 mod loom_tests;
 
+pub use buffer::FrameOrGap;
 pub use builder::Builder;
 pub use error::{RecvError, SendError, SourceError};
 pub use flush::{Flush, FlushError};
-pub use gaps::{FrameOrGap, GapStream};
+pub use gaps::GapStream;
 pub use iter::IterBlocking;
 pub use overflow::{Ending, Fallback, Loss, LossReason, Overflow, Pressure, Sent};
 pub use permit::{Reserve, SendPermit};

@@ -3,6 +3,7 @@
 //! The invariants are at the head of `state`.
 
 use super::buffer::kept_slots;
+use super::error::SendError;
 use super::overflow::{Fallback, LossReason, Overflow, Sent};
 use super::state::{Parked, Shared, State, drop_contained};
 use crate::sync::prim::{MutexGuard, lock};
@@ -37,22 +38,7 @@ impl OnFull {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    Full,
-    TimedOut,
-    Closed,
-    WouldDeadlock,
-    TooHeavy,
-}
-
-/// A frame on its way back to the caller.
-pub(super) struct Refused<T> {
-    pub(super) why: Refusal,
-    pub(super) frame: T,
-}
-
-pub(super) type Outcome<T> = Result<Sent<T>, Refused<T>>;
+pub(super) type Outcome<T> = Result<Sent<T>, SendError<T>>;
 
 pub(super) enum Offered<T> {
     Settled(Outcome<T>),
@@ -136,16 +122,16 @@ impl<T> Shared<T> {
         // Noted before the queue is found full, so that no progress after that is overlooked.
         let before = self.handed.position();
         let frame = match self.offer_now(frame, weight, OnFull::Ask) {
-            Err(Refused { why: Refusal::Full, frame }) => frame,
+            Err(SendError::Full(frame)) => frame,
             settled => return settled,
         };
-        let give_up = |frame| self.offer_now(frame, weight, at_last).map_err(timed_out);
+        let give_up = |frame| self.offer_now(frame, weight, at_last).map_err(SendError::in_time);
         let (since, deadline) = (Instant::now(), Deadline::after(limit));
         match may_wait(deadline) {
             Ok(()) => {}
             Err(WaitError::WouldDeadlock) => {
                 self.book_refusal();
-                return Err(Refused { why: Refusal::WouldDeadlock, frame });
+                return Err(SendError::WouldDeadlock(frame));
             }
             Err(_) => return give_up(frame),
         }
@@ -187,12 +173,12 @@ impl<T> Shared<T> {
     }
 
     /// Puts a frame behind what is queued, whatever room there is.
-    pub(super) fn send_control(&self, frame: T) -> Result<(), Refused<T>> {
+    pub(super) fn send_control(&self, frame: T) -> Result<(), SendError<T>> {
         let mut state = lock(&self.state);
         state.counters.offered += 1;
         if state.end.is_some() {
             state.counters.refused += 1;
-            return Err(Refused { why: Refusal::Closed, frame });
+            return Err(SendError::Closed(frame));
         }
         state.queue.push_control(frame);
         let consumer = state.consumer.take();
@@ -213,20 +199,20 @@ impl<T> Shared<T> {
         }
         if state.end.is_some() {
             state.counters.refuse();
-            return refused(Refusal::Closed, frame);
+            return refused(SendError::Closed(frame));
         }
         if weight.is_some_and(|weight| weight > self.rules.budget()) {
             self.lose_newest(state, &frame, LossReason::TooHeavy);
-            return refused(Refusal::TooHeavy, frame);
+            return refused(SendError::TooHeavy(frame));
         }
         if may_enter && self.has_room(&mut state, weight) {
             return Offered::Settled(Ok(self.accept_now(state, frame, weight)));
         }
         match on_full {
-            OnFull::Ask => refused(Refusal::Full, frame),
+            OnFull::Ask => refused(SendError::Full(frame)),
             OnFull::Refuse | OnFull::Reserved => {
                 state.counters.refuse();
-                refused(Refusal::Full, frame)
+                refused(SendError::Full(frame))
             }
             OnFull::Evict if state.queue.limit > 0 => {
                 Offered::Settled(Ok(self.evict_for(state, frame, weight)))
@@ -262,7 +248,7 @@ impl<T> Shared<T> {
         state.counters.waited(parked.since.elapsed());
         drop(state);
         drop(waker);
-        parked.frame.map(|frame| Err(Refused { why: Refusal::Closed, frame }))
+        parked.frame.map(|frame| Err(SendError::Closed(frame)))
     }
 
     /// Takes a parked frame out of the line; `None` if it has been served. The counters don't know it.
@@ -437,13 +423,6 @@ impl<T> Shared<T> {
     }
 }
 
-fn refused<T>(why: Refusal, frame: T) -> Offered<T> {
-    Offered::Settled(Err(Refused { why, frame }))
-}
-
-fn timed_out<T>(refused: Refused<T>) -> Refused<T> {
-    match refused.why {
-        Refusal::Full => Refused { why: Refusal::TimedOut, ..refused },
-        _ => refused,
-    }
+fn refused<T>(error: SendError<T>) -> Offered<T> {
+    Offered::Settled(Err(error))
 }

@@ -17,8 +17,7 @@
 //! 5. Control frames take no room. They are in no count of slots, `Handed` included, but in one of
 //!    their own, which the consumer lowers under the lock.
 
-use super::buffer::{Buffer, Piece, give_room_back};
-use super::gaps::FrameOrGap;
+use super::buffer::{Buffer, FrameOrGap, Piece, give_room_back};
 use crate::sync::prim::CachePadded;
 use crate::sync::prim::atomic::{AtomicUsize, Ordering};
 use std::collections::VecDeque;

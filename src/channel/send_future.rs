@@ -3,7 +3,7 @@
 use super::coop::within_budget;
 use super::error::SendError;
 use super::overflow::{Ending, LossReason, Overflow, Sent};
-use super::produce::{Offered, OnFull, Outcome, Refusal, Refused};
+use super::produce::{Offered, OnFull, Outcome};
 use super::state::{Shared, drop_contained};
 use std::fmt;
 use std::future::Future;
@@ -97,7 +97,7 @@ impl<T> Stage<T> {
         };
         let waits = matches!(on_full, OnFull::Ask);
         let frame = match shared.offer(frame, weight, on_full) {
-            Offered::Settled(Err(Refused { why: Refusal::Full, frame })) if waits => frame,
+            Offered::Settled(Err(SendError::Full(frame))) if waits => frame,
             Offered::Settled(outcome) => return Poll::Ready(outcome),
             Offered::Parked(ticket) => return self.park(ticket),
         };
@@ -137,10 +137,9 @@ impl<T> Future for SendFuture<'_, T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let shared = self.shared;
-        self.stage.poll(shared, cx).map(|outcome| {
-            let outcome = outcome.expect("a SendFuture was polled after it was done");
-            outcome.map_err(SendError::from_refused)
-        })
+        self.stage
+            .poll(shared, cx)
+            .map(|outcome| outcome.expect("a SendFuture was polled after it was done"))
     }
 }
 

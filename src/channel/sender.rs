@@ -4,9 +4,8 @@ use super::error::{SendError, SourceError};
 use super::flush::{Flush, FlushError};
 use super::overflow::{Ending, LossReason, Sent};
 use super::permit::{Reserve, SendPermit};
-use super::produce::{OnFull, Refusal, Refused};
+use super::produce::OnFull;
 use super::send_future::{Closed, SendFuture};
-use super::sink::SenderSink;
 use super::state::{Shared, drop_contained};
 use super::stats::Stats;
 use crate::sync::prim::atomic::Ordering;
@@ -86,7 +85,7 @@ impl<T> Sender<T> {
     /// ```
     #[inline]
     pub fn send(&self, frame: T) -> Result<Sent<T>, SendError<T>> {
-        self.shared.send(frame).map_err(SendError::from_refused)
+        self.shared.send(frame)
     }
 
     /// Sends a frame if there is room now. Never waits and never drops a frame, whatever the
@@ -233,7 +232,7 @@ impl<T> Sender<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn send_control(&self, frame: T) -> Result<(), SendError<T>> {
-        self.shared.send_control(frame).map_err(SendError::from_refused)
+        self.shared.send_control(frame)
     }
 
     /// Sends a frame from async code; a full channel does what its [`Overflow`](crate::Overflow)
@@ -341,15 +340,6 @@ impl<T> Sender<T> {
         Flush::new(&self.shared)
     }
 
-    /// This sender as a [`Sink`](futures_sink::Sink), for a stream that is forwarded into it.
-    ///
-    /// # Examples
-    ///
-    /// See [`SenderSink`].
-    pub fn into_sink(self) -> SenderSink<T> {
-        SenderSink::new(self)
-    }
-
     /// This sender as a closure, for a library that takes `Fn(T)`.
     ///
     /// There is nobody to hand a frame back to, so what [`send`](Self::send) would refuse is
@@ -378,13 +368,14 @@ impl<T> Sender<T> {
         let sender = self.clone();
         move |frame| match sender.shared.send(frame) {
             Ok(sent) => drop_contained(sent),
-            Err(Refused { why, frame }) => {
-                let reason = match why {
-                    Refusal::Full | Refusal::TimedOut => Some(LossReason::Overflow),
-                    Refusal::Closed => Some(LossReason::Closed),
-                    Refusal::WouldDeadlock => Some(LossReason::WouldDeadlock),
-                    Refusal::TooHeavy => None,
+            Err(error) => {
+                let reason = match &error {
+                    SendError::Full(_) | SendError::TimedOut(_) => Some(LossReason::Overflow),
+                    SendError::Closed(_) => Some(LossReason::Closed),
+                    SendError::WouldDeadlock(_) => Some(LossReason::WouldDeadlock),
+                    SendError::TooHeavy(_) => None,
                 };
+                let frame = error.into_inner();
                 if let Some(reason) = reason {
                     sender.shared.lose_refused(&frame, reason);
                 }

@@ -53,9 +53,14 @@ pub struct SenderSink<T> {
 // Frames are never pinned.
 impl<T> Unpin for SenderSink<T> {}
 
-impl<T> SenderSink<T> {
-    pub(super) fn new(sender: Sender<T>) -> Self {
-        SenderSink { sender: Some(sender), stage: Stage::Done }
+impl<T> Sender<T> {
+    /// This sender as a [`Sink`](futures_sink::Sink), for a stream that is forwarded into it.
+    ///
+    /// # Examples
+    ///
+    /// See [`SenderSink`].
+    pub fn into_sink(self) -> SenderSink<T> {
+        SenderSink { sender: Some(self), stage: Stage::Done }
     }
 }
 
@@ -80,7 +85,7 @@ impl<T> Sink<T> for SenderSink<T> {
             return Poll::Ready(Ok(()));
         };
         match ready!(stage.poll(&sender.shared, cx)) {
-            Some(Err(refused)) => Poll::Ready(Err(SendError::from_refused(refused))),
+            Some(Err(refused)) => Poll::Ready(Err(refused)),
             Some(Ok(sent)) => {
                 drop_contained(sent);
                 Poll::Ready(Ok(()))

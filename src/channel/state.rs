@@ -20,7 +20,6 @@
 use super::backoff::Backoff;
 use super::builder::Rules;
 use super::error::SourceError;
-use super::flush::Progress;
 use super::hook::AtWork;
 use super::overflow::{Ending, LossReason, Pressure};
 use super::queue::{Handed, Queue};
@@ -231,4 +230,17 @@ impl<T> Shared<T> {
 /// Drops what is a user's, or holds what is.
 pub(super) fn drop_contained<V>(value: V) {
     contain("a destructor", || drop(value));
+}
+
+/// How many slots and control frames have left the queue.
+#[derive(Clone, Copy)]
+pub(super) struct Progress {
+    pub(super) slots: u64,
+    pub(super) controls: u64,
+}
+
+impl Progress {
+    pub(super) fn has_reached(self, wanted: Progress) -> bool {
+        self.slots >= wanted.slots && self.controls >= wanted.controls
+    }
 }

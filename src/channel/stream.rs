@@ -1,16 +1,13 @@
 //! The consumer's end.
 
 use super::backoff::Pace;
-use super::buffer::Buffer;
+use super::buffer::{Buffer, FrameOrGap};
 use super::consume::Taken;
 use super::coop::within_budget;
 use super::error::{RecvError, SourceError};
-use super::gaps::{FrameOrGap, GapStream};
-use super::iter::IterBlocking;
 use super::overflow::Ending;
 use super::state::Shared;
 use super::stats::Stats;
-use super::try_stream::TryFrameStream;
 use crate::sync::{Deadline, wait, wake};
 use futures_core::stream::{FusedStream, Stream};
 use std::fmt;
@@ -220,35 +217,12 @@ impl<T> FrameStream<T> {
         )
     }
 
-    /// Returns a blocking iterator over the frames: each `next` waits for one.
-    ///
-    /// It ends with the stream; [`ending`](Self::ending) and [`error`](Self::error) then say why. What is
-    /// not read stays in the stream. `for frame in &mut frames` is the same.
-    ///
-    /// # Blocking
-    ///
-    /// As [`recv_blocking`](Self::recv_blocking) without a limit.
-    ///
-    /// # Errors
-    ///
-    /// [`RecvError::WouldDeadlock`] in place of a frame, each time that there is none on a
-    /// thread that drives an event loop.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let (sender, mut frames) = callbridge::channel(2);
-    /// let source = std::thread::spawn(move || (0..5).all(|frame| sender.send(frame).is_ok()));
-    /// let mut sum = 0;
-    /// for frame in &mut frames {
-    ///     sum += frame?;
-    /// }
-    /// assert_eq!(sum, 10);
-    /// # assert!(source.join().unwrap());
-    /// # Ok::<(), callbridge::channel::RecvError>(())
-    /// ```
-    pub fn iter_blocking(&mut self) -> IterBlocking<'_, T> {
-        IterBlocking::new(self)
+    /// From here on, gaps are noted; what is missing so far comes as one in front.
+    pub(super) fn begin_gaps(&mut self) {
+        let missing = self.shared.note_gaps();
+        if missing > 0 {
+            self.batch.begin_with_gap(missing);
+        }
     }
 
     pub(super) fn take_blocking(
@@ -450,40 +424,6 @@ impl<T> FrameStream<T> {
         self.ended.and_then(|_| self.shared.error())
     }
 
-    /// Turns the stream into one of `Result`s: `Ok` frames, then the source's error once, then the
-    /// end.
-    ///
-    /// A source that was stopped from outside ([`Ending::Aborted`]) ends it without an error.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # fn block_on<F: Future>(f: F) -> F::Output {
-    /// #     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(f)
-    /// # }
-    /// use callbridge::channel::SourceError;
-    /// use futures_core::Stream;
-    /// use std::future::poll_fn;
-    /// use std::pin::Pin;
-    ///
-    /// async fn sum(frames: callbridge::FrameStream<u32>) -> Result<u32, SourceError> {
-    ///     let mut frames = frames.into_try_stream();
-    ///     let mut sum = 0;
-    ///     while let Some(frame) = poll_fn(|cx| Pin::new(&mut frames).poll_next(cx)).await {
-    ///         sum += frame?;
-    ///     }
-    ///     Ok(sum)
-    /// }
-    ///
-    /// let (sender, frames) = callbridge::channel(4);
-    /// sender.send(1).unwrap();
-    /// sender.fail("unplugged");
-    /// assert_eq!(block_on(sum(frames)).unwrap_err().to_string(), "unplugged");
-    /// ```
-    pub fn into_try_stream(self) -> TryFrameStream<T> {
-        TryFrameStream::new(self)
-    }
-
     /// Calls `hook` when there is something to read: a frame, a gap, or the end. It wakes a loop
     /// that isn't tokio's: a window's, one of `poll` or `epoll` (by a pipe or an `eventfd`), a
     /// thread that reads several streams.
@@ -548,33 +488,6 @@ impl<T> FrameStream<T> {
         if !self.batch.is_empty() || !self.shared.leave_waker(ready.clone()) {
             wake(ready);
         }
-    }
-
-    /// Makes the stream say where frames are missing; see [`GapStream`].
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use callbridge::channel::{self, FrameOrGap};
-    /// use callbridge::Overflow;
-    ///
-    /// let (sender, frames) =
-    ///     channel::builder().capacity(2).overflow(Overflow::DropOldest).build()?;
-    /// let mut frames = frames.with_gaps();
-    /// for frame in 1..=5 {
-    ///     sender.send(frame)?;
-    /// }
-    /// assert_eq!(frames.try_recv(), Ok(FrameOrGap::Gap(3)));
-    /// assert_eq!(frames.try_recv(), Ok(FrameOrGap::Frame(4)));
-    /// assert_eq!(frames.try_recv(), Ok(FrameOrGap::Frame(5)));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn with_gaps(mut self) -> GapStream<T> {
-        let missing = self.shared.note_gaps();
-        if missing > 0 {
-            self.batch.begin_with_gap(missing);
-        }
-        GapStream::new(self)
     }
 
     /// How many frames are queued.

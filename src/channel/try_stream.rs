@@ -33,11 +33,43 @@ pub struct TryFrameStream<T> {
     told: bool,
 }
 
-impl<T> TryFrameStream<T> {
-    pub(super) fn new(frames: FrameStream<T>) -> Self {
-        TryFrameStream { frames, told: false }
+impl<T> FrameStream<T> {
+    /// Turns the stream into one of `Result`s: `Ok` frames, then the source's error once, then the
+    /// end.
+    ///
+    /// A source that was stopped from outside ([`Ending::Aborted`]) ends it without an error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn block_on<F: Future>(f: F) -> F::Output {
+    /// #     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(f)
+    /// # }
+    /// use callbridge::channel::SourceError;
+    /// use futures_core::Stream;
+    /// use std::future::poll_fn;
+    /// use std::pin::Pin;
+    ///
+    /// async fn sum(frames: callbridge::FrameStream<u32>) -> Result<u32, SourceError> {
+    ///     let mut frames = frames.into_try_stream();
+    ///     let mut sum = 0;
+    ///     while let Some(frame) = poll_fn(|cx| Pin::new(&mut frames).poll_next(cx)).await {
+    ///         sum += frame?;
+    ///     }
+    ///     Ok(sum)
+    /// }
+    ///
+    /// let (sender, frames) = callbridge::channel(4);
+    /// sender.send(1).unwrap();
+    /// sender.fail("unplugged");
+    /// assert_eq!(block_on(sum(frames)).unwrap_err().to_string(), "unplugged");
+    /// ```
+    pub fn into_try_stream(self) -> TryFrameStream<T> {
+        TryFrameStream { frames: self, told: false }
     }
+}
 
+impl<T> TryFrameStream<T> {
     /// Returns the stream inside, to look at its counters or its ending.
     ///
     /// # Examples

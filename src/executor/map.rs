@@ -5,6 +5,7 @@ use crate::future::ResultError;
 use futures_core::Stream;
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -33,13 +34,58 @@ pub struct Map<I: Iterator, F, T> {
     site: Site,
 }
 
+impl ThreadPool {
+    /// Runs `function` over `items` on the pool, and gives the results in the items' order.
+    ///
+    /// At most `buffer` items are taken from the iterator and not handed out as results: it may be
+    /// endless. The first ones are submitted at once, more as results are taken. The iterator runs on
+    /// the thread that polls the stream, so it must not block. A call that panics gives its error in
+    /// its place, and the stream goes on; a pool that refuses a call ends it. The stream is a handle to
+    /// the pool.
+    ///
+    /// Python: `Executor.map(function, items, buffersize=buffer)`.
+    ///
+    /// # Panics
+    ///
+    /// If `buffer` is 0: nothing could ever be submitted.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::ThreadPool;
+    /// use std::future::poll_fn;
+    /// use std::pin::Pin;
+    /// # use futures_core::Stream;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let pool = ThreadPool::builder().max_workers(2).build().unwrap();
+    /// let mut squares = pool.map(1_u64.., |n| n * n, 8);
+    /// for n in 1..100 {
+    ///     // With `futures::StreamExt`: `squares.next().await`.
+    ///     let square = poll_fn(|cx| Pin::new(&mut squares).poll_next(cx)).await;
+    ///     assert_eq!(square.unwrap().unwrap(), n * n);
+    /// }
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn map<I, F, T>(&self, items: I, function: F, buffer: usize) -> Map<I::IntoIter, F, T>
+    where
+        I: IntoIterator<Item: Send + 'static>,
+        F: Fn(I::Item) -> T + Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        assert!(buffer > 0, "map with a buffer of 0 would submit nothing: allow at least 1");
+        Map::new(self.clone(), items.into_iter(), function, buffer, Location::caller())
+    }
+}
+
 impl<I, F, T> Map<I, F, T>
 where
     I: Iterator<Item: Send + 'static>,
     F: Fn(I::Item) -> T + Send + Sync + 'static,
     T: Send + 'static,
 {
-    pub(super) fn new(pool: ThreadPool, items: I, function: F, buffer: usize, site: Site) -> Self {
+    fn new(pool: ThreadPool, items: I, function: F, buffer: usize, site: Site) -> Self {
         let mut map = Map {
             pool,
             items: Some(items),

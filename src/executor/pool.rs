@@ -3,8 +3,6 @@ use super::call::ThreadCall;
 use super::close;
 use super::core::{Core, Owner};
 use super::job::{Plain, Site};
-use super::map::Map;
-use super::shared;
 use super::workers::Action;
 use crate::bridge::CloseReport;
 use crate::future::{BlockingFuture, SubmitError, resolved};
@@ -98,23 +96,6 @@ impl ThreadPool {
 
     pub(super) fn new(core: Arc<Core<()>>) -> Self {
         ThreadPool { owner: Arc::new(Owner { core }) }
-    }
-
-    /// The process-wide pool behind [`to_thread`](super::to_thread), with the default settings unless
-    /// [`build_shared`](ThreadPoolBuilder::build_shared) gave it others.
-    ///
-    /// Whoever closes it closes it for the whole process. A forked process gets another one, with
-    /// the default settings; a task of the parent's runtime that goes on in the forked process gets
-    /// [`Forked`](crate::ResultError::Forked).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let mut answer = callbridge::ThreadPool::shared().submit(|| 42);
-    /// assert_eq!(answer.result(None).unwrap(), 42);
-    /// ```
-    pub fn shared() -> &'static ThreadPool {
-        shared::get()
     }
 
     pub(super) fn core(&self) -> &Arc<Core<()>> {
@@ -265,49 +246,6 @@ impl ThreadPool {
     {
         let submitted = self.core().submit_async(Plain(job), Location::caller());
         async { submitted.await.map_err(|error| error.map(|Plain(job)| job)) }
-    }
-
-    /// Runs `function` over `items` on the pool, and gives the results in the items' order.
-    ///
-    /// At most `buffer` items are taken from the iterator and not handed out as results: it may be
-    /// endless. The first ones are submitted at once, more as results are taken. The iterator runs on
-    /// the thread that polls the stream, so it must not block. A call that panics gives its error in
-    /// its place, and the stream goes on; a pool that refuses a call ends it. The stream is a handle to
-    /// the pool.
-    ///
-    /// Python: `Executor.map(function, items, buffersize=buffer)`.
-    ///
-    /// # Panics
-    ///
-    /// If `buffer` is 0: nothing could ever be submitted.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use callbridge::ThreadPool;
-    /// use std::future::poll_fn;
-    /// use std::pin::Pin;
-    /// # use futures_core::Stream;
-    ///
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-    /// let pool = ThreadPool::builder().max_workers(2).build().unwrap();
-    /// let mut squares = pool.map(1_u64.., |n| n * n, 8);
-    /// for n in 1..100 {
-    ///     // With `futures::StreamExt`: `squares.next().await`.
-    ///     let square = poll_fn(|cx| Pin::new(&mut squares).poll_next(cx)).await;
-    ///     assert_eq!(square.unwrap().unwrap(), n * n);
-    /// }
-    /// # }
-    /// ```
-    #[track_caller]
-    pub fn map<I, F, T>(&self, items: I, function: F, buffer: usize) -> Map<I::IntoIter, F, T>
-    where
-        I: IntoIterator<Item: Send + 'static>,
-        F: Fn(I::Item) -> T + Send + Sync + 'static,
-        T: Send + 'static,
-    {
-        assert!(buffer > 0, "map with a buffer of 0 would submit nothing: allow at least 1");
-        Map::new(self.clone(), items.into_iter(), function, buffer, Location::caller())
     }
 
     /// Refuses new jobs, lets the accepted ones run for at most `timeout` (`None`: as long as they take),

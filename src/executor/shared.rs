@@ -48,7 +48,7 @@ fn default() -> ThreadPool {
 
 /// Asking for the process takes a system call, so it is asked for only on a thread that isn't at the
 /// runtime that it was at before. Who goes on with a runtime in a forked process is told by his waits.
-pub(super) fn get() -> &'static ThreadPool {
+fn get() -> &'static ThreadPool {
     let runtime = Handle::try_current().ok().map(|handle| handle.id());
     let seen = SEEN.try_with(Cell::get).ok().flatten();
     if let (Some(runtime), Some((id, pool))) = (runtime, seen) {
@@ -61,6 +61,25 @@ pub(super) fn get() -> &'static ThreadPool {
         let _ = SEEN.try_with(|cell| cell.set(Some((runtime, pool))));
     }
     pool
+}
+
+impl ThreadPool {
+    /// The process-wide pool behind [`to_thread`](super::to_thread), with the default settings unless
+    /// [`build_shared`](ThreadPoolBuilder::build_shared) gave it others.
+    ///
+    /// Whoever closes it closes it for the whole process. A forked process gets another one, with
+    /// the default settings; a task of the parent's runtime that goes on in the forked process gets
+    /// [`Forked`](crate::ResultError::Forked).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut answer = callbridge::ThreadPool::shared().submit(|| 42);
+    /// assert_eq!(answer.result(None).unwrap(), 42);
+    /// ```
+    pub fn shared() -> &'static ThreadPool {
+        get()
+    }
 }
 
 pub(super) fn set(pool: ThreadPool) -> Result<&'static ThreadPool, SettingError> {

@@ -4,7 +4,7 @@ use super::cancel::CancelOff;
 use super::gate::{Inside, Left};
 use super::mark::Mark;
 use super::registry::{self, Key, Slot, Value};
-use super::user_data::Held;
+use super::user_data::{Held, ORPHANED};
 use super::view::{BadArgument, Call};
 use crate::sync::contain;
 use crate::sync::{discard, panic_message, report};
@@ -19,7 +19,6 @@ static UNKNOWN: AtomicU64 = AtomicU64::new(0);
 static LATE: AtomicU64 = AtomicU64::new(0);
 static BAD_ARGUMENTS: AtomicU64 = AtomicU64::new(0);
 static PANICKED: AtomicU64 = AtomicU64::new(0);
-pub(super) static ORPHANED: AtomicU64 = AtomicU64::new(0);
 
 /// What happened to C's calls in this process so far, apart from those that were handled.
 ///

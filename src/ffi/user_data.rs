@@ -1,4 +1,3 @@
-use super::enter::ORPHANED;
 use super::gate::Released;
 use super::mark::in_callback;
 use super::registry::{self, Key, Slot, Value};
@@ -7,10 +6,14 @@ use std::ffi::c_void;
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 use thiserror::Error;
+
+/// Values that their owner left to the last call inside.
+pub(super) static ORPHANED: AtomicU64 = AtomicU64::new(0);
 
 /// A value behind a gate. Calls only read it.
 pub(super) struct Held<T> {

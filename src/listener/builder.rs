@@ -1,5 +1,6 @@
+use super::alarms::{Alarms, OnError};
 use super::core::{Core, End, Feed, judged, release};
-use super::driver::{Alarms, Driver, OnError};
+use super::driver::Driver;
 use super::handle::Listener;
 use super::pump::{Outflow, Writing, lose_buffered, may_follow, pump};
 use super::serve::{Serve, ServeBuilder};

@@ -1,7 +1,7 @@
 //! What the handle, the threads and the connections of one listener share.
 
+use super::alarms::Alarms;
 use super::builder::Options;
-use super::driver::Alarms;
 use super::source::{Gauge, Interrupter};
 use super::stats::{Counters, ListenerStats};
 use super::stop::{Phase, Registered, Stop};

@@ -1,5 +1,6 @@
 //! A source on its thread: reading, waiting, and what its errors mean.
 
+use super::alarms::{Alarms, OnError};
 use super::core::{Core, Verdict};
 #[cfg(feature = "net")]
 use super::server::Link;
@@ -25,26 +26,6 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_se
 
 /// How long a peer that was sent nothing is waited for when this side ends.
 const BRIEF_END: Duration = Duration::from_millis(200);
-
-/// What a source does after an error; told by [`on_error`](super::ListenerBuilder::on_error).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OnError {
-    /// It is read again after a pause.
-    Retry(Duration),
-    /// The listener ends as failed.
-    Fail,
-}
-
-type ErrorHook = Box<dyn FnMut(&io::Error, u32) -> OnError + Send>;
-type QuietHook = Box<dyn FnMut() + Send>;
-
-/// The hooks of one listener, called on its thread.
-#[derive(Default)]
-pub(crate) struct Alarms {
-    pub(crate) on_error: Option<ErrorHook>,
-    pub(crate) quiet_after: Option<(Duration, QuietHook)>,
-}
 
 /// How long a peer may be silent.
 #[derive(Clone, Copy, Debug, Default)]

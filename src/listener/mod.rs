@@ -62,6 +62,7 @@
 //!
 //! Frames as a stream: see [`Listener`]; connections as streams and sinks: see [`Connection`].
 
+mod alarms;
 mod builder;
 mod core;
 mod driver;
@@ -78,10 +79,10 @@ mod stop;
 mod wake;
 mod writer;
 
+pub use alarms::OnError;
 #[doc(hidden)]
 pub use builder::Setup;
 pub use builder::{ListenerBuilder, Origin};
-pub use driver::OnError;
 pub use handle::Listener;
 pub use report::StopReport;
 #[doc(hidden)]

@@ -1,6 +1,6 @@
 use super::ThreadRunner;
-use super::context::{ExitError, Outcome};
 use super::core::{Core, Found, GRACE, Live, Stop};
+use super::outcome::{ExitError, Outcome};
 use super::registry::Entry;
 use crate::bridge::CloseReport;
 use crate::future::{BlockingFuture, lone_promise};

@@ -1,5 +1,5 @@
-use super::context::{ExitError, Outcome};
 use super::core::Core;
+use super::outcome::{ExitError, Outcome};
 use crate::future::ResultError;
 use std::fmt;
 use std::ops::Deref;

@@ -7,7 +7,7 @@
 //! 2. Once `closed`, nothing is registered.
 //! 3. Contexts are told, waited for and dropped without the lock.
 
-use super::context::{ExitError, Outcome};
+use super::outcome::{ExitError, Outcome};
 use crate::future::{BlockingFuture, FutureState, Promise, ResultError};
 use crate::sync::{Deadline, Monitor};
 use std::collections::BTreeMap;

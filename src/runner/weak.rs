@@ -1,7 +1,7 @@
 use super::ThreadRunner;
 use super::close::{Patience, RunnerCloseReport};
-use super::context::Outcome;
 use super::core::Core;
+use super::outcome::Outcome;
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;

@@ -26,7 +26,7 @@ fn the_free_function_and_the_handle_extension_reach_the_loop() {
 fn current_needs_a_loop() {
     assert!(Bridge::try_current().is_err());
     let panic = thread::spawn(Bridge::current).join().unwrap_err();
-    assert!(panic.downcast_ref::<String>().unwrap().contains("no event loop runs here"));
+    assert!(panic.downcast_ref::<&str>().unwrap().contains("no event loop runs here"));
 }
 
 /// b77. neon: a call that a thread joins sees the state of the time it runs, not of its submission.

@@ -314,7 +314,7 @@ fn the_hook_runs_outside_the_lock() {
 }
 
 #[test]
-#[should_panic(expected = "a channel needs a capacity of at least 1")]
+#[should_panic(expected = "capacity is 0")]
 fn a_channel_without_capacity_is_a_mistake_that_shows_at_once() {
     let _ = channel::<u8>(0);
 }
