@@ -65,7 +65,7 @@ fn get() -> &'static ThreadPool {
 
 impl ThreadPool {
     /// The process-wide pool behind [`to_thread`](super::to_thread), with the default settings unless
-    /// [`build_shared`](ThreadPoolBuilder::build_shared) gave it others.
+    /// [`build_shared`](super::ThreadPoolBuilder::build_shared) gave it others.
     ///
     /// Whoever closes it closes it for the whole process. A forked process gets another one, with
     /// the default settings; a task of the parent's runtime that goes on in the forked process gets

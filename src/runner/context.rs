@@ -3,7 +3,7 @@
 use super::ThreadRunner;
 use super::core::Core;
 use super::guard::Guard;
-use super::outcome::{ExitError, Outcome};
+use super::outcome::Outcome;
 use super::registry::Entry;
 use crate::future::{BlockingFuture, Promise, ResultError, lone_promise};
 use crate::sync::Deadline;

@@ -53,7 +53,7 @@ pub enum Unanswered {
 }
 
 /// What can be served with replies of type `R`: a [`RequestSource`], or a
-/// [`StreamServer`] whose codec encodes `R`.
+/// [`StreamServer`](super::StreamServer) whose codec encodes `R`.
 ///
 /// Sealed: implement [`RequestSource`] for sources of your own.
 ///
