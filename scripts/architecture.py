@@ -151,4 +151,5 @@ def main():
         sys.exit(f"the picture in {PAGE.name} is out of date: run scripts/architecture.py")
 
 
-main()
+if __name__ == "__main__":
+    main()
