@@ -95,8 +95,7 @@ impl<S: FrameSource> Origin for S {
             let verdict = judged(|| pump(&mut driver, &feed, &mut writing));
             let may_follow = verdict.as_ref().ok().map(|verdict| may_follow(&driver, verdict));
             let end = End::of(verdict, &core.name);
-            core.note(&end);
-            feed.end(&end);
+            feed.end_with_listener(&end);
             if driver.is_cut() {
                 lose_buffered(&mut driver, &feed);
             }

@@ -159,8 +159,7 @@ impl End {
 }
 
 impl Core {
-    /// Keeps how the listener ends; before its stream tells the consumer, who may ask then.
-    pub(crate) fn note(&self, end: &End) {
+    fn note(&self, end: &End) {
         match end {
             End::Failed(error) => self.fail(error.clone()),
             End::Of(ending) => self.finish(*ending),
@@ -246,6 +245,16 @@ impl<T> Feed<T> {
             }
         };
         self.core.stop.register(phase, Interrupter::new(end))
+    }
+
+    /// Ends the listener's own stream, and keeps why; before the consumer hears of it, who may ask then.
+    pub(crate) fn end_with_listener(&self, end: &End) {
+        // Found out here before the hook of the stream's end was called.
+        if self.sender.ending() == Some(Ending::ConsumerDropped) {
+            self.core.finish(Ending::ConsumerDropped);
+        }
+        self.core.note(end);
+        self.end(end);
     }
 
     /// Ends the stream.

@@ -1,11 +1,13 @@
 //! A full channel, and what becomes of frames at the end.
 
-use crate::common::LONG;
+use crate::common::{LONG, eventually};
 use crate::support::*;
 use callbridge::channel::{Ending, LossReason};
 use callbridge::listener::Listener;
 use callbridge::{FrameStream, Overflow, channel};
+use futures_util::StreamExt;
 use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -75,6 +77,31 @@ fn a_full_queue_under_the_other_policies_never_stops_the_source() {
         assert_eq!(stats.lost.total(), losses.lock().unwrap().len() as u64, "{policy:?}");
         assert!(policy == Overflow::Unbounded || stats.lost.total() >= 46, "{policy:?}: {stats:?}");
     }
+}
+
+/// The listener's thread finds the stream gone before whoever drops it has come to say so: that thread is
+/// held up by a waker's destructor.
+#[test]
+fn a_consumer_that_has_gone_is_the_reason_whoever_notes_it_first() {
+    struct Slow(mpsc::Sender<usize>, Arc<Listener>);
+    impl Wake for Slow {
+        fn wake(self: Arc<Self>) {}
+    }
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            self.0.send(1).unwrap();
+            eventually("the listener has ended", || self.1.is_finished());
+        }
+    }
+    let (send, frames) = mpsc::channel();
+    let source = FromFn(move || Ok(frames.recv().ok()));
+    let (listener, mut frames) = Listener::builder(source).spawn().unwrap();
+    let listener = Arc::new(listener);
+    let waker = Waker::from(Arc::new(Slow(send, Arc::clone(&listener))));
+    assert!(frames.poll_next_unpin(&mut Context::from_waker(&waker)).is_pending());
+    drop(waker);
+    drop(frames);
+    assert_eq!(listener.ending(), Some(Ending::ConsumerDropped));
 }
 
 #[test]

@@ -500,8 +500,7 @@ where
             },
             move |verdict| {
                 let end = End::of(verdict, &last.core.name);
-                last.core.note(&end);
-                last.end(&end);
+                last.end_with_listener(&end);
                 last.core.conclude(&end);
             },
         )

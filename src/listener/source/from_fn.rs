@@ -58,8 +58,7 @@ where
                 Err(error) => Verdict::Failed(error),
             });
             let end = End::of(verdict, &feed.core.name);
-            feed.core.note(&end);
-            feed.end(&end);
+            feed.end_with_listener(&end);
             feed.core.conclude(&end);
         })
     }
