@@ -324,7 +324,7 @@ impl<S: DatagramSocket> DatagramSource<S> {
 
     #[cfg(not(unix))]
     fn was_shut_down(&self, has_peer: bool) -> bool {
-        !has_peer && self.fixed_peer.is_none()
+        !has_peer
     }
 
     /// Makes a timeout of an error that concerns one peer or one moment.

@@ -46,7 +46,12 @@ pub(crate) fn send_now(socket: &Socket, data: &[u8]) -> io::Result<usize> {
 /// Sends what fits within the poll timeout.
 #[cfg(not(unix))]
 pub(crate) fn send_now(socket: &Socket, data: &[u8]) -> io::Result<usize> {
-    socket.send(data)
+    match socket.send(data) {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        sent => sent,
+    }
 }
 
 #[cfg(unix)]

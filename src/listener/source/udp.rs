@@ -78,12 +78,11 @@ impl DatagramSocket for UdpSocket {
         received
     }
 
+    /// Windows names the sender of each datagram, connected or not. Of a socket that was shut down std's `recv`
+    /// says that nothing came, again and again; `recv_from` has no address then, which is an error to it.
     #[cfg(not(unix))]
     fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Option<SocketAddr>)> {
-        match self.fixed_peer() {
-            Some(peer) => self.recv(buffer).map(|received| (received, Some(peer))),
-            None => self.recv_from(buffer).map(|(received, peer)| (received, Some(peer))),
-        }
+        self.recv_from(buffer).map(|(received, peer)| (received, Some(peer)))
     }
 
     #[cfg(unix)]
