@@ -17,7 +17,7 @@ use super::builder::{Origin, Setup, sealed::Sealed};
 use super::core::{Core, End, Panicked, Verdict, judged};
 use super::driver::{Driver, For, Limits, Taken};
 use super::serve::Request;
-use super::source::socket;
+use super::source::socket::{self, OwnedSocket};
 use super::source::{FrameSource, StreamKind, StreamSource, Tcp, check_limit};
 use super::stop::Phase;
 use super::wake::Wake;
@@ -224,8 +224,12 @@ where
     /// # Ok(())
     /// # }
     /// ```
-    pub fn from_socket(socket: impl Into<Socket>, max_frame: usize, make: M) -> io::Result<Self> {
-        let socket = socket.into();
+    pub fn from_socket(
+        socket: impl Into<OwnedSocket>,
+        max_frame: usize,
+        make: M,
+    ) -> io::Result<Self> {
+        let socket = Socket::from(socket.into());
         socket::check_kind(&socket, Type::STREAM, K::IS_UNIX)?;
         #[cfg(any(target_os = "linux", target_os = "android"))]
         if !socket.is_listener()? {

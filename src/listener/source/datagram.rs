@@ -1,7 +1,7 @@
 //! Datagram sockets as sources.
 
 use super::poll::{self, POLL_TIMEOUT};
-use super::socket;
+use super::socket::{self, OwnedSocket};
 use super::{FrameSource, Gauge, RequestSource, SourceStats, is_timeout};
 use crate::sync::SettingError;
 use crate::sync::prim::atomic::{AtomicU64, Ordering};
@@ -100,7 +100,7 @@ impl<A: fmt::Debug> fmt::Debug for Datagram<A> {
 /// # Ok(())
 /// # }
 /// ```
-pub trait DatagramSocket: sealed::Sealed + From<Socket> + Sized + Send + Sync + 'static {
+pub trait DatagramSocket: sealed::Sealed + From<OwnedSocket> + Sized + Send + Sync + 'static {
     /// The addresses of the peers.
     type Addr: Clone + fmt::Debug + Send + Sync + 'static;
 
@@ -221,10 +221,10 @@ impl<S: DatagramSocket> DatagramSource<S> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn from_socket(socket: impl Into<Socket>) -> io::Result<Self> {
-        let socket = socket.into();
+    pub fn from_socket(socket: impl Into<OwnedSocket>) -> io::Result<Self> {
+        let socket = Socket::from(socket.into());
         socket::check_kind(&socket, Type::DGRAM, S::IS_UNIX)?;
-        let socket = S::from(socket);
+        let socket = S::from(OwnedSocket::from(socket));
         #[cfg(not(unix))]
         socket::set_timeouts(&socket.sock(), POLL_TIMEOUT)?;
         let fixed_peer = socket.fixed_peer();

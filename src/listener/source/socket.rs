@@ -9,6 +9,12 @@ use std::io;
 use std::net::ToSocketAddrs;
 use std::time::Duration;
 
+/// What the sockets of std and of socket2 are all made into: no signature needs a type of socket2's.
+#[cfg(unix)]
+pub(crate) use std::os::fd::OwnedFd as OwnedSocket;
+#[cfg(windows)]
+pub(crate) use std::os::windows::io::OwnedSocket;
+
 /// How long a receive waits on a socket that nobody else has, where no other wait is needed: a stop is
 /// seen that much later.
 #[cfg(unix)]

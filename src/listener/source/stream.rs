@@ -3,7 +3,7 @@
 use super::framing::{BadFrames, Framer};
 use super::outbox::Outbox;
 use super::poll::{self, POLL_TIMEOUT};
-use super::socket;
+use super::socket::{self, OwnedSocket};
 use super::{FrameSource, Gauge, RequestSource};
 use socket2::{Socket, Type};
 use std::error::Error;
@@ -243,8 +243,12 @@ where
     /// # Examples
     ///
     /// See [`UnixSource`].
-    pub fn from_socket(socket: impl Into<Socket>, max_frame: usize, codec: C) -> io::Result<Self> {
-        let socket = socket.into();
+    pub fn from_socket(
+        socket: impl Into<OwnedSocket>,
+        max_frame: usize,
+        codec: C,
+    ) -> io::Result<Self> {
+        let socket = Socket::from(socket.into());
         socket::check_kind(&socket, Type::STREAM, K::IS_UNIX)?;
         Self::over(Arc::new(socket), max_frame, codec)
     }
