@@ -53,7 +53,7 @@ pub enum Unanswered {
 }
 
 /// What can be served with replies of type `R`: a [`RequestSource`], or a
-/// [`StreamServer`](super::StreamServer) whose codec encodes `R`.
+/// [`StreamServer`](crate::listener::StreamServer) whose codec encodes `R`.
 ///
 /// Sealed: implement [`RequestSource`] for sources of your own.
 ///
