@@ -27,3 +27,5 @@ step scripts/api.py --check
 step scripts/counts.py --check
 step scripts/cookbook.py --check
 step scripts/claims.py
+step scripts/public_types.py
+step scripts/dependencies.sh
