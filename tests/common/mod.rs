@@ -8,6 +8,7 @@ use callbridge::ResultError;
 use callbridge::executor::ExecutorError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
+use std::task::{RawWaker, RawWakerVTable, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -135,4 +136,20 @@ impl Drop for Alive {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Ordering::SeqCst);
     }
+}
+
+/// A waker whose clone runs `on_clone`, as that of an executor written by hand may.
+#[allow(unsafe_code, reason = "no safe waker has a say in its own clone")]
+pub fn waker_that_runs_on_clone(on_clone: impl Fn() + Send + Sync + 'static) -> Waker {
+    type Hook = Box<dyn Fn() + Send + Sync>;
+    static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, |_| {}, |_| {}, |_| {});
+    fn clone(data: *const ()) -> RawWaker {
+        // SAFETY: `data` is a leaked `Hook`.
+        unsafe { (*data.cast::<Hook>())() };
+        RawWaker::new(data, &VTABLE)
+    }
+    let hook: Hook = Box::new(on_clone);
+    let hook: &'static Hook = Box::leak(Box::new(hook));
+    // SAFETY: the hook lives for ever and may be used by any thread.
+    unsafe { Waker::from_raw(RawWaker::new(std::ptr::from_ref(hook).cast(), &VTABLE)) }
 }

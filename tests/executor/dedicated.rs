@@ -475,6 +475,17 @@ fn finish_contains_a_panic_and_may_be_cancelled_or_refused() {
     assert!(matches!(refusal(&refused), Some(ExecutorError::Broken(_))), "{refused:?}");
 }
 
+/// What holds a thread up, and tells that it has begun, until the sender is dropped.
+fn holder() -> (impl FnOnce() + Send, tokio::sync::oneshot::Receiver<()>, mpsc::Sender<()>) {
+    let (release, blocked) = mpsc::channel::<()>();
+    let (began, begun) = tokio::sync::oneshot::channel();
+    let hold = move || {
+        began.send(()).unwrap();
+        let _ = blocked.recv();
+    };
+    (hold, begun, release)
+}
+
 /// A transaction is begun by a call that its caller has given up: it is rolled back before the next one.
 #[test]
 fn a_result_that_nobody_takes_is_undone_before_the_next_call() {
@@ -486,12 +497,10 @@ fn a_result_that_nobody_takes_is_undone_before_the_next_call() {
         assert_eq!(thread.call(|open| *open).await.unwrap(), 1, "it was taken");
 
         // Given up while it runs.
-        let (release, blocked) = mpsc::channel::<()>();
-        let (began, begun) = tokio::sync::oneshot::channel();
+        let (hold, begun, release) = holder();
         let call = thread.call_or_undo(
             move |open| {
-                began.send(()).unwrap();
-                let _ = blocked.recv();
+                hold();
                 begin(open);
             },
             undo,
@@ -505,12 +514,8 @@ fn a_result_that_nobody_takes_is_undone_before_the_next_call() {
         // Done, and never looked at; others are queued already.
         let call = thread.call_or_undo(begin, undo);
         thread.call(|_| ()).await.unwrap();
-        let (release, blocked) = mpsc::channel::<()>();
-        let (began, begun) = tokio::sync::oneshot::channel();
-        let _busy = thread.submit(move |_| {
-            began.send(()).unwrap();
-            let _ = blocked.recv();
-        });
+        let (hold, begun, release) = holder();
+        let _busy = thread.submit(move |_| hold());
         begun.await.unwrap();
         let next = thread.call(|open| *open);
         drop(call);
@@ -518,24 +523,18 @@ fn a_result_that_nobody_takes_is_undone_before_the_next_call() {
         assert_eq!(next.await.unwrap(), 1);
 
         // Cancelled before it began: there is nothing to undo.
-        let (release, blocked) = mpsc::channel::<()>();
-        let (began, begun) = tokio::sync::oneshot::channel();
-        let _busy = thread.submit(move |_| {
-            began.send(()).unwrap();
-            let _ = blocked.recv();
-        });
+        let (hold, begun, release) = holder();
+        let _busy = thread.submit(move |_| hold());
         begun.await.unwrap();
         drop(thread.call_or_undo(begin, |_, ()| panic!("nothing was begun")));
         drop(release);
         assert_eq!(thread.call(|open| *open).await.unwrap(), 1);
 
         // Accepted calls run to the end, and what they leave behind is undone.
-        let (release, blocked) = mpsc::channel::<()>();
-        let (began, begun) = tokio::sync::oneshot::channel();
+        let (hold, begun, release) = holder();
         let call = thread.call_or_undo(
             move |open| {
-                began.send(()).unwrap();
-                let _ = blocked.recv();
+                hold();
                 begin(open);
             },
             undo,

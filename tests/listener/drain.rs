@@ -2,6 +2,7 @@
 
 use crate::common::{LONG, eventually};
 use crate::support::*;
+use callbridge::Bridge;
 use callbridge::channel::Ending;
 use callbridge::listener::{Listener, Request};
 use std::io::Read;
@@ -50,7 +51,7 @@ fn a_close_lets_a_request_at_work_finish() {
 /// Requests that were read before the close are answered, also those that hadn't begun.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_close_answers_all_that_was_read() {
-    let bridge = callbridge::Bridge::current();
+    let bridge = Bridge::current();
     let (server, addr) = lines(1024);
     let listener = Listener::builder(server)
         .serve(&bridge, |request: Request<String>| async move {
@@ -78,17 +79,23 @@ async fn a_close_answers_all_that_was_read() {
     assert_eq!((report.stats.replies, report.stats.aborted), (50, 0));
 }
 
-#[test]
-fn what_isnt_done_shortly_before_the_deadline_is_cut() {
-    let (_loop, bridge) = event_loop();
+/// A service that answers nothing, and a client that has asked.
+fn never_answered(bridge: &Bridge) -> (Listener, TcpStream) {
     let (server, addr) = lines(1024);
     let listener = Listener::builder(server)
-        .serve(&bridge, |_: Request<String>| std::future::pending::<Option<String>>())
+        .serve(bridge, |_: Request<String>| std::future::pending::<Option<String>>())
         .reply_timeout(Duration::MAX)
         .spawn()
         .unwrap();
     let client = connect(addr);
     say(&client, "never\n");
+    (listener, client)
+}
+
+#[test]
+fn what_isnt_done_shortly_before_the_deadline_is_cut() {
+    let (_loop, bridge) = event_loop();
+    let (listener, client) = never_answered(&bridge);
     wait_for(&listener, |stats| stats.in_flight == 1);
     let report = listener.close_blocking(300 * MS);
     assert!(report.is_clean(), "{report}");
@@ -99,16 +106,9 @@ fn what_isnt_done_shortly_before_the_deadline_is_cut() {
 /// However short the time: nothing goes on draining after the close was given up.
 #[tokio::test]
 async fn an_async_close_cuts_too_whatever_its_timeout() {
-    let bridge = callbridge::Bridge::current();
+    let bridge = Bridge::current();
     for timeout in [0, 1, 10, 30, 300] {
-        let (server, addr) = lines(1024);
-        let listener = Listener::builder(server)
-            .serve(&bridge, |_: Request<String>| std::future::pending::<Option<String>>())
-            .reply_timeout(Duration::MAX)
-            .spawn()
-            .unwrap();
-        let client = connect(addr);
-        say(&client, "never\n");
+        let (listener, _client) = never_answered(&bridge);
         while listener.stats().in_flight == 0 {
             tokio::task::yield_now().await;
         }

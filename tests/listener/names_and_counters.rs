@@ -2,7 +2,7 @@
 
 use crate::common::eventually;
 use crate::support::*;
-use callbridge::listener::{Listener, Request};
+use callbridge::listener::Listener;
 use std::time::Duration;
 
 /// The system shows 15 bytes of a thread's name: those of several must differ in them.
@@ -64,11 +64,7 @@ fn a_look_at_the_counters_doesnt_read_the_table_of_all_sockets_each_time() {
 #[test]
 fn a_served_connection_that_breaks_is_counted() {
     let (_loop, bridge) = event_loop();
-    let (server, addr) = lines(1024);
-    let listener = Listener::builder(server)
-        .serve(&bridge, |request: Request<String>| async move { Some(request.frame) })
-        .spawn()
-        .unwrap();
+    let (listener, addr) = echo(&bridge);
     let mut client = talk(addr);
     say(client.get_ref(), "hello\n");
     assert_eq!(hear(&mut client), "hello");

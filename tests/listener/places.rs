@@ -206,11 +206,7 @@ fn dawdlers_in_every_place_can_be_put_out_by_hand() {
 #[test]
 fn peers_that_dawdle_delay_nobody_and_a_stop_ends_them() {
     let (_loop, bridge) = event_loop();
-    let (server, addr) = lines(1024);
-    let listener = Listener::builder(server)
-        .serve(&bridge, |request: Request<String>| async move { Some(request.frame) })
-        .spawn()
-        .unwrap();
+    let (listener, addr) = echo(&bridge);
     // Half a request each, and never more; some say nothing at all.
     let mut dawdlers: Vec<_> = (0..40).map(|_| connect(addr)).collect();
     dawdlers.iter_mut().skip(20).for_each(|client| client.write_all(b"h").unwrap());

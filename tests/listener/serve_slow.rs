@@ -125,11 +125,7 @@ fn requests_of_one_read_that_compute_run_at_the_same_time_on_the_loop() {
 #[test]
 fn each_request_of_one_read_is_a_call_in_the_bridges_counters() {
     let (_loop, bridge) = event_loop();
-    let (server, addr) = lines(1024);
-    let listener = Listener::builder(server)
-        .serve(&bridge, |request: Request<String>| async move { Some(request.frame) })
-        .spawn()
-        .unwrap();
+    let (listener, addr) = echo(&bridge);
     let client = connect(addr);
     say(&client, "1\n2\n");
     client.shutdown(Shutdown::Write).unwrap();

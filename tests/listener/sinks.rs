@@ -1,6 +1,6 @@
 //! A server's connections as sinks: what is fed, flushed, forwarded; peers that don't read.
 
-use crate::common::{LONG, SHORT, eventually};
+use crate::common::{LONG, SHORT, eventually, waker_that_runs_on_clone};
 use crate::support::*;
 use bytes::BytesMut;
 use callbridge::listener::{Connection, Listener, TcpServer};

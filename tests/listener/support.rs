@@ -3,14 +3,13 @@
 use crate::common::{LONG, Loop};
 use callbridge::channel::{Ending, RecvError};
 use callbridge::listener::{
-    Connection, FrameSource, Listener, ListenerStats, TcpServer, UdpSource,
+    Connection, FrameSource, Listener, ListenerStats, Request, TcpServer, UdpSource,
 };
 use callbridge::{Bridge, FrameStream};
 use futures_util::{Sink, SinkExt};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
-use std::task::{RawWaker, RawWakerVTable, Waker};
 use std::time::Duration;
 use tokio_util::codec::{Decoder, LinesCodec};
 
@@ -212,18 +211,9 @@ pub(crate) fn event_loop() -> (Loop, Bridge) {
 /// A reply timeout that hanging requests run into and others, also on a busy machine, do not.
 pub(crate) const LATE: Duration = Duration::from_millis(500);
 
-/// A waker whose clone runs `on_clone`, as that of an executor written by hand may.
-#[allow(unsafe_code, reason = "no safe waker has a say in its own clone")]
-pub(crate) fn waker_that_runs_on_clone(on_clone: impl Fn() + Send + Sync + 'static) -> Waker {
-    type Hook = Box<dyn Fn() + Send + Sync>;
-    static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, |_| {}, |_| {}, |_| {});
-    fn clone(data: *const ()) -> RawWaker {
-        // SAFETY: `data` is a leaked `Hook`.
-        unsafe { (*data.cast::<Hook>())() };
-        RawWaker::new(data, &VTABLE)
-    }
-    let hook: Hook = Box::new(on_clone);
-    let hook: &'static Hook = Box::leak(Box::new(hook));
-    // SAFETY: the hook lives for ever and may be used by any thread.
-    unsafe { Waker::from_raw(RawWaker::new(std::ptr::from_ref(hook).cast(), &VTABLE)) }
+/// Answers each line with itself.
+pub(crate) fn echo(bridge: &Bridge) -> (Listener, SocketAddr) {
+    let (server, addr) = lines(1024);
+    let echo = |request: Request<String>| async move { Some(request.frame) };
+    (Listener::builder(server).serve(bridge, echo).spawn().unwrap(), addr)
 }
