@@ -1,10 +1,8 @@
 //! `promise`: a future that is completed by hand.
 
-mod common;
-
+use crate::common::{Alive, Census, LONG, Loop, SHORT};
 use callbridge::future::{FutureState, promise};
 use callbridge::{ResultError, as_completed};
-use common::{Alive, Census, LONG, Loop, SHORT};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;

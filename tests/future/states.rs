@@ -1,10 +1,8 @@
 //! `BlockingFuture`: what each of its methods says in every state, and cancels from odd places.
 
-mod common;
-
+use crate::common::{Census, LONG, Loop};
 use callbridge::future::{Canceller, FutureState};
 use callbridge::{BlockingFuture, Bridge, ResultError};
-use common::{Census, LONG, Loop};
 use std::future::pending;
 use std::sync::mpsc;
 use std::thread;

@@ -1,19 +1,18 @@
 //! `BlockingFuture` polled by hand: who is woken, how often, and what a waker keeps.
 //!
-//! The rows are UniFFI's, whose foreign loops poll; `tests/PEERS.md` tells of them.
+//! The b rows are UniFFI's, whose foreign loops poll.
 
-mod common;
-
+use crate::common::{Census, LONG, Loop, eventually, waker_that_runs_on_clone};
 use callbridge::future::{FutureState, promise};
 use callbridge::{BlockingFuture, ResultError, channel, to_thread};
-use common::{Census, LONG, Loop, eventually};
 use std::future::{pending, poll_fn};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
-use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
+use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -128,23 +127,6 @@ fn a_waker_that_outlives_its_call_keeps_nothing_alive() {
     }
 }
 
-/// A waker whose clone runs a hook, as that of an executor written by hand may.
-#[allow(unsafe_code)]
-fn waker_that_runs_on_clone(hook: impl Fn() + Send + Sync + 'static) -> Waker {
-    type Hook = Box<dyn Fn() + Send + Sync>;
-    fn clone(data: *const ()) -> RawWaker {
-        // SAFETY: `data` is the hook below, which is never freed.
-        unsafe { (*data.cast::<Hook>())() };
-        RawWaker::new(data, &TABLE)
-    }
-    fn nothing(_: *const ()) {}
-    static TABLE: RawWakerVTable = RawWakerVTable::new(clone, nothing, nothing, nothing);
-    let hook: Hook = Box::new(hook);
-    let hook: &'static Hook = Box::leak(Box::new(hook));
-    // SAFETY: the functions treat the data as the shared hook that it is, from any thread.
-    unsafe { Waker::from_raw(RawWaker::new(std::ptr::from_ref(hook).cast(), &TABLE)) }
-}
-
 /// No lock of the call is held while users' wakers are cloned: the clone may look at the call.
 #[test]
 fn a_waker_whose_clone_cancels_the_call_does_not_hang() {
@@ -232,4 +214,40 @@ async fn a_paused_clock_can_be_held_while_threads_work() {
     assert_eq!(timeout(limit, answer).await.expect("the time hasn't passed").unwrap(), 1);
     assert_eq!(timeout(limit, frames.recv()).await.expect("the time hasn't passed"), Some(2));
     drop(hold);
+}
+
+/// C79: awaitable too, on its own loop and on another.
+#[test]
+fn a_blocking_future_can_be_awaited() {
+    let elsewhere = Loop::multi(1);
+    let bridge = elsewhere.bridge();
+    let here = Builder::new_current_thread().build().unwrap();
+    let nested = bridge.clone();
+    let sum = here.block_on(async {
+        let outer = bridge.run_coroutine_threadsafe(async move {
+            nested.run_coroutine_threadsafe(async { 40 }).await.unwrap() + 2
+        });
+        outer.await.unwrap()
+    });
+    assert_eq!(sum, 42);
+}
+
+/// C78: an awaiting task is given whatever became of the call.
+#[test]
+fn awaiting_gives_the_value_the_panic_or_the_cancel() {
+    let runtime = Loop::multi(1);
+    let bridge = runtime.bridge();
+    let here = Builder::new_current_thread().build().unwrap();
+    let ended = bridge.run_coroutine_threadsafe(pending::<()>());
+    here.block_on(async {
+        assert_eq!(bridge.run_coroutine_threadsafe(async { 1 }).await.unwrap(), 1);
+        let panicked = bridge.run_coroutine_threadsafe(async { panic!("over there") });
+        let error = panicked.await.unwrap_err();
+        assert!(matches!(error, ResultError::Panicked(panic) if panic.message() == "over there"));
+        let cancelled = bridge.run_coroutine_threadsafe(pending::<()>());
+        assert!(cancelled.cancel());
+        assert!(matches!(cancelled.await, Err(ResultError::Cancelled)));
+    });
+    drop(runtime);
+    assert!(matches!(here.block_on(ended), Err(ResultError::LoopClosed)));
 }
