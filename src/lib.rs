@@ -55,6 +55,7 @@
 //! | `runner` (on by default) | `ThreadRunner`, which owns a runtime: tokio's multi-thread scheduler |
 //! | `tracing` | submitted work runs in the caller's span; errors that nobody reads become events |
 //! | `ffi` | callbacks from C libraries: `ffi::UserData` and `trampoline!`, and all of the `unsafe` |
+//! | `testing` | threads and sources that do what a test tells them |
 //!
 //! # Examples
 //!
@@ -126,6 +127,8 @@ pub mod runner;
 #[cfg(all(test, callbridge_shuttle))]
 mod shuttle_tests;
 mod sync;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 // The front doors; everything else is in its module.
 #[doc(inline)]

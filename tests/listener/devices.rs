@@ -5,6 +5,7 @@ use crate::support::*;
 use bytes::BytesMut;
 use callbridge::channel::Ending;
 use callbridge::listener::{BadFrames, Interrupter, Listener, ReadSource};
+use callbridge::testing::script;
 use std::io::{self, Cursor, ErrorKind, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -92,24 +93,15 @@ fn a_polled_pipe_is_stopped_while_its_writer_is_silent() {
     assert_eq!(end(&mut frames), Ending::Finished);
 }
 
-/// Gives one piece after the other; an empty one is a read of no bytes.
-struct Pieces(Vec<&'static [u8]>);
-
-impl Read for Pieces {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.0.is_empty() {
-            return Err(io::Error::from(ErrorKind::BrokenPipe));
-        }
-        let piece = self.0.remove(0);
-        buffer[..piece.len()].copy_from_slice(piece);
-        Ok(piece.len())
-    }
-}
-
 /// A tty with VMIN=0 reads nothing when nothing came in time: that isn't the end.
 #[test]
 fn a_read_of_no_bytes_can_be_a_read_of_nothing() {
-    let device = || Pieces(vec![b"one\n", b"", b"", b"two\n"]);
+    let device = || {
+        let (device, script) = script::<&[u8]>();
+        script.frame(b"one\n").frame(b"").frame(b"").frame(b"two\n");
+        script.fail(ErrorKind::BrokenPipe.into());
+        device
+    };
     let source = ReadSource::new(device(), 1024, LinesCodec::new()).unwrap().with_empty_reads();
     let (_listener, mut frames) = Listener::builder(source).spawn().unwrap();
     assert_eq!([next(&mut frames), next(&mut frames)], ["one", "two"]);

@@ -4,22 +4,20 @@ use crate::common::{LONG, eventually};
 use crate::support::*;
 use callbridge::channel::Ending;
 use callbridge::listener::{FrameSource, Listener, OnError};
+use callbridge::testing::{ScriptedSource, script};
 use std::io::{self, ErrorKind};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// A bus that is down for a while after its first frame.
-fn bus(down: u32) -> impl FrameSource<Frame = u32> {
-    let mut calls = 0;
-    FromFn(move || {
-        calls += 1;
-        match calls {
-            1 => Ok(Some(1)),
-            n if n <= 1 + down => Err(io::Error::other(format!("down {}", n - 1))),
-            n if n == 2 + down => Ok(Some(2)),
-            _ => Ok(None),
-        }
-    })
+fn bus(down: u32) -> ScriptedSource<u32> {
+    let (source, script) = script();
+    script.frame(1);
+    for n in 1..=down {
+        script.fail(io::Error::other(format!("down {n}")));
+    }
+    script.frame(2);
+    source
 }
 
 #[test]
@@ -180,14 +178,10 @@ fn a_source_that_falls_silent_is_told_once_until_it_speaks_again() {
 
 #[test]
 fn a_source_without_a_descriptor_falls_silent_too_and_a_panic_of_the_hook_is_contained() {
-    let (speak, heard) = mpsc::channel::<u32>();
-    let source = FromFn(move || match heard.recv_timeout(MS) {
-        Ok(n) => Ok(Some(n)),
-        Err(mpsc::RecvTimeoutError::Timeout) => Err(ErrorKind::TimedOut.into()),
-        Err(mpsc::RecvTimeoutError::Disconnected) => Ok(None),
-    });
+    let (source, script) = script();
     let (tell, told) = mpsc::channel();
     let (listener, mut frames) = Listener::builder(source)
+        .poll_timeout(MS)
         .quiet_after(20 * MS, move || {
             tell.send(()).unwrap();
             panic!("a bug in a hook");
@@ -195,10 +189,10 @@ fn a_source_without_a_descriptor_falls_silent_too_and_a_panic_of_the_hook_is_con
         .spawn()
         .unwrap();
     told.recv_timeout(LONG).unwrap();
-    speak.send(7).unwrap();
+    script.frame(7);
     assert_eq!(next(&mut frames), 7);
     told.recv_timeout(LONG).unwrap();
-    drop(speak);
+    drop(script);
     assert_eq!(end(&mut frames), Ending::Finished);
     clean(&listener);
     eventually("the hook is gone", || {

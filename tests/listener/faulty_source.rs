@@ -4,50 +4,31 @@ use crate::common::LONG;
 use callbridge::Listener;
 use callbridge::channel::Ending;
 use callbridge::listener::ReadSource;
-use std::io::{self, ErrorKind, Read};
+use callbridge::testing::{Script, script};
+use std::io::{self, ErrorKind};
 use tokio_util::codec::LinesCodec;
 
 const FRAMES: usize = 200;
 
-struct Faulty {
-    bytes: Vec<u8>,
-    at: usize,
-    dice: u64,
-    last: Ending,
-}
-
-impl Faulty {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.dice ^= self.dice << 13;
-        self.dice ^= self.dice >> 7;
-        self.dice ^= self.dice << 17;
-        self.dice % sides
-    }
-}
-
-impl Read for Faulty {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let tick = match self.roll(6) {
-            0 => Some(ErrorKind::Interrupted),
-            1 => Some(ErrorKind::WouldBlock),
-            2 => Some(ErrorKind::TimedOut),
-            _ => None,
+/// Tears the bytes where the dice say, with timeouts in between.
+fn tell(script: &Script<Vec<u8>>, mut bytes: &[u8], mut dice: u64) {
+    let mut roll = |sides: u64| {
+        dice ^= dice << 13;
+        dice ^= dice >> 7;
+        dice ^= dice << 17;
+        dice % sides
+    };
+    while !bytes.is_empty() {
+        match roll(6) {
+            0 => script.fail(ErrorKind::Interrupted.into()),
+            1 => script.fail(ErrorKind::TimedOut.into()),
+            2 => script.nothing(),
+            _ => {
+                let (piece, rest) = bytes.split_at(bytes.len().min(1 + roll(7) as usize));
+                bytes = rest;
+                script.frame(piece.to_vec())
+            }
         };
-        if let Some(tick) = tick {
-            return Err(tick.into());
-        }
-        if self.at == self.bytes.len() {
-            return match self.last {
-                Ending::Failed => Err(io::Error::from_raw_os_error(5)),
-                Ending::Panicked => panic!("a device driver of the last century"),
-                _ => Ok(0),
-            };
-        }
-        let most = buffer.len().min(self.bytes.len() - self.at) as u64;
-        let length = 1 + self.roll(most.min(7)) as usize;
-        buffer[..length].copy_from_slice(&self.bytes[self.at..self.at + length]);
-        self.at += length;
-        Ok(length)
     }
 }
 
@@ -56,8 +37,14 @@ fn every_frame_before_the_fault_comes_then_the_ending_that_it_was() {
     for seed in 1..=20 {
         for last in [Ending::Finished, Ending::Failed, Ending::Panicked] {
             let lines: String = (0..FRAMES).map(|n| format!("{n}\n")).collect();
-            let faulty = Faulty { bytes: lines.into_bytes(), at: 0, dice: seed, last };
-            let source = ReadSource::new(faulty, 100, LinesCodec::new()).unwrap();
+            let (device, script) = script();
+            tell(&script, lines.as_bytes(), seed);
+            match last {
+                Ending::Failed => _ = script.fail(io::Error::from_raw_os_error(5)),
+                Ending::Panicked => _ = script.panic("a device driver of the last century"),
+                _ => drop(script),
+            }
+            let source = ReadSource::new(device, 100, LinesCodec::new()).unwrap();
             let (listener, mut frames) = Listener::builder(source).capacity(3).spawn().unwrap();
             for n in 0..FRAMES {
                 assert_eq!(frames.recv_blocking(LONG).unwrap(), n.to_string(), "seed {seed}");

@@ -4,6 +4,7 @@ use crate::common::LONG;
 use crate::support::*;
 use callbridge::channel::Ending;
 use callbridge::listener::{FrameSource, Interrupter, Listener};
+use callbridge::testing::script;
 use std::io::{self, ErrorKind};
 use std::net::UdpSocket;
 use std::sync::mpsc;
@@ -47,10 +48,11 @@ fn a_source_that_panics_ends_the_stream_as_panicked() {
 
 #[test]
 fn timeouts_are_not_errors() {
-    let mut timeouts =
-        [ErrorKind::WouldBlock, ErrorKind::TimedOut, ErrorKind::Interrupted].into_iter();
-    let source =
-        FromFn(move || timeouts.next().map_or(Ok(Some("after the timeouts")), |k| Err(k.into())));
+    let (source, script) = script();
+    for timeout in [ErrorKind::WouldBlock, ErrorKind::TimedOut, ErrorKind::Interrupted] {
+        script.fail(timeout.into());
+    }
+    script.frame("after the timeouts");
     let (_listener, mut frames) = Listener::builder(source).spawn().unwrap();
     assert_eq!(next(&mut frames), "after the timeouts");
 }
