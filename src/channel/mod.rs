@@ -30,6 +30,12 @@
 //! then the end for ever. The first [`Ending`] wins. When the channel ends, every sender that waits
 //! for room gets its frame back.
 //!
+//! # Forked processes
+//!
+//! A channel has no threads, so it works in a forked child as it did in the parent, as a copy: what was
+//! queued can be read, and the child's own threads can send. Nothing of the parent's reaches it any
+//! more, its listeners included: a wait for them needs a timeout.
+//!
 //! # Tests with tokio's clock paused
 //!
 //! A paused clock runs ahead whenever the runtime has nothing to do, and it can't see that a thread

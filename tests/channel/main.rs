@@ -3,11 +3,20 @@
 //! Where a test carries over from a peer of another ecosystem, its comment says which peer has it,
 //! with the row of `tests/PEERS.md`.
 
+#[cfg(unix)]
+#[path = "../common/child.rs"]
+mod child;
+#[cfg(unix)]
+#[path = "../common/mod.rs"]
+mod common;
+
 mod context;
 mod control;
 mod counters;
 mod endings;
 mod flush;
+#[cfg(unix)]
+mod fork;
 mod gaps;
 mod lifetimes;
 mod overflow;
