@@ -20,6 +20,7 @@ BEGIN, END = "<!-- picture: scripts/architecture.py -->", "<!-- end of the pictu
 
 # From the top down. An import goes from a room to one on a floor below.
 FLOORS = [
+    ["testing"],
     ["executor", "listener", "runner", "ffi"],
     ["bridge", "channel"],
     ["future"],
