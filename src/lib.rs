@@ -54,6 +54,7 @@
 //! | `net` (on by default) | the sources and servers for sockets; without it a [`Listener`] runs over a source of your own, a reader or a closure |
 //! | `runner` (on by default) | `ThreadRunner`, which owns a runtime: tokio's multi-thread scheduler |
 //! | `tracing` | submitted work runs in the caller's span; errors that nobody reads become events |
+//! | `metrics` | `metrics::export`: depth, losses, latencies, outcomes of everything that has a name, for the `metrics` facade |
 //! | `ffi` | callbacks from C libraries: `ffi::UserData` and `trampoline!`, and all of the `unsafe` |
 //! | `testing` | threads and sources that do what a test tells them |
 //!
@@ -122,6 +123,8 @@ pub mod guide {
     allow(dead_code, reason = "the crate's sources are what uses all of it")
 )]
 pub mod listener;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 #[cfg(feature = "runner")]
 pub mod runner;
 #[cfg(all(test, callbridge_shuttle))]

@@ -222,3 +222,23 @@ fn what_ends_a_served_connection_is_reported() {
     listener.stop();
     assert!(listener.close_blocking(LONG).is_clean());
 }
+
+#[test]
+fn a_stall_and_a_quiet_source_are_events() {
+    let events = events();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let bridge = callbridge::Bridge::builder(runtime.handle().clone())
+        .name("undriven 4720")
+        .stall_after(std::time::Duration::from_millis(10), |_| ())
+        .build()
+        .unwrap();
+    let _call = bridge.run_coroutine_threadsafe(async {});
+    eventually("the stall is told", || events.with("undriven 4720 has stalled") == 1);
+    let source = callbridge::listener::UdpSource::bind("127.0.0.1:0").unwrap();
+    let (_listener, _frames) = Listener::builder(source)
+        .name("silent 4721")
+        .quiet_after(std::time::Duration::from_millis(10), || ())
+        .spawn()
+        .unwrap();
+    eventually("its silence is told", || events.with("silent 4721 has gone quiet") == 1);
+}

@@ -1,14 +1,16 @@
 //! What tokio-console sees: each call is a task of its own, named after its bridge, at the line that
-//! submitted it.
+//! submitted it; calls that their thread polls and jobs of pools are shown beside the tasks.
 //!
 //!     RUSTFLAGS="--cfg tokio_unstable" cargo test --features tracing --test tracing_tasks
 #![cfg(tokio_unstable)]
 
 mod common;
 
-use callbridge::Bridge;
+use callbridge::listener::{Datagram, Listener, UdpSource};
+use callbridge::{Bridge, ThreadPool};
 use common::{LONG, Loop};
 use std::collections::HashMap;
+use std::net::UdpSocket;
 use std::sync::{Arc, Mutex};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
@@ -68,4 +70,38 @@ fn each_call_is_a_task_with_a_name_and_the_line_of_its_submission() {
         let lines = [0, 1, 2, 4, 5].map(|line| (here, first + line));
         assert_eq!(told, lines, "{seen:?}");
     }
+    other_work_is_shown_beside_the_tasks(&tasks);
+}
+
+fn other_work_is_shown_beside_the_tasks(tasks: &Tasks) {
+    let runtime = Loop::multi(1);
+    let bridge = Bridge::builder(runtime.handle()).name("desk").build().unwrap();
+    let pool = ThreadPool::builder().name("disk").build().unwrap();
+    tasks.0.lock().unwrap().clear();
+    let first = line!() + 1;
+    bridge.call(async {}, LONG).unwrap();
+    pool.submit(|| ()).result(LONG).unwrap();
+    let source = UdpSource::bind("127.0.0.1:0").unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.connect(source.local_addr().unwrap()).unwrap();
+    let serve = Listener::builder(source).serve(&bridge, |_: Datagram| async {
+        tokio::task::yield_now().await;
+        Some("y")
+    });
+    let listener = serve.spawn().unwrap();
+    client.send(b"x").unwrap();
+    client.recv(&mut [0; 8]).unwrap();
+    assert!(listener.close_blocking(LONG).is_clean());
+    let seen = tasks.0.lock().unwrap().clone();
+    let shown = |kind: &str, name: &str| {
+        let is =
+            |fields: &&HashMap<_, String>| fields["kind"] == kind && fields["task.name"] == name;
+        let found = seen.iter().find(is).unwrap_or_else(|| panic!("no {kind} {name}: {seen:?}"));
+        (found["loc.file"].clone(), found["loc.line"].parse::<u32>().unwrap())
+    };
+    let here = file!().to_owned();
+    assert_eq!(shown("call", "desk"), (here.clone(), first));
+    assert_eq!(shown("job", "disk"), (here, first + 1));
+    // A handler goes on where the crate's own code sent it: its name says whose it is.
+    shown("task", &format!("desk {}:{}", file!(), first + 9));
 }

@@ -1,8 +1,13 @@
-use super::core::Core;
+use super::core::{Core, Timings};
+use super::stall::{Alarm, Stall};
 use super::{Bridge, Owner};
-use crate::sync::SettingError;
+use crate::sync::{SettingError, event, watch};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::Handle;
+
+/// What is shorter than this is the scheduler's business.
+const SHORTEST: Duration = Duration::from_millis(10);
 
 /// Settings of a [`Bridge`]; see [`Bridge::builder`].
 ///
@@ -16,6 +21,7 @@ pub struct BridgeBuilder {
     pub(super) max_in_flight: usize,
     pub(super) name: String,
     pub(super) spins: bool,
+    pub(super) alarm: Option<Alarm>,
 }
 
 impl BridgeBuilder {
@@ -25,6 +31,7 @@ impl BridgeBuilder {
             max_in_flight: Bridge::DEFAULT_MAX_IN_FLIGHT,
             name: "callbridge".to_owned(),
             spins: true,
+            alarm: None,
         }
     }
 
@@ -53,7 +60,7 @@ impl BridgeBuilder {
         self
     }
 
-    /// Sets the name that `Debug` output, threads and tokio-console show; "callbridge" by default.
+    /// Sets the name that `Debug` output, threads, metrics and tokio-console show; "callbridge" by default.
     ///
     /// # Examples
     ///
@@ -84,11 +91,47 @@ impl BridgeBuilder {
         self
     }
 
+    /// Has `hook` told of whatever keeps calls from going on for longer than `limit`: a loop that begins with
+    /// nothing new while calls are in flight ([`Stall::Loop`]), and a poll that doesn't come back
+    /// ([`Stall::Poll`]), that of a listener's handler on the listener's thread included.
+    ///
+    /// Each stall is told once, while it goes on, when it has lasted for `limit` to one and a half of it. It is
+    /// also an error event (feature `tracing`), counts in [`BridgeStats::stalls`](super::BridgeStats::stalls), and
+    /// shows in the metrics as long as it lasts. The hook runs on a thread that all alarms of the process share and
+    /// that ends with the last bridge that has one: it should be quick. A panic in it is contained and
+    /// reported.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::{Bridge, bridge::Stall};
+    /// use std::sync::mpsc;
+    /// use std::time::Duration;
+    ///
+    /// let runtime = tokio::runtime::Builder::new_current_thread().build()?; // that nobody drives
+    /// let (tell, told) = mpsc::channel();
+    /// let bridge = Bridge::builder(runtime.handle().clone())
+    ///     .stall_after(Duration::from_millis(20), move |stall| tell.send(stall.clone()).unwrap())
+    ///     .build()?;
+    /// let _call = bridge.run_coroutine_threadsafe(async {});
+    /// assert!(matches!(told.recv().unwrap(), Stall::Loop(_)));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn stall_after(
+        mut self,
+        limit: Duration,
+        hook: impl Fn(&Stall) + Send + Sync + 'static,
+    ) -> Self {
+        self.alarm = Some(Alarm::new(limit, Box::new(hook)));
+        self
+    }
+
     /// Makes the bridge.
     ///
     /// # Errors
     ///
-    /// A [`SettingError`] names the setting that can't be: a limit of 0 calls, a name with a NUL byte in it.
+    /// A [`SettingError`] names the setting that can't be: a limit of 0 calls, a name with a NUL byte in it,
+    /// a `stall_after` below 10 ms.
     ///
     /// # Examples
     ///
@@ -104,12 +147,23 @@ impl BridgeBuilder {
             let why = "is 0, which would refuse every call: allow at least 1";
             return Err(SettingError::new("max_in_flight", why));
         }
+        if self.alarm.as_ref().is_some_and(|alarm| alarm.limit() < SHORTEST) {
+            let why = "is below 10 ms, which is the scheduler's business: allow more";
+            return Err(SettingError::new("stall_after", why));
+        }
         Ok(self.connect())
     }
 
     /// The bridge, of settings that were checked.
     pub(crate) fn connect(self) -> Bridge {
-        let core = Core::new(self);
+        let core = Core::new(self, Timings::new());
+        #[cfg(feature = "metrics")]
+        crate::sync::observe(&core);
+        if core.alarm.is_some() {
+            if let Err(error) = watch(&core) {
+                event(format_args!("the bridge {} has no alarm", core.name), &error);
+            }
+        }
         core.watch_loop();
         Bridge { owner: Arc::new(Owner { core }) }
     }

@@ -6,7 +6,7 @@ use super::task::caught;
 use crate::future::{BlockingFuture, FutureState, Origin, ResultError, SubmitError};
 use crate::sync::context::{LoopMark, drives_a_loop};
 use crate::sync::event_loop::enter;
-use crate::sync::{Deadline, Running, Site, Work, contain, park_until, report_panic};
+use crate::sync::{Began, Deadline, Running, Site, Work, contain, park_until, report_panic, shown};
 use std::future::Future;
 use std::panic::Location;
 use std::pin::{Pin, pin};
@@ -103,20 +103,25 @@ impl Bridge {
     }
 
     /// Enters the loop's context, to poll calls for the first time on the calling thread.
-    #[track_caller]
-    pub(crate) fn first_polls(&self) -> Result<FirstPolls<'_, impl Sized>, SubmitError<()>> {
+    ///
+    /// They count as submitted at `site`.
+    pub(crate) fn first_polls(
+        &self,
+        site: Site,
+    ) -> Result<FirstPolls<'_, impl Sized>, SubmitError<()>> {
         if drives_a_loop() {
             return Err(SubmitError::WouldDeadlock(()));
         }
         let core = &self.owner.core;
-        let work = Work { owner: core.id(), id: 0, site: Location::caller() };
-        Ok(FirstPolls { core, _running: Running::note(work), _context: enter(&core.handle) })
+        let work = Work { owner: core.id(), id: 0, site };
+        Ok(FirstPolls { core, site, _running: Running::note(work), _context: enter(&core.handle) })
     }
 }
 
 /// A thread that polls calls for the first time, one after the other, in the loop's context.
 pub(crate) struct FirstPolls<'a, G> {
     core: &'a Arc<Core>,
+    site: Site,
     _running: Running,
     _context: G,
 }
@@ -134,6 +139,7 @@ impl<G> FirstPolls<'_, G> {
         F: Future<Output: Send + 'static> + Send + 'static,
     {
         self.core.admit(Deadline::Now)?;
+        let submitted = self.core.submitted();
         let polled = poll_here(|| {
             slot.set(Some(make()));
             let mut context = Context::from_waker(Waker::noop());
@@ -141,13 +147,13 @@ impl<G> FirstPolls<'_, G> {
         });
         Ok(match polled {
             Poll::Ready(outcome) => {
-                self.core.end_here(slot.as_mut(), None, outcome.as_ref().err());
+                self.core.end_here(slot.as_mut(), None, outcome.as_ref().err(), submitted);
                 Polled::Ready(outcome)
             }
             // The task polls it again, with a waker.
             Poll::Pending => {
                 let made = std::mem::replace(slot, Box::pin(None));
-                Polled::Started(self.core.start(Made(made)))
+                Polled::Started(self.core.start(Made(made), self.site))
             }
         })
     }
@@ -183,6 +189,8 @@ impl Core {
         site: Site,
     ) -> Result<F::Output, ResultError> {
         self.admit_inline(deadline).map_err(ResultError::from)?;
+        let submitted = self.submitted();
+        let shown = shown("call", &self.name, site);
         let _running = Running::note(Work { owner: self.id(), id: 0, site });
         let _context = enter(&self.handle);
         let mut future = pin!(Some(future));
@@ -196,8 +204,8 @@ impl Core {
             if token.is_some_and(|token| token.poll(cx).is_ready()) {
                 return Poll::Ready(Err(ResultError::Cancelled));
             }
-            let polled =
-                poll_here(|| future.as_mut().as_pin_mut().map_or(Poll::Pending, |it| it.poll(cx)));
+            let poll = || future.as_mut().as_pin_mut().map_or(Poll::Pending, |it| it.poll(cx));
+            let polled = shown.in_scope(|| poll_here(poll));
             match polled {
                 Poll::Pending if place.is_some() => Poll::Pending,
                 Poll::Pending if self.is_forked() => Poll::Ready(Err(ResultError::Forked)),
@@ -220,7 +228,7 @@ impl Core {
             Some(outcome) => outcome.as_ref().err(),
             None => Some(&ResultError::Cancelled),
         };
-        self.end_here(future, place, failure);
+        self.end_here(future, place, failure, submitted);
         outcome.unwrap_or(Err(ResultError::TimedOut { state: FutureState::Running }))
     }
 
@@ -230,12 +238,13 @@ impl Core {
         mut future: Pin<&mut Option<F>>,
         place: Option<u32>,
         failure: Option<&ResultError>,
+        submitted: Began,
     ) {
         {
             let _mark = LoopMark::new();
             contain("the drop of a called future", || future.set(None));
         }
-        self.end(place, failure);
+        self.end(place, failure, submitted);
         self.settled();
     }
 }

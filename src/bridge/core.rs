@@ -1,5 +1,6 @@
 use super::builder::BridgeBuilder;
 use super::counters::Counters;
+use super::stall::Alarm;
 use super::stats::BridgeStats;
 use super::suspended::Suspended;
 use super::task::Task;
@@ -9,10 +10,12 @@ use crate::sync::event_loop::spawn;
 use crate::sync::prim::atomic::AtomicBool;
 use crate::sync::prim::atomic::Ordering::Relaxed;
 use crate::sync::{
-    AcquirePermit, Deadline, Limiter, Monitor, NoPermit, Site, WaitError, contain, running_for,
-    wait, wake,
+    AcquirePermit, Began, Deadline, Limiter, Monitor, NoPermit, Site, Timing, WaitError, contain,
+    running_for, wait, wake,
 };
+use std::borrow::Cow;
 use std::future::Future;
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -26,6 +29,7 @@ pub(super) struct Core {
     /// Who is in flight.
     pub(super) limiter: Arc<Limiter>,
     counters: Counters,
+    pub(super) timings: Timings,
     /// Calls that wait to be woken.
     suspended: Suspended,
     /// Where closers wait, once `closing`.
@@ -37,8 +41,28 @@ pub(super) struct Core {
     /// A close is over: whoever still waits for a call waits in vain.
     given_up: Monitor<bool>,
     spins: bool,
+    pub(super) alarm: Option<Alarm>,
     /// The process that the bridge was made in.
     process: u32,
+}
+
+/// How long calls took, of those that are measured.
+pub(super) struct Timings {
+    /// From the submission to the first poll.
+    pub(super) first_poll: Timing,
+    /// From the submission to the end.
+    pub(super) call: Timing,
+}
+
+impl Timings {
+    /// For a bridge that nobody asks.
+    pub(super) fn none() -> Self {
+        Timings { first_poll: Timing::none(), call: Timing::none() }
+    }
+
+    pub(super) fn new() -> Self {
+        Timings { first_poll: Timing::new(), call: Timing::new() }
+    }
 }
 
 /// What the task that watches the loop is for.
@@ -58,8 +82,9 @@ impl Origin for Core {
         Some(self.counters.begun() as u32)
     }
 
-    fn begin(&self) {
+    fn begin(&self, submitted: Began) {
         self.counters.begin();
+        self.timings.first_poll.end(submitted);
     }
 
     fn is_ending(&self) -> bool {
@@ -75,7 +100,8 @@ impl Origin for Core {
     }
 
     /// Forgets the suspended call at `place`, counts the end, and frees the room, in this order.
-    fn end(&self, place: Option<u32>, failure: Option<&ResultError>) {
+    fn end(&self, place: Option<u32>, failure: Option<&ResultError>, submitted: Began) {
+        self.timings.call.end(submitted);
         if let Some(place) = place {
             self.suspended.leave(place);
         }
@@ -105,13 +131,14 @@ impl Origin for Core {
 }
 
 impl Core {
-    pub(super) fn new(settings: BridgeBuilder) -> Arc<Self> {
-        let BridgeBuilder { handle, max_in_flight, name, spins } = settings;
+    pub(super) fn new(settings: BridgeBuilder, timings: Timings) -> Arc<Self> {
+        let BridgeBuilder { handle, max_in_flight, name, spins, alarm } = settings;
         Arc::new(Core {
             handle,
             name,
             limiter: Arc::new(Limiter::new(max_in_flight)),
             counters: Counters::new(),
+            timings,
             suspended: Suspended::new(),
             idle: Monitor::new(()),
             closing: AtomicBool::new(false),
@@ -119,6 +146,7 @@ impl Core {
             watch: Monitor::new(Watching::default()),
             given_up: Monitor::new(false),
             spins,
+            alarm,
             process: std::process::id(),
         })
     }
@@ -150,7 +178,8 @@ impl Core {
             (self.limiter.entered(), left)
         };
         let high_water = self.limiter.high_water();
-        BridgeStats { high_water, ..self.counters.stats(limits) }
+        let stalls = self.alarm.as_ref().map_or(0, |alarm| alarm.stalls().0);
+        BridgeStats { high_water, stalls, ..self.counters.stats(limits) }
     }
 
     /// Whether nothing is in flight and every result is there.
@@ -196,6 +225,11 @@ impl Core {
         Err(refused)
     }
 
+    /// A call that was admitted just now is submitted.
+    pub(super) fn submitted(&self) -> Began {
+        self.timings.call.begin(|| self.limiter.entered())
+    }
+
     /// Admits a call that the calling thread polls itself, where it may.
     pub(super) fn admit_inline(&self, deadline: Deadline) -> Admitted {
         if drives_a_loop() {
@@ -205,15 +239,23 @@ impl Core {
         self.admit(deadline)
     }
 
-    /// Starts an admitted call as a task of the loop.
+    /// Starts an admitted call, which was submitted at `site`, as a task of the loop.
+    ///
+    /// The caller is what tokio takes the task's place from.
     #[track_caller]
-    pub(super) fn start<F>(self: &Arc<Self>, future: F) -> BlockingFuture<F::Output>
+    pub(super) fn start<F>(self: &Arc<Self>, future: F, site: Site) -> BlockingFuture<F::Output>
     where
         F: Future<Output: Send + 'static> + Send + 'static,
     {
+        let submitted = self.submitted();
         let (promise, blocking_future) = promise_of(Arc::clone(self) as Arc<dyn Origin>);
+        // A listener's handler comes from the crate's own code: tokio-console shows where by its name.
+        let mut name = Cow::Borrowed(&*self.name);
+        if cfg!(all(tokio_unstable, feature = "tracing")) && site != Location::caller() {
+            name = Cow::Owned(format!("{name} {}:{}", site.file(), site.line()));
+        }
         // On a loop that is gone, tokio drops the work here and now, which ends the call.
-        let task = spawn(&self.handle, &self.name, Task::new(future, promise));
+        let task = spawn(&self.handle, &name, Task::new(future, promise, submitted, site));
         blocking_future.keep(task)
     }
 

@@ -3,10 +3,11 @@
 //! Each task has a thread of its own, on which it is polled whenever it is woken, and dropped. That
 //! a task is woken while it waits to be polled shows as a wake that comes before its thread sleeps.
 
+use super::core::Timings;
 use super::task::Task;
 use super::*;
 use crate::future::{BlockingFuture, Origin, ResultError, SubmitError, promise_of};
-use crate::sync::{Deadline, Monitor, park_until};
+use crate::sync::{Began, Deadline, Monitor, park_until};
 use loom::thread::{self, JoinHandle};
 use std::future::{Future, pending};
 use std::panic::Location;
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 fn core(limit: usize) -> Arc<Core> {
     static RUNTIME: LazyLock<Runtime> =
         LazyLock::new(|| Builder::new_current_thread().build().unwrap());
-    Core::new(Bridge::builder(RUNTIME.handle().clone()).max_in_flight(limit))
+    Core::new(Bridge::builder(RUNTIME.handle().clone()).max_in_flight(limit), Timings::none())
 }
 
 fn submit<F>(core: &Arc<Core>, future: F) -> BlockingFuture<F::Output>
@@ -31,7 +32,7 @@ where
     F::Output: Send + 'static,
 {
     core.admit(Deadline::Never).unwrap();
-    core.start(future)
+    core.start(future, Location::caller())
 }
 
 fn call<F: Future>(core: &Core, future: F) -> Result<F::Output, ResultError> {
@@ -346,7 +347,7 @@ fn whoever_waits_is_released_when_the_call_is_given_up() {
         let core = core(1);
         core.admit(Deadline::Now).unwrap();
         let (promise, mut waiting) = promise_of(Arc::clone(&core) as Arc<dyn Origin>);
-        let task = Task::new(pending::<()>(), promise);
+        let task = Task::new(pending::<()>(), promise, Began::UNMEASURED, Location::caller());
         let waiter = thread::spawn(move || {
             assert_closed(waiting.result(None));
             waiting
@@ -384,7 +385,7 @@ fn the_drop_of_a_task_races_a_cancel_and_a_close() {
         let core = core(1);
         core.admit(Deadline::Now).unwrap();
         let (promise, mut waiting) = promise_of(Arc::clone(&core) as Arc<dyn Origin>);
-        let task = Task::new(pending::<()>(), promise);
+        let task = Task::new(pending::<()>(), promise, Began::UNMEASURED, Location::caller());
         let runtime = thread::spawn(move || drop(task));
         waiting.cancel();
         core.begin_close();

@@ -14,6 +14,9 @@ mod call;
 mod close;
 mod core;
 mod counters;
+#[cfg(feature = "metrics")]
+mod observed;
+mod stall;
 mod stats;
 mod submit;
 mod suspended;
@@ -25,6 +28,7 @@ mod loom_tests;
 pub use builder::BridgeBuilder;
 pub(crate) use call::{FirstPolls, Polled};
 pub use close::{CloseReport, StuckCall};
+pub use stall::Stall;
 pub use stats::BridgeStats;
 pub use submit::run_coroutine_threadsafe;
 

@@ -20,6 +20,9 @@ pub struct BridgeStats {
     pub high_water: usize,
     /// Submissions refused: no room, closed, or it would have blocked a loop.
     pub refused: u64,
+    /// Times that the loop or a poll was found stalled; see
+    /// [`stall_after`](crate::bridge::BridgeBuilder::stall_after).
+    pub stalls: u64,
 }
 
 impl BridgeStats {

@@ -1,11 +1,12 @@
 //! Calls that the loop runs.
 
 use super::Bridge;
-use super::core::Core;
+use super::core::{Core, Timings};
 use crate::future::{BlockingFuture, SubmitError, resolved};
-use crate::sync::Deadline;
+use crate::sync::{Deadline, Site};
 use std::convert::identity;
 use std::future::Future;
+use std::panic::Location;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
@@ -127,8 +128,35 @@ impl Bridge {
     where
         F: Future<Output: Send + 'static> + Send + 'static,
     {
+        self.submit_from(Location::caller(), work, future, deadline)
+    }
+
+    /// As [`try_run_coroutine_threadsafe`](Self::try_run_coroutine_threadsafe), for who was called at `site`.
+    #[track_caller]
+    pub(crate) fn try_start<F>(
+        &self,
+        future: F,
+        site: Site,
+    ) -> Result<BlockingFuture<F::Output>, SubmitError<F>>
+    where
+        F: Future<Output: Send + 'static> + Send + 'static,
+    {
+        self.submit_from(site, future, identity, Deadline::Now)
+    }
+
+    #[track_caller]
+    fn submit_from<W, F>(
+        &self,
+        site: Site,
+        work: W,
+        future: impl FnOnce(W) -> F,
+        deadline: Deadline,
+    ) -> Result<BlockingFuture<F::Output>, SubmitError<W>>
+    where
+        F: Future<Output: Send + 'static> + Send + 'static,
+    {
         match self.owner.core.admit(deadline) {
-            Ok(()) => Ok(self.owner.core.start(future(work))),
+            Ok(()) => Ok(self.owner.core.start(future(work), site)),
             Err(refused) => Err(refused.map(|()| work)),
         }
     }
@@ -213,9 +241,9 @@ pub fn run_coroutine_threadsafe<F>(future: F, handle: &Handle) -> BlockingFuture
 where
     F: Future<Output: Send + 'static> + Send + 'static,
 {
-    let core = Core::new(Bridge::builder(handle.clone()));
+    let core = Core::new(Bridge::builder(handle.clone()), Timings::none());
     match core.admit(Deadline::Now) {
-        Ok(()) => core.start(future),
+        Ok(()) => core.start(future, Location::caller()),
         Err(refused) => resolved(refused.into()),
     }
 }

@@ -1,9 +1,9 @@
 use crate::future::{Panic, Promise, ResultError};
 use crate::sync::context::LoopMark;
-use crate::sync::{Running, Site, Span, contain};
+use crate::sync::{Began, Polling, Running, Site, Span, contain};
 use pin_project_lite::pin_project;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -20,6 +20,7 @@ pin_project! {
         // Its place among the suspended, from its first `Pending` on.
         place: Option<u32>,
         begun: bool,
+        submitted: Began,
         site: Site,
         span: Span,
     }
@@ -32,14 +33,19 @@ pin_project! {
 }
 
 impl<F: Future> Task<F> {
-    #[track_caller]
-    pub(super) fn new(future: F, promise: Promise<F::Output>) -> Self {
+    pub(super) fn new(
+        future: F,
+        promise: Promise<F::Output>,
+        submitted: Began,
+        site: Site,
+    ) -> Self {
         Task {
             future: Some(future),
             promise: Some(promise),
             place: None,
             begun: false,
-            site: Location::caller(),
+            submitted,
+            site,
             span: Span::current(),
         }
     }
@@ -48,7 +54,7 @@ impl<F: Future> Task<F> {
         let mut this = self.project();
         let Some(promise) = this.promise.take() else { return };
         contain("the drop of a submitted future", || this.future.set(None));
-        promise.origin().end(this.place.take(), outcome.as_ref().err());
+        promise.origin().end(this.place.take(), outcome.as_ref().err(), *this.submitted);
         promise.resolve(outcome);
     }
 
@@ -84,7 +90,7 @@ impl<F: Future> Future for Task<F> {
         }
         if !std::mem::replace(this.begun, true) {
             promise.start();
-            origin.begin();
+            origin.begin(*this.submitted);
         }
         let outcome = match this.span.in_scope(|| caught(|| future.poll(cx))) {
             Poll::Ready(outcome) => outcome,
@@ -106,6 +112,7 @@ impl<F: Future> Future for Task<F> {
 
 /// Polls what may panic.
 pub(super) fn caught<T>(poll: impl FnOnce() -> Poll<T>) -> Poll<Result<T, ResultError>> {
+    let _polling = Polling::begin();
     match catch_unwind(AssertUnwindSafe(poll)) {
         Ok(polled) => polled.map(Ok),
         Err(payload) => Poll::Ready(Err(ResultError::Panicked(Panic::new(payload)))),

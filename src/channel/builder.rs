@@ -34,6 +34,8 @@ const HEAVIEST: usize = usize::MAX - 1;
 #[must_use = "nothing is made before `build`"]
 pub struct Builder<T> {
     rules: Rules<T>,
+    /// Has the channel seen from outside; known where its frames are known to be anybody's.
+    observe: Option<fn(&Sender<T>)>,
 }
 
 impl<T> Builder<T> {
@@ -48,8 +50,34 @@ impl<T> Builder<T> {
                 watermarks: None,
                 batched: true,
                 spins: true,
+                name: None,
             },
+            observe: None,
         }
+    }
+
+    /// Sets a name for `Debug` output and metrics; none by default. Metrics show only channels that have one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::channel;
+    ///
+    /// let (_sender, frames) = channel::builder::<u8>().name("positions").build()?;
+    /// assert!(format!("{frames:?}").contains("positions"));
+    /// # Ok::<(), callbridge::SettingError>(())
+    /// ```
+    pub fn name(mut self, name: impl Into<String>) -> Self
+    where
+        T: Send + 'static,
+    {
+        self.rules.name = Some(name.into().into_boxed_str());
+        self.observe = Some(Sender::observe);
+        self
+    }
+
+    pub(crate) fn is_named(&self) -> bool {
+        self.rules.name.is_some()
     }
 
     /// Sets how many frames can be queued, at least 1; 64 by default.
@@ -271,13 +299,18 @@ impl<T> Builder<T> {
                     | Overflow::BlockFor(_, Fallback::DropOldest)
             );
         rules.spins &= rules.batched;
-        Ok(connect(rules))
+        let (sender, frames) = connect(rules);
+        if let Some(observe) = self.observe {
+            observe(&sender);
+        }
+        Ok((sender, frames))
     }
 }
 
 impl<T> fmt::Debug for Builder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
+            .field("name", &self.rules.name)
             .field("capacity", &self.rules.capacity)
             .field("overflow", &self.rules.overflow)
             .finish_non_exhaustive()
@@ -297,6 +330,7 @@ pub(super) struct Rules<T> {
     pub(super) batched: bool,
     /// Whether the ends pause (see `backoff`).
     pub(super) spins: bool,
+    pub(super) name: Option<Box<str>>,
 }
 
 struct Weigher<T> {

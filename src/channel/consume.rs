@@ -35,6 +35,7 @@ impl<T> Shared<T> {
         if self.rules.batched {
             let used_up = state.queue.lend(batch, &self.handed);
             state.counters.delivered += used_up as u64;
+            state.followed.leave(&self.waited, usize::MAX);
         } else {
             let before = taken;
             while taken < max && state.queue.is_plain() {
@@ -43,8 +44,12 @@ impl<T> Shared<T> {
                 taken += 1;
             }
             state.counters.delivered += (taken - before) as u64;
+            state.followed.leave(&self.waited, taken - before);
             if taken < max && !state.queue.is_empty() {
+                let slots = state.queue.slots();
                 taken += Self::pop_pieces(&mut state, max - taken, sink);
+                let left = slots - state.queue.slots();
+                state.followed.leave(&self.waited, left);
             }
         }
         if taken > 0 || !batch.is_empty() {
@@ -169,6 +174,7 @@ impl<T> Shared<T> {
         let unread = Self::error_not_looked_at(&mut state);
         let notifications = self.end_locked(&mut state, Ending::ConsumerDropped, None);
         let (queued, handed_out, left) = state.queue.clear(&self.handed);
+        state.followed.vanish(usize::MAX);
         state.counters.delivered += handed_out as u64;
         state.counters.lose_queued(left, LossReason::ConsumerDropped);
         let waker = state.consumer.take();

@@ -73,9 +73,12 @@ mod coop;
 mod error;
 mod finish;
 mod flush;
+mod follow;
 mod gaps;
 mod hook;
 mod iter;
+#[cfg(feature = "metrics")]
+mod observed;
 mod overflow;
 mod permit;
 mod produce;

@@ -351,6 +351,8 @@ impl<T> Shared<T> {
     #[inline]
     fn accept(&self, state: &mut State<T>, frame: T, weight: Option<usize>) -> Option<Waker> {
         state.counters.offered += 1;
+        let (wakes, queue) = (state.consumer.is_some(), &state.queue);
+        state.followed.arrive(&self.waited, wakes, || queue.slots());
         state.queue.push(frame, weight);
         if state.queue.len() > state.counters.high_water {
             state.queue.refresh(&self.handed);
@@ -391,6 +393,7 @@ impl<T> Shared<T> {
         while !self.has_room(&mut state, weight) {
             let Some(victim) = state.queue.evict() else { break };
             state.counters.lose_queued(1, LossReason::Evicted);
+            state.followed.vanish(1);
             match &first {
                 None => first = Some(victim),
                 Some(_) => {

@@ -116,6 +116,12 @@ impl<T> Queue<T> {
         self.frames.len() + self.lent - self.seen
     }
 
+    /// The slots that the consumer has been given no batch of.
+    #[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "nobody follows a frame"))]
+    pub(super) fn slots(&self) -> usize {
+        self.frames.len()
+    }
+
     /// As [`len`](Self::len), with the frames that take no slot.
     pub(super) fn frames(&self) -> usize {
         self.len() + self.controls

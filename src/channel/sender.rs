@@ -425,6 +425,15 @@ impl<T> Sender<T> {
         self.shared.rules.overflow
     }
 
+    /// Has the channel seen from outside, where there is somebody to look.
+    pub(super) fn observe(&self)
+    where
+        T: Send + 'static,
+    {
+        #[cfg(feature = "metrics")]
+        crate::sync::observe(&self.shared);
+    }
+
     pub(crate) fn end(&self, ending: Ending) -> bool {
         self.shared.end(ending, None)
     }
@@ -662,6 +671,7 @@ impl<T> Drop for Sender<T> {
 impl<T> fmt::Debug for Sender<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sender")
+            .field("name", &self.shared.rules.name)
             .field("len", &self.len())
             .field("capacity", &self.capacity())
             .field("ending", &self.ending())

@@ -20,13 +20,14 @@
 use super::backoff::Backoff;
 use super::builder::Rules;
 use super::error::SourceError;
+use super::follow::Followed;
 use super::hook::AtWork;
 use super::overflow::{Ending, LossReason, Pressure};
 use super::queue::{Handed, Queue};
 use super::stats::{Counters, Stats};
 use crate::sync::prim::atomic::AtomicUsize;
 use crate::sync::prim::{Mutex, MutexGuard, lock};
-use crate::sync::{WaitList, contain, wake};
+use crate::sync::{Timing, WaitList, contain, wake};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -39,6 +40,8 @@ pub(super) struct Shared<T> {
     /// How many strong senders there are.
     pub(super) senders: AtomicUsize,
     pub(super) rules: Rules<T>,
+    /// How long frames waited, of those that are followed.
+    pub(super) waited: Timing,
     /// How long a sender without room stays awake.
     pub(super) backoff: Backoff,
 }
@@ -52,6 +55,7 @@ pub(super) struct State<T> {
     pub(super) consumer: Option<Waker>,
     pub(super) counters: Counters,
     pub(super) queue: Queue<T>,
+    pub(super) followed: Followed,
     /// Who waits until the consumer has come so far.
     pub(super) flushes: WaitList<Progress>,
     /// Who waits for the end, and what to call then.
@@ -99,6 +103,7 @@ impl<T> Shared<T> {
         Shared {
             state: Mutex::new(State {
                 queue: Queue::new(rules.capacity),
+                followed: Followed::default(),
                 parked: WaitList::new(),
                 flushes: WaitList::new(),
                 consumer: None,
@@ -112,6 +117,7 @@ impl<T> Shared<T> {
             handed: Handed::new(),
             senders: AtomicUsize::new(1),
             backoff: Backoff::new(rules.capacity),
+            waited: if rules.name.is_some() { Timing::new() } else { Timing::none() },
             rules,
         }
     }

@@ -579,6 +579,7 @@ impl<T> Drop for FrameStream<T> {
 impl<T> fmt::Debug for FrameStream<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FrameStream")
+            .field("name", &self.shared.rules.name)
             .field("len", &self.len())
             .field("capacity", &self.capacity())
             .field("ending", &self.ended)

@@ -7,7 +7,8 @@ use super::workers::{Action, Workers};
 use crate::future::{BlockingFuture, SubmitError};
 use crate::sync::prim::CachePadded;
 use crate::sync::{
-    AcquirePermit, Deadline, Limiter, NoPermit, ThreadSettings, WaitError, contain, wait, wake,
+    AcquirePermit, Began, Deadline, Limiter, NoPermit, ThreadSettings, Timing, WaitError, contain,
+    wait, wake,
 };
 use async_channel::{Receiver, Sender};
 use std::error::Error;
@@ -66,6 +67,9 @@ pub(super) struct Core<S: 'static> {
     started: AtomicUsize,
     /// Why no more work is taken, if not because it was closed.
     broken: OnceLock<ExecutorError>,
+    /// From the submission to the begin, and from there to the result, of the jobs that are measured.
+    pub(super) waited: Timing,
+    pub(super) took: Timing,
     /// The process that has the threads.
     process: u32,
 }
@@ -97,7 +101,7 @@ pub(super) struct Jobs {
 
 impl<S: 'static> Core<S> {
     pub(super) fn new(settings: Settings<S>) -> Arc<Self> {
-        Arc::new(Core {
+        let core = Arc::new(Core {
             queue: async_channel::unbounded(),
             first: async_channel::unbounded(),
             first_len: AtomicUsize::new(0),
@@ -110,8 +114,13 @@ impl<S: 'static> Core<S> {
             dropped: AtomicU64::new(0),
             started: AtomicUsize::new(0),
             broken: OnceLock::new(),
+            waited: Timing::new(),
+            took: Timing::new(),
             process: std::process::id(),
-        })
+        });
+        #[cfg(feature = "metrics")]
+        crate::sync::observe(&core);
+        core
     }
 
     pub(super) fn is_alone(&self) -> bool {
@@ -356,8 +365,16 @@ impl<S: 'static> Core<S> {
 
     // What has become of the jobs.
 
-    pub(super) fn note_begun(&self) {
-        self.ran.0.begun.fetch_add(1, Relaxed);
+    /// A job is submitted.
+    pub(super) fn submitted(&self) -> Began {
+        self.waited.begin(|| self.ran.0.begun.load(Relaxed))
+    }
+
+    /// Tells when to measure it from.
+    pub(super) fn note_begun(&self, submitted: Began) -> Began {
+        self.waited.end(submitted);
+        let number = self.ran.0.begun.fetch_add(1, Relaxed);
+        self.took.begin(|| number)
     }
 
     /// A thread has run a job and delivered its result.

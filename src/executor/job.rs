@@ -16,7 +16,7 @@ use crate::sync::context::drives_a_loop;
 use crate::sync::prim::atomic::AtomicBool;
 use crate::sync::prim::atomic::Ordering::{Relaxed, SeqCst};
 use crate::sync::prim::{Mutex, lock};
-use crate::sync::{Span, contain, panic_message};
+use crate::sync::{Began, Shown, Span, contain, panic_message, shown};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Arc;
@@ -166,6 +166,8 @@ struct Work<B, T> {
     job: B,
     promise: Promise<T>,
     caller: Caller,
+    shown: Shown,
+    submitted: Began,
 }
 
 /// What a job takes along from its submitter.
@@ -209,7 +211,9 @@ where
     });
     let (promise, result) = promise_of(Arc::clone(&cell) as Arc<dyn Origin>);
     promise.suspend(0);
-    *lock(&cell.work) = Some(Work { job, promise, caller: Caller::current() });
+    let (caller, submitted) = (Caller::current(), core.submitted());
+    let shown = shown("job", &core.settings.name, site);
+    *lock(&cell.work) = Some(Work { job, promise, caller, shown, submitted });
     let queued = Job { cell: Some(Arc::clone(&cell) as Arc<dyn RunJob<S>>) };
     (queued, Submission { cell, result })
 }
@@ -263,12 +267,13 @@ impl<S, B: Body<S>> Cell<S, B> {
 
 impl<S: 'static, B: Body<S>> RunJob<S> for Cell<S, B> {
     fn run(&self, value: &mut Option<S>, publishing: &mut dyn FnMut()) -> (Left, Option<Rest>) {
-        let Some(Work { job, promise, caller }) = self.take() else {
+        let Some(Work { job, promise, caller, shown, submitted }) = self.take() else {
             return (Left::Skipped, None);
         };
-        self.core.note_begun();
+        let began = self.core.note_begun(submitted);
         promise.start();
-        let result = caller.run(|| job.call(value));
+        let result = shown.in_scope(|| caller.run(|| job.call(value)));
+        self.core.took.end(began);
         self.signal.end();
         let (outcome, left) = match result {
             Ok(value) => (Ok(value), Left::Ended),

@@ -24,6 +24,8 @@ mod error;
 mod job;
 mod limiter;
 mod map;
+#[cfg(feature = "metrics")]
+mod observed;
 mod pool;
 mod scope;
 mod shared;

@@ -20,7 +20,7 @@
 use super::error::{FutureState, ResultError};
 use crate::sync::prim::atomic::{AtomicBool, Ordering};
 use crate::sync::prim::{Mutex, lock};
-use crate::sync::{Monitor, Site, Work, contain, report_panic, running_for, wake};
+use crate::sync::{Began, Monitor, Site, Work, contain, report_panic, running_for, wake};
 use std::panic::Location;
 use std::sync::Arc;
 use std::task::Waker;
@@ -32,8 +32,8 @@ pub(crate) trait Origin: Send + Sync {
         None
     }
 
-    /// The work has begun.
-    fn begin(&self) {}
+    /// The work, submitted then, has begun.
+    fn begin(&self, _submitted: Began) {}
 
     /// Whether all work is to end.
     fn is_ending(&self) -> bool {
@@ -50,7 +50,7 @@ pub(crate) trait Origin: Send + Sync {
     fn cancel(&self, _place: u32) {}
 
     /// The work has ended and is dropped; its outcome isn't published yet.
-    fn end(&self, _place: Option<u32>, _failure: Option<&ResultError>) {}
+    fn end(&self, _place: Option<u32>, _failure: Option<&ResultError>, _submitted: Began) {}
 
     /// The outcome is readable and its callbacks have run.
     fn settled(&self) {}

@@ -149,6 +149,8 @@ pub struct ListenerBuilder<S: Origin> {
 /// The settings that streams and `serve` share.
 pub(crate) struct Options {
     pub(crate) name: String,
+    /// The name was given, and isn't the crate's own.
+    pub(crate) named: bool,
     pub(crate) poll_timeout: Duration,
     pub(crate) write_timeout: Duration,
     pub(crate) stop_on: Vec<CancellationToken>,
@@ -159,6 +161,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             name: String::new(),
+            named: false,
             poll_timeout: POLL_TIMEOUT,
             write_timeout: WRITE_TIMEOUT,
             stop_on: Vec::new(),
@@ -174,7 +177,8 @@ impl Options {
     pub(crate) fn checked(mut self) -> io::Result<Self> {
         self.poll_timeout = check_poll_timeout(self.poll_timeout)?;
         SettingError::check_name(&self.name)?;
-        if self.name.is_empty() {
+        self.named = !self.name.is_empty();
+        if !self.named {
             // Linux shows 15 bytes.
             self.name = format!("cb-listener-{}", UNNAMED.fetch_add(1, Ordering::Relaxed));
         }
@@ -195,7 +199,8 @@ impl<S: Origin> ListenerBuilder<S> {
 
     /// Sets the thread's name; "cb-listener-" and a number by default. A server's further threads
     /// are called by their connection's number and this name. Linux shows 15 bytes of it. A NUL
-    /// byte in it is an error at the start.
+    /// byte in it is an error at the start. Metrics show the listener and its channel under it, if
+    /// it was set.
     ///
     /// # Examples
     ///
@@ -456,8 +461,12 @@ impl<S: Origin> ListenerBuilder<S> {
     /// # }
     /// ```
     pub fn spawn(self) -> io::Result<(Listener, FrameStream<S::Item>)> {
-        let (sender, frames) = self.channel.build()?;
         let mut options = self.options.checked()?;
+        let mut channel = self.channel;
+        if options.named && !channel.is_named() {
+            channel = channel.name(&*options.name);
+        }
+        let (sender, frames) = channel.build()?;
         let core = Core::new(&mut options);
 
         let on_drop = Arc::clone(&core);

@@ -7,7 +7,7 @@ use super::stats::{Counters, ListenerStats};
 use super::stop::{Phase, Registered, Stop};
 use crate::channel::{Ending, LossReason, SendError, Sender, Sent, SourceError};
 use crate::sync::prim::{Mutex, lock};
-use crate::sync::{contain, discard, event, report};
+use crate::sync::{Timing, contain, discard, event, report};
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,6 +20,8 @@ pub(crate) struct Core {
     pub(crate) name: Box<str>,
     pub(crate) stop: Arc<Stop>,
     pub(crate) counters: Counters,
+    /// How long handlers held the thread in their first polls.
+    pub(crate) first_polls: Timing,
     /// How often a thread that can't be woken looks at its stop.
     pub(crate) poll_timeout: Duration,
     /// How long a peer that doesn't read is waited for.
@@ -39,15 +41,20 @@ struct Outcome {
 
 impl Core {
     pub(crate) fn new(options: &mut Options) -> Arc<Self> {
-        Arc::new(Core {
+        let named = options.named;
+        let core = Arc::new(Core {
             name: std::mem::take(&mut options.name).into_boxed_str(),
             stop: Arc::default(),
             counters: Counters::default(),
+            first_polls: if named { Timing::new() } else { Timing::none() },
             poll_timeout: options.poll_timeout,
             write_timeout: options.write_timeout,
             alarms: Mutex::new(std::mem::take(&mut options.alarms)),
             outcome: Mutex::default(),
-        })
+        });
+        #[cfg(feature = "metrics")]
+        crate::sync::observe(&core);
+        core
     }
 
     /// The user's hooks, for the thread that owns the source.

@@ -5,7 +5,7 @@ use super::core::{Core, Verdict};
 #[cfg(feature = "net")]
 use super::server::Link;
 use super::source::{FrameSource, is_framing, is_timeout};
-use super::stats::count;
+use super::stats::{count, uncount};
 use super::stop::{Phase, Registered};
 #[cfg(unix)]
 use super::wake::Interest;
@@ -180,7 +180,8 @@ impl<S: FrameSource> Driver<S> {
             Ok(Some(frame)) => {
                 (self.failures, self.hasty) = (0, 0);
                 self.hot = true;
-                (self.silent_since, self.inside_since, self.told_quiet) = (None, None, false);
+                (self.silent_since, self.inside_since) = (None, None);
+                self.is_heard_again();
                 Taken::Frame(frame)
             }
             // An interruption can look like the end, or like an error.
@@ -258,11 +259,19 @@ impl<S: FrameSource> Driver<S> {
         }
         if let Some((after, hook)) = &mut self.alarms.quiet_after {
             if silent_for >= *after && !std::mem::replace(&mut self.told_quiet, true) {
+                count(&self.core.counters.went_quiet);
+                count(&self.core.counters.quiet);
                 event(format_args!("the source of {} has gone quiet", self.core.name), &"");
                 contain("a quiet hook", hook);
             }
         }
         Taken::Nothing
+    }
+
+    fn is_heard_again(&mut self) {
+        if std::mem::take(&mut self.told_quiet) {
+            uncount(&self.core.counters.quiet);
+        }
     }
 
     /// Whether the next [`take`](Self::take) that may wait does so by itself.

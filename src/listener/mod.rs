@@ -67,6 +67,8 @@ mod builder;
 mod core;
 mod driver;
 mod handle;
+#[cfg(feature = "metrics")]
+mod observed;
 mod patience;
 mod pump;
 mod report;

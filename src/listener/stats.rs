@@ -85,6 +85,10 @@ counters! {
     retries,
     /// Handlers that held the listener's thread for over 10 ms before their first await.
     slow_polls,
+    /// Times that the source went quiet; see [`quiet_after`](super::ListenerBuilder::quiet_after).
+    went_quiet,
+    /// 1 while it is quiet.
+    quiet,
     /// Fallback replies sent for late or panicked requests; these are counted there as well.
     fallbacks,
 }

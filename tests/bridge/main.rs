@@ -18,4 +18,5 @@ mod fork;
 mod limits;
 mod order;
 mod settings;
+mod stalls;
 mod stress;

@@ -17,9 +17,11 @@ use super::source::RequestSource;
 use super::wake::Wake;
 use crate::Bridge;
 use crate::channel::Ending;
+use crate::sync::Site;
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::panic::Location;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -180,6 +182,8 @@ pub struct Service<R, H> {
     pub(super) first_poll: FirstPoll,
     pub(super) fallback: Option<Fallback<R>>,
     pub(super) close_on_missing_reply: bool,
+    /// Where it was started, as which handlers show.
+    pub(super) site: Site,
 }
 
 impl<S, R, H> ServeBuilder<S, R, H> {
@@ -361,6 +365,7 @@ impl<S, R, H> ServeBuilder<S, R, H> {
     /// # Examples
     ///
     /// See [`ServeBuilder`].
+    #[track_caller]
     pub fn spawn<Fut>(self) -> io::Result<Listener>
     where
         S: Serve<R>,
@@ -389,6 +394,7 @@ impl<S, R, H> ServeBuilder<S, R, H> {
             first_poll: self.first_poll,
             fallback: self.fallback,
             close_on_missing_reply: self.close_on_missing_reply,
+            site: Location::caller(),
         };
         self.source.launch_service(service)?;
         let listener = Listener::new(core, options.stop_on, None);

@@ -213,7 +213,7 @@ where
             self.book();
             let address = self.driver.source.address(&mut frame);
             let began = *self.clock.get_or_insert_with(Instant::now);
-            let polls = polls.get_or_insert_with(|| service.bridge.first_polls().ok());
+            let polls = polls.get_or_insert_with(|| service.bridge.first_polls(service.site).ok());
             let request = (self.request)(frame, began);
             let Some(reply) = self.begin(request, began, polls.as_ref()) else {
                 self.settle(&self.core().counters.aborted);
@@ -282,6 +282,7 @@ where
         let now = Instant::now();
         self.clock = Some(now);
         let took = now - began;
+        self.core().first_polls.record(took);
         if took > SLOW {
             self.on_the_loop = SUCCESSORS;
         }
@@ -294,7 +295,7 @@ where
 
     /// Submits a call, or keeps it until there is room; none if the loop is gone.
     fn submit(&mut self, call: Call<R>) -> Option<Reply<R>> {
-        match self.service.bridge.try_run_coroutine_threadsafe(call) {
+        match self.service.bridge.try_start(call, self.service.site) {
             Ok(call) => Some(self.watched(call)),
             Err(SubmitError::Full(call)) => Some(Reply::NoRoom(call)),
             Err(_) => None,
