@@ -34,8 +34,8 @@ step nasty_modes_under_valgrind
 step timeout 300 cargo test --quiet -p callbridge-mosquitto
 step timeout 120 cargo run --quiet -p callbridge-mosquitto -- --smoke
 step timeout 300 cargo test --quiet -p callbridge-notify-watch -p callbridge-ctrl-c \
-    -p callbridge-serial-meter -p callbridge-websocket
-for example in notify-watch ctrl-c serial-meter websocket; do
+    -p callbridge-serial-meter -p callbridge-watch -p callbridge-websocket
+for example in notify-watch ctrl-c serial-meter watch websocket; do
     step timeout 60 cargo run --quiet -p "callbridge-$example" -- --smoke
 done
 
