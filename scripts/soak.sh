@@ -8,6 +8,7 @@ source scripts/lib.sh
 
 step timeout 180 cargo run --quiet -p callbridge-soak -- --seconds 15
 step timeout 120 cargo run --quiet --release -p callbridge-soak --bin stops
+step timeout 120 cargo run --quiet --release -p callbridge-soak --bin alarms
 step timeout 120 cargo run --quiet --release -p callbridge-soak --bin hostile -- 1000
 # Where a panic ends the process; a build of its own, since every crate is built differently.
 step timeout 180 env CARGO_PROFILE_DEV_PANIC=abort CARGO_TARGET_DIR=target/abort \
