@@ -42,9 +42,8 @@
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let (positions, _frames) = channel::builder().name("positions").build()?;
 //! tokio::spawn(async {
-//!     let mut every_second = tokio::time::interval(Duration::from_secs(1));
 //!     loop {
-//!         every_second.tick().await;
+//!         tokio::time::sleep(Duration::from_secs(1)).await;
 //!         callbridge::metrics::export();
 //!     }
 //! });

@@ -75,7 +75,7 @@ fn each_call_is_a_task_with_a_name_and_the_line_of_its_submission() {
 
 fn other_work_is_shown_beside_the_tasks(tasks: &Tasks) {
     let runtime = Loop::multi(1);
-    let bridge = Bridge::builder(runtime.handle()).name("desk").build().unwrap();
+    let bridge = Bridge::builder(runtime.handle()).name("front").build().unwrap();
     let pool = ThreadPool::builder().name("disk").build().unwrap();
     tasks.0.lock().unwrap().clear();
     let first = line!() + 1;
@@ -100,8 +100,8 @@ fn other_work_is_shown_beside_the_tasks(tasks: &Tasks) {
         (found["loc.file"].clone(), found["loc.line"].parse::<u32>().unwrap())
     };
     let here = file!().to_owned();
-    assert_eq!(shown("call", "desk"), (here.clone(), first));
+    assert_eq!(shown("call", "front"), (here.clone(), first));
     assert_eq!(shown("job", "disk"), (here, first + 1));
     // A handler goes on where the crate's own code sent it: its name says whose it is.
-    shown("task", &format!("desk {}:{}", file!(), first + 9));
+    shown("task", &format!("front {}:{}", file!(), first + 9));
 }

@@ -1,119 +1,14 @@
 use super::Bridge;
 use super::core::Core;
+use super::report::{CloseReport, StuckCall};
 use super::stats::BridgeStats;
 use crate::future::Origin;
 use crate::sync::context::drives_a_loop;
 use crate::sync::{self, Deadline};
-use std::fmt;
-use std::panic::Location;
 use std::time::{Duration, Instant};
 
 /// How long work inside a poll is waited for after the deadline.
 const GRACE: Duration = Duration::from_millis(100);
-
-/// How a bridge, a pool or a dedicated thread closed; returned by its `close`.
-///
-/// Calls are jobs, where it is a pool or a thread.
-///
-/// # Examples
-///
-/// ```
-/// # use std::time::Duration;
-/// let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
-/// let bridge = callbridge::Bridge::new(runtime.handle().clone());
-/// let report = bridge.close_blocking(Duration::ZERO);
-/// assert!(report.is_clean(), "{report}");
-/// # Ok::<(), std::io::Error>(())
-/// ```
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-#[must_use = "it names what did not stop"]
-pub struct CloseReport {
-    /// Calls in flight that ended before the deadline, their callbacks included.
-    pub drained: usize,
-    /// Calls that were dropped at the deadline, or refused, since they hadn't begun.
-    pub cancelled: usize,
-    /// Calls that could not be ended, because they don't come out of a poll, or run on.
-    pub stuck: Vec<StuckCall>,
-    /// Calls that are still in flight: stuck ones, and all of them if the closing did not wait.
-    pub in_flight: usize,
-    /// Threads that haven't ended, the destructors of their thread-locals included. A bridge has none
-    /// of its own.
-    pub threads_left: usize,
-    /// How long the closing took.
-    pub elapsed: Duration,
-    /// The closing did not wait: the calling thread drives an event loop, or is one of those to end.
-    pub would_deadlock: bool,
-}
-
-impl CloseReport {
-    /// Whether everything in flight, and every thread, ended by itself and in time.
-    ///
-    /// # Examples
-    ///
-    /// See [`CloseReport`].
-    pub fn is_clean(&self) -> bool {
-        self.cancelled == 0 && self.in_flight == 0 && self.threads_left == 0
-    }
-}
-
-impl fmt::Display for CloseReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let CloseReport { drained, cancelled, elapsed, .. } = self;
-        write!(f, "closed in {elapsed:?}: {drained} drained, {cancelled} cancelled")?;
-        if self.in_flight > 0 {
-            write!(f, ", {} in flight", self.in_flight)?;
-        }
-        if self.threads_left > 0 {
-            write!(f, ", {} threads left", self.threads_left)?;
-        }
-        for call in &self.stuck {
-            write!(f, ", stuck: {call}")?;
-        }
-        Ok(())
-    }
-}
-
-/// A call or job that could not be ended: it runs on, or doesn't come out of a poll, a callback or
-/// a destructor.
-///
-/// # Examples
-///
-/// ```
-/// # use std::time::Duration;
-/// let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
-/// let bridge = callbridge::Bridge::new(runtime.handle().clone());
-/// let (began, begun) = std::sync::mpsc::channel();
-/// let (release, blocked) = std::sync::mpsc::channel::<()>();
-/// let call = bridge.run_coroutine_threadsafe(async move {
-///     began.send(()).unwrap();
-///     let _ = blocked.recv();
-/// });
-/// begun.recv().unwrap();
-/// let report = bridge.close_blocking(Duration::from_millis(1));
-/// assert!(report.stuck[0].location.file().ends_with(".rs"), "{report}");
-/// drop(release);
-/// # drop(call);
-/// # Ok::<(), std::io::Error>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct StuckCall {
-    /// Where the call was submitted.
-    pub location: &'static Location<'static>,
-    /// The name of the thread that it holds, if that has one.
-    pub thread: Option<Box<str>>,
-}
-
-impl fmt::Display for StuckCall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the call submitted at {}", self.location)?;
-        match &self.thread {
-            Some(thread) => write!(f, " on thread {thread:?}"),
-            None => Ok(()),
-        }
-    }
-}
 
 /// A closing under way.
 struct Closing<'a> {

@@ -10,8 +10,8 @@ use crate::sync::event_loop::spawn;
 use crate::sync::prim::atomic::AtomicBool;
 use crate::sync::prim::atomic::Ordering::Relaxed;
 use crate::sync::{
-    AcquirePermit, Began, Deadline, Limiter, Monitor, NoPermit, Site, Timing, WaitError, contain,
-    running_for, wait, wake,
+    AcquirePermit, Began, Deadline, Limiter, Monitor, NoPermit, Site, Timing, WaitError, Watched,
+    contain, polls_of, running_for, wait, wake,
 };
 use std::borrow::Cow;
 use std::future::Future;
@@ -19,6 +19,7 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -305,5 +306,15 @@ impl Drop for Watch {
         if !self.over {
             self.core.abort();
         }
+    }
+}
+
+impl Watched for Core {
+    fn look(&self) -> Duration {
+        let Some(alarm) = &self.alarm else { return Duration::from_secs(3600) };
+        let is_busy = self.limiter.in_use() > 0;
+        alarm.look(&self.name, polls_of(self.id()), is_busy, |back| {
+            drop(spawn(&self.handle, "callbridge probe", async move { drop(back) }));
+        })
     }
 }

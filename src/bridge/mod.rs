@@ -16,6 +16,7 @@ mod core;
 mod counters;
 #[cfg(feature = "metrics")]
 mod observed;
+mod report;
 mod stall;
 mod stats;
 mod submit;
@@ -27,7 +28,7 @@ mod loom_tests;
 
 pub use builder::BridgeBuilder;
 pub(crate) use call::{FirstPolls, Polled};
-pub use close::{CloseReport, StuckCall};
+pub use report::{CloseReport, StuckCall};
 pub use stall::Stall;
 pub use stats::BridgeStats;
 pub use submit::run_coroutine_threadsafe;

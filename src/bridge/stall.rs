@@ -4,11 +4,9 @@
 //! probe on the loop, a task that does nothing: how long that takes to begin, any call would take. The polls
 //! that go on are those that the threads have noted.
 
-use super::close::StuckCall;
-use super::core::Core;
-use crate::sync::event_loop::spawn;
+use super::report::StuckCall;
 use crate::sync::prim::{Mutex, lock};
-use crate::sync::{Poll, PollsWatched, Watched, contain, event, polls_of};
+use crate::sync::{Poll, PollsWatched, contain, event};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -82,7 +80,7 @@ struct Ongoing {
 }
 
 /// On its way through the loop.
-struct Back(Arc<AtomicBool>);
+pub(super) struct Back(Arc<AtomicBool>);
 
 impl Drop for Back {
     fn drop(&mut self) {
@@ -99,27 +97,27 @@ impl Alarm {
         Alarm { after, hook, seen: Mutex::new(Seen::default()), _polls: PollsWatched::new() }
     }
 
+    /// Looks what there is to tell, and tells it; `spawn` sends a probe through the loop.
+    pub(super) fn look(
+        &self,
+        bridge: &str,
+        polls: Vec<Poll>,
+        is_busy: bool,
+        spawn: impl FnOnce(Back),
+    ) -> Duration {
+        let (stalls, probe) = lock(&self.seen).look(self.after, polls, is_busy);
+        probe.map(spawn);
+        for stall in stalls {
+            event(format_args!("the bridge {bridge} has stalled"), &stall);
+            contain("a stall hook", || (self.hook)(&stall));
+        }
+        self.after / 4
+    }
+
     /// How many stalls there have been, and how many there are.
     pub(super) fn stalls(&self) -> (u64, usize) {
         let seen = lock(&self.seen);
         (seen.told, seen.ongoing)
-    }
-}
-
-impl Watched for Core {
-    fn look(&self) -> Duration {
-        let Some(alarm) = &self.alarm else { return Duration::from_secs(3600) };
-        let polls = polls_of(self.id());
-        let is_busy = self.limiter.in_use() > 0;
-        let (stalls, send) = lock(&alarm.seen).look(alarm.after, polls, is_busy);
-        if let Some(back) = send {
-            drop(spawn(&self.handle, "callbridge probe", async move { drop(back) }));
-        }
-        for stall in stalls {
-            event(format_args!("the bridge {} has stalled", self.name), &stall);
-            contain("a stall hook", || (alarm.hook)(&stall));
-        }
-        alarm.after / 4
     }
 }
 
