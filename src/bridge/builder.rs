@@ -10,10 +10,6 @@ use tokio::runtime::Handle;
 const SHORTEST: Duration = Duration::from_millis(10);
 
 /// Settings of a [`Bridge`]; see [`Bridge::builder`].
-///
-/// # Examples
-///
-/// See [`Bridge::builder`].
 #[derive(Debug)]
 #[must_use = "build() makes the bridge"]
 pub struct BridgeBuilder {
@@ -36,10 +32,6 @@ impl BridgeBuilder {
     }
 
     /// Sets how many calls may be in flight, at least 1.
-    ///
-    /// # Examples
-    ///
-    /// See [`Bridge::builder`].
     pub fn max_in_flight(mut self, calls: usize) -> Self {
         self.max_in_flight = calls;
         self
@@ -61,10 +53,6 @@ impl BridgeBuilder {
     }
 
     /// Sets the name that `Debug` output, threads, metrics and tokio-console show; "callbridge" by default.
-    ///
-    /// # Examples
-    ///
-    /// See [`Bridge::name`].
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self

@@ -193,10 +193,6 @@ impl Bridge {
     }
 
     /// Returns the limit of calls in flight; `None` if unbounded.
-    ///
-    /// # Examples
-    ///
-    /// See [`builder`](Self::builder).
     pub fn max_in_flight(&self) -> Option<usize> {
         self.owner.core.limiter.limit()
     }

@@ -41,10 +41,6 @@ pub struct CloseReport {
 
 impl CloseReport {
     /// Whether everything in flight, and every thread, ended by itself and in time.
-    ///
-    /// # Examples
-    ///
-    /// See [`CloseReport`].
     pub fn is_clean(&self) -> bool {
         self.cancelled == 0 && self.in_flight == 0 && self.threads_left == 0
     }

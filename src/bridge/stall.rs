@@ -15,10 +15,6 @@ use std::time::{Duration, Instant};
 
 /// What keeps a bridge's calls from going on; told by the hook of
 /// [`stall_after`](super::BridgeBuilder::stall_after).
-///
-/// # Examples
-///
-/// See [`BridgeBuilder::stall_after`](super::BridgeBuilder::stall_after).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stall {

@@ -185,10 +185,6 @@ pub enum FrameOrGap<T> {
 
 impl<T> FrameOrGap<T> {
     /// The frame, if it is one.
-    ///
-    /// # Examples
-    ///
-    /// See [`FrameOrGap`].
     #[inline]
     pub fn into_frame(self) -> Option<T> {
         match self {

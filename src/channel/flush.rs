@@ -39,10 +39,6 @@ impl<T> Shared<T> {
 
 /// Waits until the consumer has been handed what was queued; made by
 /// [`Sender::flush_async`](crate::Sender::flush_async).
-///
-/// # Examples
-///
-/// See [`Sender::flush_async`](crate::Sender::flush_async).
 #[must_use = "nothing is waited for unless it is awaited"]
 pub struct Flush<'a, T> {
     shared: &'a Shared<T>,

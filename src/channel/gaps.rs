@@ -82,10 +82,6 @@ impl<T> GapStream<T> {
     /// # Cancel safety
     ///
     /// Cancel safe: a `recv` that is dropped has taken nothing.
-    ///
-    /// # Examples
-    ///
-    /// See [`GapStream`].
     pub async fn recv(&mut self) -> Option<FrameOrGap<T>> {
         poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
@@ -95,10 +91,6 @@ impl<T> GapStream<T> {
     /// # Errors
     ///
     /// As [`FrameStream::try_recv`].
-    ///
-    /// # Examples
-    ///
-    /// See [`FrameStream::with_gaps`].
     pub fn try_recv(&mut self) -> Result<FrameOrGap<T>, RecvError> {
         let mut next = None;
         match self.frames.take(1, &mut |item| next = Some(item), None) {

@@ -7,10 +7,6 @@ use std::fmt;
 use std::iter::FusedIterator;
 
 /// A blocking iterator over frames; made by [`FrameStream::iter_blocking`].
-///
-/// # Examples
-///
-/// See [`FrameStream::iter_blocking`].
 #[must_use = "nothing is read unless it is iterated over"]
 pub struct IterBlocking<'a, T> {
     frames: &'a mut FrameStream<T>,

@@ -18,10 +18,6 @@ use std::time::{Duration, Instant};
 ///
 /// Dropped unused, it gives the slot back. Until then nobody else gets it: a policy that evicts finds
 /// one slot less, and drops the newest frame instead if all are reserved.
-///
-/// # Examples
-///
-/// See [`Sender::reserve`](crate::Sender::reserve).
 #[must_use = "dropping it gives the slot back"]
 pub struct SendPermit<'a, T> {
     shared: &'a Shared<T>,
@@ -35,10 +31,6 @@ impl<T> SendPermit<'_, T> {
     /// A [`SendError`] with the frame inside: the channel has ended. Where frames are weighed, also
     /// that the budget has no room for it now (`Full`), or never will (`TooHeavy`): a slot is
     /// reserved, not weight.
-    ///
-    /// # Examples
-    ///
-    /// See [`Sender::reserve`](crate::Sender::reserve).
     pub fn send(self, frame: T) -> Result<Sent<T>, SendError<T>> {
         let permit = ManuallyDrop::new(self);
         permit.shared.send_reserved(frame).map_err(SendError::at_once)
@@ -74,10 +66,6 @@ impl<T> Shared<T> {
 }
 
 /// Waits for a slot; made by [`Sender::reserve_async`](crate::Sender::reserve_async).
-///
-/// # Examples
-///
-/// See [`Sender::reserve_async`](crate::Sender::reserve_async).
 #[must_use = "nothing is reserved unless it is awaited"]
 pub struct Reserve<'a, T> {
     shared: &'a Shared<T>,

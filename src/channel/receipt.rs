@@ -16,10 +16,6 @@ use std::ops::{Deref, DerefMut};
 /// [`wait`](crate::wait()) and [`as_completed`](crate::as_completed) for many at once,
 /// [`detach`](BlockingFuture::detach) for a report of those that were lost. Cancelling or dropping one
 /// doesn't touch the frame.
-///
-/// # Examples
-///
-/// See [`Sender::send_tracked`].
 pub type Receipt = BlockingFuture<Result<(), NotDone>>;
 
 /// Why a tracked frame was not done.
@@ -51,10 +47,6 @@ pub enum NotDone {
 ///
 /// Used like the frame inside. The consumer calls [`done`](Self::done) when it needs it no more;
 /// dropped before that, the frame counts as unfinished.
-///
-/// # Examples
-///
-/// See [`Sender::send_tracked`].
 #[must_use = "dropping it unfinished tells its sender so"]
 pub struct Tracked<T> {
     frame: T,

@@ -55,10 +55,6 @@ impl<T> Unpin for SenderSink<T> {}
 
 impl<T> Sender<T> {
     /// This sender as a [`Sink`](futures_sink::Sink), for a stream that is forwarded into it.
-    ///
-    /// # Examples
-    ///
-    /// See [`SenderSink`].
     pub fn into_sink(self) -> SenderSink<T> {
         SenderSink { sender: Some(self), stage: Stage::Done }
     }

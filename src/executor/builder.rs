@@ -19,10 +19,6 @@ pub type DedicatedThreadBuilder = ExecutorBuilder<Dedicated>;
 ///
 /// All of them are checked at the end, by [`build`](ExecutorBuilder::build) or
 /// [`spawn`](ExecutorBuilder::spawn), whose error names the one that was rejected.
-///
-/// # Examples
-///
-/// See [`ThreadPool::builder`] and [`DedicatedThread::builder`].
 #[must_use = "build() makes the pool, spawn() starts the thread"]
 pub struct ExecutorBuilder<K> {
     name: String,
@@ -79,10 +75,6 @@ impl<K> ExecutorBuilder<K> {
     /// A cancelled job gives its room back at once. Calls that are made to be awaited
     /// ([`run_in_executor`](super::run_in_executor), [`DedicatedThread::call`]) don't count: each has a
     /// caller who waits for it.
-    ///
-    /// # Examples
-    ///
-    /// See [`ThreadPool::try_submit`].
     pub fn capacity(mut self, jobs: usize) -> Self {
         self.capacity = jobs;
         self
@@ -145,10 +137,6 @@ impl<K> ExecutorBuilder<K> {
 
     /// Sets a hook that runs last on each thread, before the destructors of its thread-locals. A
     /// panic in it is contained.
-    ///
-    /// # Examples
-    ///
-    /// See [`on_thread_start`](Self::on_thread_start).
     pub fn on_thread_stop(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
         self.threads.on_stop = Some(Arc::new(hook));
         self
@@ -178,10 +166,6 @@ impl ThreadPoolBuilder {
     /// Sets how many jobs may run at a time, at least 1; by default
     /// [`DEFAULT_MAX_WORKERS`](ThreadPool::DEFAULT_MAX_WORKERS). Threads are started when there is
     /// work for them.
-    ///
-    /// # Examples
-    ///
-    /// See [`ThreadPool::builder`].
     pub fn max_workers(mut self, workers: usize) -> Self {
         self.kind.max_workers = workers;
         self
@@ -210,10 +194,6 @@ impl ThreadPoolBuilder {
     /// [`ExecutorError::Broken`](super::ExecutorError::Broken) with the reason.
     ///
     /// Python: `ThreadPoolExecutor(initializer=...)`.
-    ///
-    /// # Examples
-    ///
-    /// See [`ExecutorError`](super::ExecutorError).
     pub fn initializer<E>(
         mut self,
         initializer: impl Fn() -> Result<(), E> + Send + Sync + 'static,
@@ -247,10 +227,6 @@ impl ThreadPoolBuilder {
     /// # Errors
     ///
     /// A [`SettingError`] names the setting that was rejected.
-    ///
-    /// # Examples
-    ///
-    /// See [`ThreadPool::builder`].
     pub fn build(self) -> Result<ThreadPool, SettingError> {
         self.check()?;
         let ExecutorBuilder { name, threads, capacity, kind } = self;
@@ -332,10 +308,6 @@ impl DedicatedThreadBuilder {
     /// by default.
     ///
     /// A build that fails counts. A call that ends without a panic ends the row.
-    ///
-    /// # Examples
-    ///
-    /// See [`spawn_rebuilding`](Self::spawn_rebuilding).
     pub fn rebuilds(mut self, limit: u32) -> Self {
         self.kind.alone.rebuilds = limit;
         self
@@ -344,10 +316,6 @@ impl DedicatedThreadBuilder {
     /// Sets how long the thread waits before the second build in a row; 100 ms by default. It waits
     /// twice as long before each further one, at most 30 s. Calls wait meanwhile; a close ends the
     /// pause.
-    ///
-    /// # Examples
-    ///
-    /// See [`spawn_rebuilding`](Self::spawn_rebuilding).
     pub fn rebuild_backoff(mut self, pause: Duration) -> Self {
         self.kind.alone.backoff = pause;
         self

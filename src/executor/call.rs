@@ -46,10 +46,6 @@ impl<T: Send + 'static> ThreadCall<T> {
     /// A job that hasn't begun never runs, and the await gives
     /// [`Cancelled`](ResultError::Cancelled). A running one is told through its
     /// [`CancelToken`](super::CancelToken), and the await gives what it returns.
-    ///
-    /// # Examples
-    ///
-    /// See [`CancelToken::cancelled`](super::CancelToken::cancelled).
     pub fn cancel(&mut self) -> bool {
         self.result.cancel()
     }

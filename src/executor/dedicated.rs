@@ -67,10 +67,6 @@ impl<S: 'static> DedicatedThread<S> {
     /// # Errors
     ///
     /// As [`DedicatedThreadBuilder::spawn`].
-    ///
-    /// # Examples
-    ///
-    /// See [`DedicatedThread`].
     pub fn spawn<E>(build: impl FnOnce() -> Result<S, E> + Send + 'static) -> BlockingFuture<Self>
     where
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -95,10 +91,6 @@ impl<S: 'static> DedicatedThread<S> {
     /// [`Panicked`](ResultError::Panicked) when `job` panicked; [`Refused`](ResultError::Refused)
     /// when the thread is closed or poisoned; [`WouldDeadlock`](ResultError::WouldDeadlock) when it is
     /// polled on the thread itself.
-    ///
-    /// # Examples
-    ///
-    /// See [`DedicatedThread`].
     #[track_caller]
     pub fn call<F, T>(&self, job: F) -> ThreadCall<T>
     where
@@ -350,10 +342,6 @@ impl<S: 'static> DedicatedThread<S> {
 
 impl DedicatedThread<()> {
     /// Sets up a thread, for a value of any type.
-    ///
-    /// # Examples
-    ///
-    /// See [`name`](DedicatedThread::name).
     pub fn builder() -> DedicatedThreadBuilder {
         DedicatedThreadBuilder::dedicated()
     }

@@ -77,10 +77,6 @@ impl CapacityLimiter {
     }
 
     /// Takes a permit if one is free and nobody waits for it.
-    ///
-    /// # Examples
-    ///
-    /// See [`new`](Self::new).
     pub fn try_acquire(&self) -> Option<Permit> {
         self.limiter.try_acquire().is_ok().then(|| Permit { limiter: self.clone() })
     }
@@ -131,10 +127,6 @@ impl CapacityLimiter {
     /// # Errors
     ///
     /// As [`to_thread`](super::to_thread).
-    ///
-    /// # Examples
-    ///
-    /// See [`CapacityLimiter`].
     #[track_caller]
     pub fn to_thread<F, T>(
         &self,
@@ -238,10 +230,6 @@ impl fmt::Debug for CapacityLimiter {
 }
 
 /// The counters of a [`CapacityLimiter`] at one instant.
-///
-/// # Examples
-///
-/// See [`CapacityLimiter::stats`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LimiterStats {
@@ -254,10 +242,6 @@ pub struct LimiterStats {
 }
 
 /// The right to run one blocking call; freed when dropped.
-///
-/// # Examples
-///
-/// See [`CapacityLimiter::acquire`].
 #[must_use = "dropping it frees the permit"]
 pub struct Permit {
     limiter: CapacityLimiter,

@@ -17,10 +17,6 @@ use std::task::{Context, Poll};
 ///
 /// Waiting for the next result can be given up at any time. Dropping the stream abandons the calls
 /// that it holds: those that haven't begun never run.
-///
-/// # Examples
-///
-/// See [`ThreadPool::map`](super::ThreadPool::map).
 #[must_use = "dropping it abandons the calls"]
 pub struct Map<I: Iterator, F, T> {
     pool: ThreadPool,

@@ -127,10 +127,6 @@ impl ThreadPool {
     /// Blocks the calling thread while the queue is full. Where that would block an event loop, the
     /// returned future is [`WouldDeadlock`](crate::ResultError::WouldDeadlock) already; in a forked
     /// process, [`Forked`](crate::ResultError::Forked).
-    ///
-    /// # Examples
-    ///
-    /// See [`ThreadPool`].
     #[track_caller]
     pub fn submit<F, T>(&self, job: F) -> BlockingFuture<T>
     where
@@ -365,10 +361,6 @@ impl ThreadPool {
     }
 
     /// How many jobs may run at a time.
-    ///
-    /// # Examples
-    ///
-    /// See [`builder`](Self::builder).
     pub fn max_workers(&self) -> usize {
         self.core().workers.max()
     }
@@ -453,10 +445,6 @@ impl fmt::Debug for ThreadPool {
 }
 
 /// The threads and the jobs of a [`ThreadPool`] at one instant.
-///
-/// # Examples
-///
-/// See [`ThreadPool::stats`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolStats {

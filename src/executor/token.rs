@@ -152,10 +152,6 @@ impl CancelToken {
     }
 
     /// Whether the cancel was asked for.
-    ///
-    /// # Examples
-    ///
-    /// See [`CancelToken`].
     pub fn is_cancelled(&self) -> bool {
         self.job.signal().state() == State::Cancelled
     }
@@ -172,10 +168,6 @@ impl CancelToken {
     ///
     /// [`WaitError::TimedOut`] when neither came in time; [`WaitError::WouldDeadlock`]
     /// on a thread that drives an event loop: await [`cancelled`](Self::cancelled) there.
-    ///
-    /// # Examples
-    ///
-    /// See [`CancelToken`].
     pub fn wait(&self, timeout: impl Into<Option<Duration>>) -> Result<(), WaitError> {
         if self.job.signal().state() != State::Open {
             return Ok(());
@@ -299,10 +291,6 @@ impl Drop for Cancelled {
 }
 
 /// Keeps a wake function registered; see [`CancelToken::on_cancel`].
-///
-/// # Examples
-///
-/// See [`CancelToken::on_cancel`].
 #[must_use = "dropping it withdraws the wake function"]
 pub struct CancelHook {
     /// Where it is entered, unless it has run at once.

@@ -30,10 +30,6 @@ impl Wake for IndexWaker {
 }
 
 /// Yields futures as they end; what [`as_completed`] returns.
-///
-/// # Examples
-///
-/// See [`as_completed`].
 pub struct AsCompleted<T> {
     /// Each future until it is yielded.
     futures: Vec<Option<BlockingFuture<T>>>,

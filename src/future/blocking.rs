@@ -582,10 +582,6 @@ impl<T> fmt::Debug for BlockingFuture<T> {
 }
 
 /// Cancels a call from anywhere; see [`BlockingFuture::canceller`].
-///
-/// # Examples
-///
-/// See [`BlockingFuture::canceller`].
 #[derive(Clone)]
 pub struct Canceller {
     target: Arc<dyn Cancel>,
@@ -600,10 +596,6 @@ impl Canceller {
     }
 
     /// Asks for the work to be cancelled, as [`BlockingFuture::cancel`].
-    ///
-    /// # Examples
-    ///
-    /// See [`BlockingFuture::canceller`].
     pub fn cancel(&self) -> bool {
         self.target.cancel()
     }

@@ -208,10 +208,6 @@ impl Panic {
     }
 
     /// The panic's message, or a phrase that says that it has none.
-    ///
-    /// # Examples
-    ///
-    /// See [`Panic`].
     pub fn message(&self) -> &str {
         &self.caught.message
     }

@@ -5,10 +5,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 /// When [`wait`] returns before its timeout.
-///
-/// # Examples
-///
-/// See [`wait`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReturnWhen {
     /// As soon as one future is done.

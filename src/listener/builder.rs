@@ -201,10 +201,6 @@ impl<S: Origin> ListenerBuilder<S> {
     /// are called by their connection's number and this name. Linux shows 15 bytes of it. A NUL
     /// byte in it is an error at the start. Metrics show the listener and its channel under it, if
     /// it was set.
-    ///
-    /// # Examples
-    ///
-    /// See [`ListenerBuilder`].
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.options.name = name.into();
         self
@@ -212,10 +208,6 @@ impl<S: Origin> ListenerBuilder<S> {
 
     /// Sets how many frames can be queued, at least 1; 64 by default. See
     /// [`channel::Builder::capacity`].
-    ///
-    /// # Examples
-    ///
-    /// See [`ListenerBuilder`].
     pub fn capacity(mut self, frames: usize) -> Self {
         self.channel = self.channel.capacity(frames);
         self
@@ -226,10 +218,6 @@ impl<S: Origin> ListenerBuilder<S> {
     /// `Block` stops the reading: TCP then holds the peer back, and for UDP the kernel drops. A frame
     /// that [`Overflow::Fail`] would refuse is dropped and counted as lost by overflow, since there is
     /// nobody to refuse it to.
-    ///
-    /// # Examples
-    ///
-    /// See [`ListenerBuilder`].
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         self.channel = self.channel.overflow(overflow);
         self
@@ -296,10 +284,6 @@ impl<S: Origin> ListenerBuilder<S> {
     ///
     /// 1 ms to 1 h; longer is taken as 1 h, zero is an error at the start. On Unix the crate's own sources
     /// don't need it: their threads are woken. Elsewhere it is what a stop is guaranteed by.
-    ///
-    /// # Examples
-    ///
-    /// See [`ListenerBuilder`].
     pub fn poll_timeout(mut self, timeout: Duration) -> Self {
         self.options.poll_timeout = timeout;
         self
@@ -380,10 +364,6 @@ impl<S: Origin> ListenerBuilder<S> {
     /// On Unix the thread's wait is interrupted for it; a source without a descriptor is written to when its
     /// call returns. Of several writers, the last counts: the others are closed. Not for listeners that
     /// [`serve`](Self::serve), which refuse to start with one.
-    ///
-    /// # Examples
-    ///
-    /// See [`FrameSink`].
     pub fn writer<R>(&mut self, capacity: usize) -> FrameSink<R>
     where
         S: RequestSource<R, Address = ()>,
@@ -485,10 +465,6 @@ impl<S: Origin> ListenerBuilder<S> {
     /// listener's thread sends what it returns.
     ///
     /// See [`ServeBuilder`] for the rules and the settings. The settings of the channel are not used.
-    ///
-    /// # Examples
-    ///
-    /// See [`ServeBuilder`].
     pub fn serve<R, H, Fut>(self, bridge: &Bridge, handler: H) -> ServeBuilder<S, R, H>
     where
         S: Serve<R>,

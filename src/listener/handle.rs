@@ -62,10 +62,6 @@ pub struct Listener {
 
 impl Listener {
     /// Sets up a listener over a source or a server.
-    ///
-    /// # Examples
-    ///
-    /// See [`Listener`].
     pub fn builder<S: Origin>(source: S) -> ListenerBuilder<S> {
         ListenerBuilder::new(source)
     }
@@ -204,10 +200,6 @@ impl Listener {
     /// # Cancel safety
     ///
     /// Dropping the future leaves the listener ending, without a deadline; [`stop`](Self::stop) hurries it.
-    ///
-    /// # Examples
-    ///
-    /// See [`Listener`].
     pub async fn close(&self, timeout: impl Into<Option<Duration>>) -> StopReport {
         let started = Instant::now();
         let (deadline, cut) = deadlines(timeout.into());
@@ -235,10 +227,6 @@ impl Listener {
     ///
     /// Blocks at most `timeout`. On a thread that drives an event loop, and on a thread of this
     /// listener, it doesn't wait: the listener is told to stop, and the report says `would_deadlock`.
-    ///
-    /// # Examples
-    ///
-    /// See [`StopReport`].
     pub fn close_blocking(&self, timeout: impl Into<Option<Duration>>) -> StopReport {
         let started = Instant::now();
         let (deadline, cut) = deadlines(timeout.into());
@@ -311,10 +299,6 @@ impl Listener {
     }
 
     /// The name of the listener's thread.
-    ///
-    /// # Examples
-    ///
-    /// See [`ListenerBuilder`].
     pub fn name(&self) -> &str {
         &self.core.name
     }

@@ -40,10 +40,6 @@ pub struct StopReport {
 impl StopReport {
     /// Whether all threads have ended. Says nothing about whether the source failed: see
     /// [`error`](Self::error).
-    ///
-    /// # Examples
-    ///
-    /// See [`StopReport`].
     pub fn is_clean(&self) -> bool {
         self.still_running.is_empty()
     }

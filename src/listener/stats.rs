@@ -96,10 +96,6 @@ counters! {
 impl ListenerStats {
     /// Whether every request is accounted for: `requests == replies + no_reply + late + panicked +
     /// aborted + reply_errors + in_flight`.
-    ///
-    /// # Examples
-    ///
-    /// See [`ListenerStats`].
     pub fn balances(&self) -> bool {
         let ended = self.replies
             + self.no_reply

@@ -65,10 +65,6 @@ impl<R> FrameSink<R> {
     ///
     /// [`WriteError::Closed`] with the frame if the listener has ended, [`WriteError::Failed`] with what the
     /// encoder or the system said.
-    ///
-    /// # Examples
-    ///
-    /// See [`FrameSink`].
     pub async fn send(&self, frame: R) -> Result<(), WriteError<R>> {
         let (command, written) = Command::new(frame);
         match self.queue.send(command).await {
@@ -126,10 +122,6 @@ impl<R> FrameSink<R> {
     /// # Errors
     ///
     /// [`WriteError::Full`] and [`WriteError::Closed`], with the frame.
-    ///
-    /// # Examples
-    ///
-    /// See [`inbox`].
     pub fn try_send(&self, frame: R) -> Result<BlockingFuture<io::Result<()>>, WriteError<R>> {
         let (command, written) = Command::new(frame);
         match self.queue.try_send(command) {
@@ -222,19 +214,11 @@ impl<C> Command<C> {
     }
 
     /// What is to be written.
-    ///
-    /// # Examples
-    ///
-    /// See [`inbox`].
     pub fn frame(&self) -> &C {
         &self.frame
     }
 
     /// Tells the sender what came of it. A command that is dropped tells that the listener ended.
-    ///
-    /// # Examples
-    ///
-    /// See [`inbox`].
     pub fn done(self, written: io::Result<()>) {
         self.written.complete(written);
     }
@@ -320,10 +304,6 @@ impl<C> Drop for Inbox<C> {
 
 impl<C> Inbox<C> {
     /// The next command, if there is one.
-    ///
-    /// # Examples
-    ///
-    /// See [`inbox`].
     pub fn try_recv(&self) -> Option<Command<C>> {
         #[cfg(unix)]
         if let Some(bell) = &*self.bell {
@@ -347,10 +327,6 @@ impl<C> Inbox<C> {
     /// # Errors
     ///
     /// [`WaitError`](crate::WaitError) as elsewhere.
-    ///
-    /// # Examples
-    ///
-    /// See [`inbox`].
     pub fn recv_timeout(
         &self,
         timeout: impl Into<Option<Duration>>,

@@ -71,10 +71,6 @@ fn own_runtime(workers: usize, stack_size: Option<usize>, name: &str) -> io::Res
 }
 
 /// Settings of a [`ThreadRunner`]; see [`ThreadRunner::builder`].
-///
-/// # Examples
-///
-/// See [`ThreadRunner::builder`].
 #[must_use = "build() makes the runner"]
 pub struct ThreadRunnerBuilder {
     settings: Settings,
@@ -213,10 +209,6 @@ impl ThreadRunnerBuilder {
     /// # Errors
     ///
     /// [`StartError`], which names a setting that can't be, or says why an eager start failed.
-    ///
-    /// # Examples
-    ///
-    /// See [`ThreadRunner::builder`].
     pub fn build(self) -> Result<ThreadRunner, StartError> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let ThreadRunnerBuilder { settings, name, eager } = self;

@@ -52,10 +52,6 @@ pub struct RunnerCloseReport {
 
 impl RunnerCloseReport {
     /// Whether everything ended by itself, well and in time.
-    ///
-    /// # Examples
-    ///
-    /// See [`RunnerCloseReport`].
     pub fn is_clean(&self) -> bool {
         self.joined
             && self.exit_errors.is_empty()

@@ -24,10 +24,6 @@ type BoxError = Box<dyn Error + Send + Sync>;
 /// kept in `self`) works across them.
 ///
 /// Python: an asynchronous context manager, `__aenter__` and `__aexit__`.
-///
-/// # Examples
-///
-/// See [`ThreadRunner::wrap_context`](crate::ThreadRunner::wrap_context).
 pub trait AsyncContext: Send + 'static {
     /// What the body works with.
     type Value: Send + Sync + 'static;
@@ -157,10 +153,6 @@ impl ThreadRunner {
     /// # Errors
     ///
     /// [`EnterError`]: `open` failed or panicked, or the loop could not run it.
-    ///
-    /// # Examples
-    ///
-    /// See [`Guard`].
     #[track_caller]
     pub fn enter_context<T, E, E2, Open, Close>(
         &self,

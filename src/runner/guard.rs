@@ -76,10 +76,6 @@ impl<T> Guard<T> {
     /// [`ExitError`]: the exit failed or panicked, or it was not waited for on a thread that drives
     /// an event loop (a failure is then in the report of
     /// [`ThreadRunner::close`](crate::ThreadRunner::close)).
-    ///
-    /// # Examples
-    ///
-    /// See [`Guard`].
     pub fn exit(mut self, outcome: Outcome) -> Result<(), ExitError> {
         self.leave(outcome, None, false)
     }
@@ -193,10 +189,6 @@ impl<T> fmt::Debug for Guard<T> {
 }
 
 /// The body of a [`scope`](Guard::scope) failed, or the exit after it did.
-///
-/// # Examples
-///
-/// See [`Guard::scope`].
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ScopeError<R, E> {

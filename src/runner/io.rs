@@ -78,10 +78,6 @@ impl<T> BlockingIo<T> {
     }
 
     /// Sets how long a read waits from now on; `None` is for ever, zero takes what is there.
-    ///
-    /// # Examples
-    ///
-    /// See [`BlockingIo`].
     pub fn set_read_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
         self.read_timeout = timeout.into();
     }
@@ -198,10 +194,6 @@ impl ThreadRunner {
     /// # Errors
     ///
     /// As [`bridge`](Self::bridge).
-    ///
-    /// # Examples
-    ///
-    /// See [`BlockingIo`].
     pub fn wrap_io<T>(&self, io: T) -> Result<BlockingIo<T>, ResultError> {
         Ok(BlockingIo::new(&self.bridge()?, io))
     }

@@ -26,10 +26,6 @@ const DROP_WAIT: Duration = Duration::from_secs(1);
 ///
 /// Dropping it early drops the stream on the loop, and waits for that at most 1 s; on a thread that
 /// drives an event loop it doesn't wait.
-///
-/// # Examples
-///
-/// See [`ThreadRunner::wrap_iter`](crate::ThreadRunner::wrap_iter).
 #[must_use = "iterators do nothing unless they are read; dropping this one drops the stream"]
 pub struct WrapIter<T> {
     core: Arc<Core>,

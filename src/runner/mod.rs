@@ -335,19 +335,11 @@ impl ThreadRunner {
     }
 
     /// Returns the name of the background thread.
-    ///
-    /// # Examples
-    ///
-    /// See [`builder`](Self::builder).
     pub fn name(&self) -> &str {
         &self.core.name
     }
 
     /// Whether the loop was started; it may have ended since.
-    ///
-    /// # Examples
-    ///
-    /// See [`new`](Self::new).
     pub fn is_started(&self) -> bool {
         self.core.live().is_some()
     }

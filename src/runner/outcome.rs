@@ -30,19 +30,11 @@ pub enum Outcome {
 
 impl Outcome {
     /// The outcome of a body that failed with `error`.
-    ///
-    /// # Examples
-    ///
-    /// See [`Outcome`].
     pub fn error(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Outcome::Error(Arc::from(error.into()))
     }
 
     /// Whether the body ended well.
-    ///
-    /// # Examples
-    ///
-    /// See [`Outcome`].
     pub fn is_ok(&self) -> bool {
         matches!(self, Outcome::Ok)
     }

@@ -8,10 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 static SHARED: Mutex<Weak<ThreadRunner>> = Mutex::new(Weak::new());
 
 /// A share of the process's common [`ThreadRunner`]; see [`ThreadRunner::shared`].
-///
-/// # Examples
-///
-/// See [`ThreadRunner::shared`].
 #[derive(Clone)]
 #[must_use = "dropping the last lease closes the runner"]
 pub struct SharedRunner {

@@ -9,10 +9,6 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
 /// What a task says once it is ready; see [`ThreadRunner::start_task`](crate::ThreadRunner::start_task).
-///
-/// # Examples
-///
-/// See [`ThreadRunner::start_task`](crate::ThreadRunner::start_task).
 #[must_use = "dropping it makes the start fail"]
 pub struct ReadySignal<V> {
     promise: Promise<V>,
@@ -20,10 +16,6 @@ pub struct ReadySignal<V> {
 
 impl<V> ReadySignal<V> {
     /// Says that the task is ready, and gives the waiting caller `value`.
-    ///
-    /// # Examples
-    ///
-    /// See [`ThreadRunner::start_task`](crate::ThreadRunner::start_task).
     pub fn set(self, value: V) {
         self.promise.resolve(Ok(value));
     }

@@ -34,10 +34,6 @@ pub struct WeakRunner {
 
 impl ThreadRunner {
     /// Returns a handle that can close this runner and doesn't keep it alive.
-    ///
-    /// # Examples
-    ///
-    /// See [`WeakRunner`].
     pub fn downgrade(&self) -> WeakRunner {
         WeakRunner { core: Arc::downgrade(&self.core) }
     }
@@ -49,10 +45,6 @@ impl WeakRunner {
     /// # Blocking
     ///
     /// As [`ThreadRunner::close`].
-    ///
-    /// # Examples
-    ///
-    /// See [`WeakRunner`].
     pub fn close(&self, timeout: impl Into<Option<Duration>>) -> Option<RunnerCloseReport> {
         self.close_with(Outcome::Ok, timeout)
     }
@@ -62,10 +54,6 @@ impl WeakRunner {
     /// # Blocking
     ///
     /// As [`ThreadRunner::close`].
-    ///
-    /// # Examples
-    ///
-    /// See [`WeakRunner`].
     pub fn close_with(
         &self,
         outcome: Outcome,

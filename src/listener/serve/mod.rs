@@ -213,10 +213,6 @@ impl<S, R, H> ServeBuilder<S, R, H> {
     /// On a connection, give a [`fallback`](Self::fallback) as well: a request without any reply
     /// closes it (see [`close_on_missing_reply`](Self::close_on_missing_reply)). With zero, only
     /// handlers that are ready at once are answered; `Duration::MAX` means for ever.
-    ///
-    /// # Examples
-    ///
-    /// See [`fallback`](Self::fallback).
     pub fn reply_timeout(mut self, timeout: Duration) -> Self {
         self.reply_timeout = timeout;
         self
@@ -227,10 +223,6 @@ impl<S, R, H> ServeBuilder<S, R, H> {
     ///
     /// While so many wait for their handlers, no more are read. `pipeline(1)` has the handlers of one
     /// connection run one after the other, for protocols whose requests depend on those before.
-    ///
-    /// # Examples
-    ///
-    /// See [`ServeBuilder`].
     pub fn pipeline(mut self, requests: usize) -> Self {
         self.pipeline = requests.max(1);
         self
@@ -361,10 +353,6 @@ impl<S, R, H> ServeBuilder<S, R, H> {
     ///
     /// When the system refuses the thread, when the source can't be set up, and
     /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a poll timeout of zero.
-    ///
-    /// # Examples
-    ///
-    /// See [`ServeBuilder`].
     #[track_caller]
     pub fn spawn<Fut>(self) -> io::Result<Listener>
     where

@@ -134,28 +134,16 @@ impl<C: Decoder> Connection<C> {
     }
 
     /// The connection's number: they count up from 1.
-    ///
-    /// # Examples
-    ///
-    /// See [`Connection`].
     pub fn id(&self) -> u64 {
         self.handle.id()
     }
 
     /// Who is at the other end.
-    ///
-    /// # Examples
-    ///
-    /// See [`Connection`].
     pub fn peer(&self) -> &Peer {
         self.handle.peer()
     }
 
     /// Returns a handle to keep elsewhere: it tells whose the connection is, and closes it.
-    ///
-    /// # Examples
-    ///
-    /// See [`Connection`].
     pub fn handle(&self) -> ConnectionHandle {
         self.handle.link.use_it();
         self.handle.clone()

@@ -303,28 +303,16 @@ impl ConnectionHandle {
     }
 
     /// The connection's number: they count up from 1.
-    ///
-    /// # Examples
-    ///
-    /// See [`Connection`](super::Connection).
     pub fn id(&self) -> u64 {
         self.link.id
     }
 
     /// Who is at the other end.
-    ///
-    /// # Examples
-    ///
-    /// See [`Connection`](super::Connection).
     pub fn peer(&self) -> &Peer {
         &self.link.peer
     }
 
     /// Whether the connection is open: neither side has ended it.
-    ///
-    /// # Examples
-    ///
-    /// See [`Connection`](super::Connection).
     pub fn is_open(&self) -> bool {
         !self.link.gone.is_cancelled()
     }
@@ -334,10 +322,6 @@ impl ConnectionHandle {
     ///
     /// Returns at once. The thread waits for the peer's own end for as long as
     /// [`with_linger`](super::StreamServer::with_linger) says, so that nothing that was written is lost.
-    ///
-    /// # Examples
-    ///
-    /// See [`ConnectionHandle`].
     pub fn close(&self) {
         self.link.close();
     }

@@ -71,10 +71,6 @@ const BACKLOG: i32 = 4096;
 /// | doesn't end its side when this side has | [`with_linger`](Self::with_linger) | 2 s |
 /// | connects too often | [`with_max_connections_per_peer`](Self::with_max_connections_per_peer) | no limit |
 /// | comes when there are too many | [`with_max_connections`](Self::with_max_connections) | 1024 |
-///
-/// # Examples
-///
-/// See [`Connection`] for a stream of them, and [`ServeBuilder`](super::ServeBuilder) for requests.
 pub struct StreamServer<M, K = Tcp> {
     listening: Listening,
     make: M,
@@ -83,17 +79,9 @@ pub struct StreamServer<M, K = Tcp> {
 }
 
 /// A TCP server. Python: `asyncio.start_server`.
-///
-/// # Examples
-///
-/// See [`StreamServer`].
 pub type TcpServer<M> = StreamServer<M, Tcp>;
 
 /// A Unix stream server. Python: `asyncio.start_unix_server`.
-///
-/// # Examples
-///
-/// See [`UnixServer::bind`](StreamServer::bind).
 #[cfg(unix)]
 pub type UnixServer<M> = StreamServer<M, super::source::Unix>;
 
@@ -109,10 +97,6 @@ where
     /// # Errors
     ///
     /// What the system says, and [`InvalidInput`](ErrorKind::InvalidInput) when `max_frame` is 0.
-    ///
-    /// # Examples
-    ///
-    /// See [`StreamServer`].
     pub fn bind(addr: impl ToSocketAddrs, max_frame: usize, make: M) -> io::Result<Self> {
         let socket = socket::first_that_works(addr, |addr| {
             let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
@@ -131,10 +115,6 @@ where
     /// # Errors
     ///
     /// What the system says.
-    ///
-    /// # Examples
-    ///
-    /// See [`StreamServer`].
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         let local = self.listening.socket.local_addr()?;
         local.as_socket().ok_or_else(|| ErrorKind::AddrNotAvailable.into())
@@ -245,10 +225,6 @@ where
 
     /// Sets how many connections there may be at once, half-closed ones included; 1024 by default.
     /// Those beyond are closed at once and counted as refused.
-    ///
-    /// # Examples
-    ///
-    /// See [`with_idle_timeout`](Self::with_idle_timeout).
     #[must_use]
     pub fn with_max_connections(mut self, connections: usize) -> Self {
         self.terms.max_connections = connections;
@@ -257,10 +233,6 @@ where
 
     /// Sets how many of them one IP address may have; no limit by default. Unix sockets have no
     /// hosts.
-    ///
-    /// # Examples
-    ///
-    /// See [`with_idle_timeout`](Self::with_idle_timeout).
     #[must_use]
     pub fn with_max_connections_per_peer(mut self, connections: usize) -> Self {
         self.terms.max_connections_per_peer = connections;
@@ -389,10 +361,6 @@ where
 
     /// Sets how many bytes may wait for the peer of one [`Connection`] to read; 1 MiB by default.
     /// One frame is always taken, however long.
-    ///
-    /// # Examples
-    ///
-    /// See [`with_connection_capacity`](Self::with_connection_capacity).
     #[must_use]
     pub fn with_write_buffer(mut self, bytes: usize) -> Self {
         self.terms.write_buffer = bytes;

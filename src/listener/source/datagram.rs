@@ -280,20 +280,12 @@ impl<S: DatagramSocket> DatagramSource<S> {
     /// # Errors
     ///
     /// What the system says.
-    ///
-    /// # Examples
-    ///
-    /// See [`DatagramSource`].
     pub fn local_addr(&self) -> io::Result<S::Addr> {
         self.socket.local()
     }
 
     /// Makes a handle that sends from this socket, on any thread, while the source lives. Take it
     /// before the listener starts.
-    ///
-    /// # Examples
-    ///
-    /// See [`DatagramSource`].
     pub fn replier(&self) -> Replier<S> {
         Replier { socket: Arc::downgrade(&self.socket), connected: self.fixed_peer.is_some() }
     }
@@ -471,10 +463,6 @@ impl<S: DatagramSocket> fmt::Debug for DatagramSource<S> {
 /// Sends datagrams from a listener's socket, from any thread or task.
 ///
 /// It doesn't keep the socket open: once the listener has stopped, sending fails.
-///
-/// # Examples
-///
-/// See [`DatagramSource`].
 pub struct Replier<S: DatagramSocket = UdpSocket> {
     socket: Weak<S>,
     connected: bool,

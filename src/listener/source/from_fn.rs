@@ -15,10 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// A loop of your own as what a listener runs; made by [`Listener::from_fn`](crate::Listener::from_fn).
-///
-/// # Examples
-///
-/// See [`Listener::from_fn`](crate::Listener::from_fn).
 pub struct FnSource<T, F> {
     body: F,
     frame: PhantomData<fn() -> T>,
@@ -68,10 +64,6 @@ where
 ///
 /// A cheap clone, for a loop that registers callbacks elsewhere. The stream ends when the loop
 /// returns, whatever clones are left.
-///
-/// # Examples
-///
-/// See [`Listener::from_fn`](crate::Listener::from_fn).
 pub struct LoopHandle<T> {
     feed: Feed<T>,
 }
@@ -87,10 +79,6 @@ impl<T> LoopHandle<T> {
     ///
     /// As [`Sender::send`], with the frame inside. After a stop the frame that comes back counts as
     /// refused.
-    ///
-    /// # Examples
-    ///
-    /// See [`Listener::from_fn`](crate::Listener::from_fn).
     pub fn send(&self, frame: T) -> Result<Sent<T>, SendError<T>> {
         count(&self.feed.core.counters.frames);
         self.feed.sender.send(frame)
@@ -151,10 +139,6 @@ impl<T> LoopHandle<T> {
     ///
     /// [`WaitError::TimedOut`] while the loop should go on, and [`WaitError::WouldDeadlock`] on a thread
     /// that drives an event loop.
-    ///
-    /// # Examples
-    ///
-    /// See [`Listener::from_fn`](crate::Listener::from_fn).
     pub fn wait_stop(&self, timeout: impl Into<Option<Duration>>) -> Result<(), WaitError> {
         self.feed.core.stop.wait_phase(Phase::Draining, timeout.into())
     }
@@ -208,10 +192,6 @@ impl<T> fmt::Debug for LoopHandle<T> {
 }
 
 /// Keeps an interrupter registered; made by [`LoopHandle::on_stop`].
-///
-/// # Examples
-///
-/// See [`LoopHandle::on_stop`].
 #[must_use = "the interrupter is forgotten when the guard is dropped"]
 pub struct StopGuard {
     _registered: Registered,

@@ -58,10 +58,6 @@ pub struct Gauge {
 
 impl Gauge {
     /// A gauge that calls `read`.
-    ///
-    /// # Examples
-    ///
-    /// See [`Gauge`].
     pub fn new(read: impl Fn() -> SourceStats + Send + Sync + 'static) -> Self {
         Gauge::aging(move |_| read())
     }
@@ -84,10 +80,6 @@ impl Gauge {
     }
 
     /// The counters now.
-    ///
-    /// # Examples
-    ///
-    /// See [`Gauge`].
     pub fn read(&self) -> SourceStats {
         self.read.as_ref().map(|read| read(false)).unwrap_or_default()
     }

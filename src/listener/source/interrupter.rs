@@ -26,10 +26,6 @@ pub struct Interrupter {
 
 impl Interrupter {
     /// An interrupter that runs `action`.
-    ///
-    /// # Examples
-    ///
-    /// See [`Interrupter`].
     pub fn new(action: impl Fn() + Send + Sync + 'static) -> Self {
         Interrupter { action: Some(Arc::new(action)) }
     }
@@ -46,10 +42,6 @@ impl Interrupter {
     }
 
     /// Runs the action; a panic in it is contained.
-    ///
-    /// # Examples
-    ///
-    /// See [`Interrupter`].
     pub fn interrupt(&self) {
         if let Some(action) = &self.action {
             crate::sync::contain("an interrupter", || action());

@@ -92,10 +92,6 @@ where
     /// # Errors
     ///
     /// [`InvalidInput`](io::ErrorKind::InvalidInput) when `max_frame` is 0.
-    ///
-    /// # Examples
-    ///
-    /// See [`ReadSource`].
     pub fn new(reader: R, max_frame: usize, decoder: D) -> io::Result<Self> {
         let framer = Framer::new(max_frame, decoder)?;
         Ok(ReadSource {
@@ -111,10 +107,6 @@ where
     }
 
     /// Sets what happens with bytes that make no frame; [`BadFrames::Fail`] by default.
-    ///
-    /// # Examples
-    ///
-    /// See [`BadFrames`].
     #[must_use]
     pub fn with_bad_frames(mut self, bad_frames: BadFrames) -> Self {
         self.framer.set_bad_frames(bad_frames);

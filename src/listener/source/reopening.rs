@@ -57,10 +57,6 @@ impl Backoff {
 }
 
 /// What the stream of a reopened device yields.
-///
-/// # Examples
-///
-/// See [`Listener::reopening`](crate::Listener::reopening).
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum Reopened<F> {
@@ -101,10 +97,6 @@ impl<F> fmt::Debug for Reopened<F> {
 }
 
 /// Tells whoever opens a device whether to give up, and connects so that a stop can interrupt it.
-///
-/// # Examples
-///
-/// See [`Listener::reopening`](crate::Listener::reopening).
 pub struct Opening {
     stopping: AtomicBool,
     wake: Arc<Wake>,
@@ -151,10 +143,6 @@ impl Opening {
     ///
     /// What the system says of the last address; [`TimedOut`](ErrorKind::TimedOut), and
     /// [`Interrupted`](ErrorKind::Interrupted) when the listener is ending.
-    ///
-    /// # Examples
-    ///
-    /// See [`Listener::reopening`](crate::Listener::reopening).
     #[cfg(feature = "net")]
     pub fn connect(&self, addr: impl ToSocketAddrs, timeout: Duration) -> io::Result<TcpStream> {
         super::socket::first_that_works(addr, |addr| {

@@ -110,10 +110,6 @@ mod sealed {
 }
 
 /// A connected TCP socket as a source. Python: `asyncio.open_connection`.
-///
-/// # Examples
-///
-/// See [`StreamSource`].
 pub type TcpSource<C> = StreamSource<C, Tcp>;
 
 /// A connected Unix stream socket as a source. Python: `asyncio.open_unix_connection`.
@@ -152,10 +148,6 @@ where
     /// # Errors
     ///
     /// What the system says, and [`InvalidInput`](ErrorKind::InvalidInput) when `max_frame` is 0.
-    ///
-    /// # Examples
-    ///
-    /// See [`StreamSource`].
     pub fn connect(addr: impl ToSocketAddrs, max_frame: usize, codec: C) -> io::Result<Self> {
         let socket = TcpStream::connect(addr)?;
         // Replies are written together; one that is short shouldn't wait for the peer's acknowledgement.
@@ -239,10 +231,6 @@ where
     ///
     /// What the system says; [`InvalidInput`](ErrorKind::InvalidInput) when it is a socket of another
     /// kind, or when `max_frame` is 0.
-    ///
-    /// # Examples
-    ///
-    /// See [`UnixSource`].
     pub fn from_socket(
         socket: impl Into<OwnedSocket>,
         max_frame: usize,
@@ -277,10 +265,6 @@ where
     }
 
     /// Sets what happens with bytes that make no frame; [`BadFrames::Fail`] by default.
-    ///
-    /// # Examples
-    ///
-    /// See [`BadFrames`].
     #[must_use]
     pub fn with_bad_frames(mut self, bad_frames: BadFrames) -> Self {
         self.framer.set_bad_frames(bad_frames);

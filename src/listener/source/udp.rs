@@ -11,10 +11,6 @@ use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// A UDP socket as a source. Python: `loop.create_datagram_endpoint`.
-///
-/// # Examples
-///
-/// See [`DatagramSource`].
 pub type UdpSource = DatagramSource<UdpSocket>;
 
 impl UdpSource {
@@ -24,10 +20,6 @@ impl UdpSource {
     /// # Errors
     ///
     /// What the system says: the port is in use, the address isn't this machine's, ...
-    ///
-    /// # Examples
-    ///
-    /// See [`DatagramSource`].
     pub fn bind(addr: impl ToSocketAddrs) -> io::Result<Self> {
         let socket = socket::first_that_works(addr, |addr| {
             let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, None)?;
