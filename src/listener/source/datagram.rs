@@ -100,7 +100,9 @@ impl<A: fmt::Debug> fmt::Debug for Datagram<A> {
 /// # Ok(())
 /// # }
 /// ```
-pub trait DatagramSocket: sealed::Sealed + From<OwnedSocket> + Sized + Send + Sync + 'static {
+pub trait DatagramSocket:
+    sealed::Sealed + From<OwnedSocket> + Sized + Send + Sync + 'static
+{
     /// The addresses of the peers.
     type Addr: Clone + fmt::Debug + Send + Sync + 'static;
 
