@@ -2,7 +2,8 @@
 //!
 //! A handler is a function: give it a `Request` or a `Datagram` made by hand. A consumer is a task: give it a channel. Threads are
 //! waited for by events, never by sleeps: `flush` returns when all that was sent has been taken, `closed` when the consumer has
-//! gone. At the end of each test, the counters balance.
+//! gone. At the end of each test, the counters balance. Threads and sources that do what a test tells them, step by step, are in
+//! `callbridge::testing` (feature `testing`).
 
 use callbridge::channel;
 use callbridge::channel::{Ending, FrameStream};
