@@ -254,7 +254,7 @@ pub enum Ending {
     Panicked,
     /// The consumer dropped its stream, or closed it: it wants no more frames.
     ConsumerDropped,
-    /// The source was aborted from outside.
+    /// The source was told to stop: its listener was closed or stopped, or its connection was.
     Aborted,
     /// The event loop that the source needs is gone.
     LoopClosed,
@@ -267,7 +267,7 @@ impl fmt::Display for Ending {
             Ending::Failed => "the source failed",
             Ending::Panicked => "the source panicked",
             Ending::ConsumerDropped => "the consumer dropped its stream",
-            Ending::Aborted => "the source was aborted",
+            Ending::Aborted => "the source was told to stop",
             Ending::LoopClosed => "the event loop is gone",
         })
     }

@@ -142,7 +142,8 @@ impl ThreadRunner {
     /// `open` makes the value; `close` gets it back with how the body ended. Both run on the loop,
     /// in one task. The guard exits the context when it is [told](Guard::exit) or dropped;
     /// [`leave_open`](Guard::leave_open) leaves that to the runner's [`close`](Self::close). A
-    /// context isn't a call in flight.
+    /// context isn't a call in flight. A `close` that can't fail ends with
+    /// `Ok::<_, std::convert::Infallible>(())`.
     ///
     /// Python: `ThreadRunner.enter_context`, which always leaves the exit to the close.
     ///
