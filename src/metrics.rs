@@ -1,4 +1,4 @@
-//! Everything that has a name, seen through the [`metrics`](::metrics) facade.
+//! Everything that has a name, seen through the `metrics` facade.
 //!
 //! [`export`] tells the recorder how the channels, bridges, pools, dedicated threads and listeners of this
 //! process stand: from a timer, or whenever somebody asks for the figures. The counters are those that are kept

@@ -16,7 +16,7 @@
 //! isn't, and wait for events: [`Script::wait_taken`], a step's result.
 //!
 //! A paused clock runs ahead whenever the runtime has nothing to do, and can't see that a thread is about to
-//! send: see [`channel`](crate::channel#tests-with-tokios-clock-paused).
+//! send: see [`channel`](mod@crate::channel#tests-with-tokios-clock-paused).
 
 mod foreign_thread;
 mod script;
