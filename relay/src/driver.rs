@@ -66,7 +66,7 @@ impl<T: Send + 'static, P: Publish> Driver<T, P> {
         stop: watch::Receiver<Stop>,
         stats: Arc<Mutex<ForwarderStats>>,
     ) -> Self {
-        let books = frames.stats();
+        let channel = frames.stats();
         Driver {
             frames,
             ended: false,
@@ -75,8 +75,8 @@ impl<T: Send + 'static, P: Publish> Driver<T, P> {
             hooks,
             run,
             counted: 0,
-            before: books.delivered,
-            lost_before: books.lost.total(),
+            before: channel.delivered,
+            lost_before: channel.lost.total(),
             left: 0,
             reasons: HashMap::new(),
             give_up_after,
@@ -275,13 +275,13 @@ impl<T: Send + 'static, P: Publish> Driver<T, P> {
     }
 
     fn snapshot(&self) -> ForwarderStats {
-        let books = self.frames.stats();
-        let lost = books.lost.total() - self.lost_before + self.left;
+        let channel = self.frames.stats();
+        let lost = channel.lost.total() - self.lost_before + self.left;
         ForwarderStats {
-            offered: books.offered - books.refused - self.before - self.lost_before,
+            offered: channel.offered - channel.refused - self.before - self.lost_before,
             acknowledged: self.window.acknowledged,
             in_flight: self.window.len() as u64,
-            queued: books.queued,
+            queued: channel.queued,
             lost,
             rejected: self.window.rejected,
             effort: self.window.effort,

@@ -134,8 +134,8 @@ impl<T: Send + 'static> ForwarderBuilder<T> {
         let rules = Rules {
             limit: 256,
             attempt_timeout: Duration::from_secs(5),
-            first_pause: Duration::from_millis(20),
-            longest_pause: Duration::from_secs(2),
+            first_backoff: Duration::from_millis(20),
+            longest_backoff: Duration::from_secs(2),
         };
         let hooks = Hooks {
             encode,
@@ -161,8 +161,8 @@ impl<T: Send + 'static> ForwarderBuilder<T> {
     /// The pause after a failure, which doubles with each that follows, and its limit; 20 ms and 2 s
     /// unless set.
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
-        self.rules.first_pause = first;
-        self.rules.longest_pause = longest;
+        self.rules.first_backoff = first;
+        self.rules.longest_backoff = longest;
         self
     }
 
@@ -238,7 +238,9 @@ impl<T: Send + 'static> ForwarderBuilder<T> {
         if self.rules.attempt_timeout.is_zero() {
             return Err(StartError::Setting("attempt_timeout", "an attempt takes time"));
         }
-        if self.rules.first_pause.is_zero() || self.rules.longest_pause < self.rules.first_pause {
+        if self.rules.first_backoff.is_zero()
+            || self.rules.longest_backoff < self.rules.first_backoff
+        {
             return Err(StartError::Setting("backoff", "0 < first <= longest"));
         }
         if self.run.as_deref() == Some("") {

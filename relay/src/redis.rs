@@ -3,7 +3,9 @@
 //! It shows that the engine can be exchanged: the forwarder, its window and its order stay what they are.
 
 use crate::id::MessageId;
-use crate::publish::{After, Attempt, Bound, BoxError, Fault, Message, Publish, Said, Stored, Ticket};
+use crate::publish::{
+    After, Attempt, Bound, BoxError, Fault, Message, Publish, Said, Stored, Ticket,
+};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
@@ -100,7 +102,12 @@ impl RedisStream {
         Ok(self.connection.as_mut().expect("it was just made"))
     }
 
-    fn judge(&mut self, ticket: Ticket, answer: Result<(u64, u64), RedisError>, said: &mut Vec<Said>) {
+    fn judge(
+        &mut self,
+        ticket: Ticket,
+        answer: Result<(u64, u64), RedisError>,
+        said: &mut Vec<Said>,
+    ) {
         let result = match answer {
             Ok((1, position)) => Ok(Stored { position: Some(position), repeat: false }),
             Ok((2, position)) => Ok(Stored { position: Some(position), repeat: true }),

@@ -26,9 +26,9 @@ pub(crate) struct Rules {
     /// How long an attempt may go unanswered.
     pub(crate) attempt_timeout: Duration,
     /// The pause after the first failure; it doubles with each that follows.
-    pub(crate) first_pause: Duration,
+    pub(crate) first_backoff: Duration,
     /// The longest pause.
-    pub(crate) longest_pause: Duration,
+    pub(crate) longest_backoff: Duration,
 }
 
 pub(crate) struct Window<T> {
@@ -52,7 +52,7 @@ pub(crate) struct Window<T> {
     alone: bool,
     /// The engine must be asked where its end is.
     unbound: bool,
-    pause: Pause,
+    backoff: Backoff,
     pub(crate) effort: Effort,
     pub(crate) acknowledged: u64,
     pub(crate) rejected: u64,
@@ -75,7 +75,7 @@ enum State {
 }
 
 #[derive(Default)]
-struct Pause {
+struct Backoff {
     failures: u32,
     /// Since when nothing has been stored.
     since: Option<Instant>,
@@ -107,7 +107,7 @@ impl<T> Window<T> {
             stored_before: None,
             alone: false,
             unbound: false,
-            pause: Pause::default(),
+            backoff: Backoff::default(),
             effort: Effort::default(),
             acknowledged: 0,
             rejected: 0,
@@ -150,7 +150,7 @@ impl<T> Window<T> {
     pub(crate) fn next(&mut self, now: Instant) -> Option<Next<'_, T>> {
         if self.unbound
             || self.alone && self.unanswered > 0
-            || self.pause.until.is_some_and(|until| now < until)
+            || self.backoff.until.is_some_and(|until| now < until)
         {
             return None;
         }
@@ -198,7 +198,7 @@ impl<T> Window<T> {
             Ok(Stored { position, repeat }) => {
                 entry.state = State::Stored(position);
                 self.effort.repeats += u64::from(repeat);
-                self.pause = Pause::default();
+                self.backoff = Backoff::default();
                 self.alone = false;
             }
             Err(Fault::Rejected(_)) => {
@@ -239,7 +239,7 @@ impl<T> Window<T> {
 
     /// There is a connection again: no need to pause.
     pub(crate) fn connected(&mut self) {
-        self.pause.until = None;
+        self.backoff.until = None;
     }
 
     /// Sees to the time: begins a round if an attempt has gone unanswered for too long.
@@ -265,20 +265,20 @@ impl<T> Window<T> {
     /// When there is something to do, if nothing happens before.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
         self.deadline()
-            .or_else(|| self.pause.until.filter(|_| self.unbound || !self.line.is_empty()))
+            .or_else(|| self.backoff.until.filter(|_| self.unbound || !self.line.is_empty()))
     }
 
     /// Since when nothing has been stored though it was tried.
     pub(crate) fn failing_since(&self) -> Option<Instant> {
-        self.pause.since
+        self.backoff.since
     }
 
     fn fail(&mut self, now: Instant) {
-        let pause = &mut self.pause;
-        pause.since.get_or_insert(now);
-        let doubled = self.rules.first_pause.saturating_mul(1 << pause.failures.min(16));
-        pause.until = Some(now + doubled.min(self.rules.longest_pause));
-        pause.failures += 1;
+        let backoff = &mut self.backoff;
+        backoff.since.get_or_insert(now);
+        let doubled = self.rules.first_backoff.saturating_mul(1 << backoff.failures.min(16));
+        backoff.until = Some(now + doubled.min(self.rules.longest_backoff));
+        backoff.failures += 1;
         self.alone = true;
         self.begin_round();
     }
@@ -293,7 +293,7 @@ impl<T> Window<T> {
 
     /// Whether the engine must be asked where its end is, now.
     pub(crate) fn must_bind(&self, now: Instant) -> bool {
-        self.unbound && self.pause.until.is_none_or(|until| until <= now)
+        self.unbound && self.backoff.until.is_none_or(|until| until <= now)
     }
 
     /// Where the engine's end is.

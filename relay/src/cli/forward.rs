@@ -136,8 +136,8 @@ impl Forward {
                 report = forwarder.finished() => break report,
                 () = &mut interrupted => break forwarder.close(drain).await,
                 () = tokio::time::sleep(every.unwrap_or(Duration::MAX)) => {
-                    let books = format!("{}\n", forwarder.stats());
-                    let _ = std::io::stderr().write_all(books.as_bytes());
+                    let counters = format!("{}\n", forwarder.stats());
+                    let _ = std::io::stderr().write_all(counters.as_bytes());
                 }
             }
         };

@@ -50,8 +50,8 @@ async fn all() -> Outcome {
     drop(frames);
     println!("consumed, in order: {}", consumer.close(LIMIT).await);
 
-    let service = Service::start(client.clone(), "smoke.echo", 64, echo).await?;
-    let requester = Requester::new(client, "smoke.echo");
+    let service = Service::start(client.clone(), "echo.smoke", 64, echo).await?;
+    let requester = Requester::new(client, "echo.smoke");
     let bridge = Bridge::current();
     let asking = tokio::task::spawn_blocking(move || -> Outcome {
         for number in 0..1_000_u32 {

@@ -230,18 +230,20 @@ impl Future for Undone {
 }
 
 impl Reader {
-    async fn run(mut self, mut messages: pull::Stream) -> ConsumerReport {
-        loop {
-            let has_room = self.sender.is_some() && self.undone.len() < self.window;
+    async fn run(mut self, messages: pull::Stream) -> ConsumerReport {
+        let mut messages = Some(messages);
+        while messages.is_some() || !self.undone.is_empty() {
+            let has_room = self.undone.len() < self.window;
             let deadline = self.stopped.borrow().flatten();
-            if self.sender.is_none() && self.undone.is_empty() {
-                break;
-            }
             tokio::select! {
                 Some((acker, done)) = self.undone.next(), if !self.undone.is_empty() => {
+                    if self.sender.as_ref().is_some_and(Sender::is_closed) {
+                        self.sender = None;
+                        self.return_ahead(messages.take()).await;
+                    }
                     self.settle(acker, done).await;
                 }
-                message = messages.next(), if has_room => match message {
+                message = next(&mut messages), if has_room && messages.is_some() => match message {
                     Some(Ok(message)) => self.deliver(message).await,
                     Some(Err(error)) if is_the_end(error.kind()) => {
                         if let Some(sender) = self.sender.take() {
@@ -251,7 +253,7 @@ impl Reader {
                     // It goes on by itself once there is a connection.
                     Some(Err(_)) => {}
                     None => match read(&self.source, self.window).await {
-                        Ok(again) => messages = again,
+                        Ok(again) => messages = Some(again),
                         Err(_) => tokio::time::sleep(AGAIN).await,
                     },
                 },
@@ -260,21 +262,33 @@ impl Reader {
                     if changed.is_err() {
                         break;
                     }
-                    // What the client has read ahead is for others now.
-                    while let Some(Some(message)) = messages.next().now_or_never() {
-                        if let Ok(message) = message {
-                            let (_, acker) = message.split();
-                            self.report.delivered += 1;
-                            self.settle(Some(acker), false).await;
-                        }
-                    }
                 }
                 () = sleep_until(deadline.unwrap_or_else(far).into()) => break,
+            }
+            if self.sender.is_none() {
+                self.return_ahead(messages.take()).await;
             }
         }
         self.report.left = self.undone.len() as u64;
         let _ = tokio::time::timeout(FLUSH, self.client.flush()).await;
         self.report
+    }
+
+    /// Gives back what the client has read ahead, to be delivered to others.
+    async fn return_ahead(&mut self, messages: Option<pull::Stream>) {
+        let Some(mut messages) = messages else { return };
+        // What the server has sent is here then, and it sends no more until something is settled.
+        let _ = tokio::time::timeout(FLUSH, self.round_trip()).await;
+        let mut ahead = Vec::new();
+        while let Some(Some(message)) = messages.next().now_or_never() {
+            ahead.extend(message.ok().map(|message| message.split().1));
+        }
+        // Not asked any more, the server doesn't deliver it here again.
+        drop(messages);
+        for acker in ahead {
+            self.report.delivered += 1;
+            self.settle(Some(acker), false).await;
+        }
     }
 
     async fn deliver(&mut self, message: jetstream::Message) {
@@ -301,6 +315,11 @@ impl Reader {
         }
     }
 
+    async fn round_trip(&self) {
+        let nobody = self.client.new_inbox();
+        let _ = self.client.request(nobody, Bytes::new()).await;
+    }
+
     async fn settle(&mut self, acker: Option<Acker>, done: bool) {
         let (count, kind) = match done {
             true => (&mut self.report.acknowledged, AckKind::Ack),
@@ -311,6 +330,15 @@ impl Reader {
             // Without a connection it is delivered again when its time is up.
             let _ = acker.ack_with(kind).await;
         }
+    }
+}
+
+async fn next(
+    messages: &mut Option<pull::Stream>,
+) -> Option<Result<jetstream::Message, pull::MessagesError>> {
+    match messages {
+        Some(messages) => messages.next().await,
+        None => None,
     }
 }
 

@@ -45,7 +45,7 @@ pub struct JetStream {
     last_subject: Option<(Arc<str>, Subject)>,
 }
 
-/// Longer ones could fill the buffer of the acknowledgements.
+/// How long the server may take to say where a stream ends.
 const API_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl JetStream {

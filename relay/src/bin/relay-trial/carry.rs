@@ -141,7 +141,7 @@ impl Through {
             carriers.iter_mut().map(Process::line).collect::<Outcome<Vec<_>>>()
         });
         for line in told.await?? {
-            let (cpu_seconds, rest) = line.split_once(' ').ok_or("no CPU time")?;
+            let (cpu_seconds, rest) = line.split_once(' ').unwrap_or((&line, ""));
             cpu += cpu_seconds.parse::<f64>()?;
             if !rest.is_empty() {
                 println!("    {rest}");

@@ -147,7 +147,11 @@ impl Kills {
         }
         for carrier in &carriers {
             let said = carrier.said()?;
-            println!("relay {}: {} processes; the last books of each:", carrier.number, said.len());
+            println!(
+                "relay {}: {} processes; the last counters of each:",
+                carrier.number,
+                said.len()
+            );
             for line in &said {
                 println!("    {line}");
             }
