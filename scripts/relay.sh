@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib.sh
 
-step install_debian nats-server
+step install_debian nats-server redis-server
 
 if [ "${1:-}" = --long ]; then
     step cargo build --quiet --release -p callbridge-relay
@@ -18,7 +18,7 @@ if [ "${1:-}" = --long ]; then
     exit
 fi
 
-step timeout 300 cargo test --quiet -p callbridge-relay
+step timeout 400 cargo test --quiet -p callbridge-relay --all-features
 step cargo build --quiet --release -p callbridge-relay
 bin=${CARGO_TARGET_DIR:-target}/release
 step timeout 60 "$bin/relay" --smoke
