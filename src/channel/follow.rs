@@ -78,7 +78,7 @@ mod off {
     use crate::sync::Timing;
 
     #[derive(Default)]
-    pub(in super::super) struct Followed;
+    pub(in super::super) struct Followed(());
 
     impl Followed {
         #[inline]
