@@ -210,7 +210,7 @@ fn a_close_and_an_end_race_for_who_waits_for_room() {
             let core = Arc::clone(&core);
             thread::spawn(move || match core.admit(Deadline::Never) {
                 Ok(()) => {
-                    core.end(None, None);
+                    core.end(None, None, Began::UNMEASURED);
                     core.settled();
                 }
                 Err(refused) => assert!(matches!(refused, SubmitError::Closed(())), "{refused:?}"),
@@ -235,7 +235,7 @@ fn a_submitter_that_is_late_leaves_no_call_behind() {
         let mut first = submit(&core, async { 1 });
         match core.admit(deadline) {
             Ok(()) => {
-                core.end(None, None);
+                core.end(None, None, Began::UNMEASURED);
                 core.settled();
             }
             Err(refused) => assert!(matches!(refused, SubmitError::TimedOut(()))),
