@@ -8,6 +8,7 @@ use super::report::StuckCall;
 use crate::sync::prim::{Mutex, lock};
 use crate::sync::{Poll, PollsWatched, contain, event};
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Release};
@@ -38,7 +39,8 @@ type Hook = Box<dyn Fn(&Stall) + Send + Sync>;
 
 pub(super) struct Alarm {
     after: Duration,
-    hook: Hook,
+    /// Its panics are contained, and it is called outside of all locks.
+    hook: AssertUnwindSafe<Hook>,
     seen: Mutex<Seen>,
     /// Has the threads say when a poll begins and ends.
     _polls: PollsWatched,
@@ -90,7 +92,12 @@ impl Alarm {
     }
 
     pub(super) fn new(after: Duration, hook: Hook) -> Self {
-        Alarm { after, hook, seen: Mutex::new(Seen::default()), _polls: PollsWatched::new() }
+        Alarm {
+            after,
+            hook: AssertUnwindSafe(hook),
+            seen: Mutex::new(Seen::default()),
+            _polls: PollsWatched::new(),
+        }
     }
 
     /// Looks what there is to tell, and tells it; `spawn` sends a probe through the loop.
