@@ -8,6 +8,7 @@ mod blocking;
 mod call;
 mod completer;
 mod error;
+mod origin;
 mod submit_error;
 mod wait;
 
@@ -23,4 +24,5 @@ pub use wait::{ReturnWhen, wait};
 
 #[cfg(feature = "runner")]
 pub(crate) use call::Cancel;
-pub(crate) use call::{Delivery, Origin, Promise, lone_promise, promise as promise_of, resolved};
+pub(crate) use call::{Delivery, Promise, lone_promise, promise as promise_of, resolved};
+pub(crate) use origin::Origin;
