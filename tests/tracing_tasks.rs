@@ -9,35 +9,47 @@ mod common;
 use callbridge::listener::{Datagram, Listener, UdpSource};
 use callbridge::{Bridge, ThreadPool};
 use common::{LONG, Loop};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::UdpSocket;
 use std::sync::{Arc, Mutex};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
-use tracing::{Metadata, Subscriber};
+use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-/// The fields of the spans of tasks, as text.
+/// The fields of the spans of tasks, as text; and the tasks that somebody has a waker of.
 #[derive(Clone, Default)]
-struct Tasks(Arc<Mutex<Vec<HashMap<&'static str, String>>>>);
+struct Tasks(Arc<Mutex<Vec<HashMap<&'static str, String>>>>, Arc<Mutex<HashSet<String>>>);
+
+struct Fields(HashMap<&'static str, String>);
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        self.0.insert(field.name(), format!("{value:?}"));
+    }
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name(), value.to_owned());
+    }
+}
 
 impl<S: Subscriber> Layer<S> for Tasks {
     fn enabled(&self, _: &Metadata<'_>, _: Context<'_, S>) -> bool {
         true
     }
 
-    fn on_new_span(&self, attributes: &Attributes<'_>, _: &Id, _: Context<'_, S>) {
-        struct Fields(HashMap<&'static str, String>);
-        impl Visit for Fields {
-            fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-                self.0.insert(field.name(), format!("{value:?}"));
-            }
-            fn record_str(&mut self, field: &Field, value: &str) {
-                self.0.insert(field.name(), value.to_owned());
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if event.metadata().target() == "tokio::task::waker" {
+            let mut fields = Fields(HashMap::new());
+            event.record(&mut fields);
+            if fields.0["op"] == "waker.clone" {
+                self.1.lock().unwrap().extend(fields.0.remove("task.id"));
             }
         }
+    }
+
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, _: Context<'_, S>) {
         if attributes.metadata().name() == "runtime.spawn" {
-            let mut fields = Fields(HashMap::new());
+            let mut fields = Fields(HashMap::from([("id", id.into_u64().to_string())]));
             attributes.record(&mut fields);
             self.0.lock().unwrap().push(fields.0);
         }
@@ -97,6 +109,8 @@ fn other_work_is_shown_beside_the_tasks(tasks: &Tasks) {
         let is =
             |fields: &&HashMap<_, String>| fields["kind"] == kind && fields["task.name"] == name;
         let found = seen.iter().find(is).unwrap_or_else(|| panic!("no {kind} {name}: {seen:?}"));
+        // The console warns of a task that waits, and that nobody has a waker of.
+        assert!(kind == "task" || tasks.1.lock().unwrap().contains(&found["id"]), "{found:?}");
         (found["loc.file"].clone(), found["loc.line"].parse::<u32>().unwrap())
     };
     let here = file!().to_owned();

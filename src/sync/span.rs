@@ -27,7 +27,7 @@ pub(crate) use visible::{Shown, shown};
 #[cfg(all(tokio_unstable, feature = "tracing"))]
 mod visible {
     use super::super::Site;
-    use tracing::{Span, trace_span};
+    use tracing::{Span, trace, trace_span};
 
     pub(crate) struct Shown {
         work: Span,
@@ -47,6 +47,10 @@ mod visible {
             loc.line = site.line(),
             loc.col = site.column(),
         );
+        // What is idle, and has no waker that anybody holds, the console takes for lost. Its thread holds this one.
+        if let Some(id) = work.id() {
+            trace!(target: "tokio::task::waker", op = "waker.clone", task.id = id.into_u64());
+        }
         Shown { work, caller: Span::current() }
     }
 
