@@ -75,7 +75,7 @@ fn an_idle_reader_costs_no_core_whether_it_blocks_or_not() {
 #[cfg(unix)]
 #[test]
 fn a_polled_pipe_is_stopped_while_its_writer_is_silent() {
-    let (reader, mut writer) = io::pipe().unwrap();
+    let (reader, mut writer) = os_pipe::pipe().unwrap();
     let source = ReadSource::new(reader, 1024, LinesCodec::new()).unwrap().polled().unwrap();
     let (listener, mut frames) = Listener::builder(source).poll_timeout(LONG).spawn().unwrap();
     writer.write_all(b"one\nhal").unwrap();
@@ -84,7 +84,7 @@ fn a_polled_pipe_is_stopped_while_its_writer_is_silent() {
     assert_eq!(end(&mut frames), Ending::Aborted);
 
     // And read to its end.
-    let (reader, mut writer) = io::pipe().unwrap();
+    let (reader, mut writer) = os_pipe::pipe().unwrap();
     let source = ReadSource::new(reader, 1024, LinesCodec::new()).unwrap().polled().unwrap();
     let (_listener, mut frames) = Listener::builder(source).spawn().unwrap();
     writer.write_all(b"one\ntwo").unwrap();
@@ -244,7 +244,7 @@ fn a_peer_that_leaves_after_a_heartbeat_left_between_frames() {
 #[test]
 fn lines_that_were_read_and_never_decoded_are_counted() {
     for drains in [false, true] {
-        let (reader, mut writer) = io::pipe().unwrap();
+        let (reader, mut writer) = os_pipe::pipe().unwrap();
         let lines: String = (0..1000).map(|n| format!("{n}\n")).collect();
         writer.write_all(lines.as_bytes()).unwrap();
         // A close reaches it also if all has been taken before.

@@ -139,7 +139,7 @@ fn a_service_is_tried_again_too() {
 fn a_source_whose_descriptor_is_always_ready_costs_no_core() {
     use std::io::Write;
     use std::os::fd::{AsFd, BorrowedFd};
-    struct Stubborn(io::PipeReader);
+    struct Stubborn(os_pipe::PipeReader);
     impl FrameSource for Stubborn {
         type Frame = ();
         fn next_frame(&mut self) -> io::Result<Option<()>> {
@@ -149,7 +149,7 @@ fn a_source_whose_descriptor_is_always_ready_costs_no_core() {
             Some(self.0.as_fd())
         }
     }
-    let (reader, mut writer) = io::pipe().unwrap();
+    let (reader, mut writer) = os_pipe::pipe().unwrap();
     writer.write_all(b"x").unwrap();
     let (listener, _frames) = Listener::builder(Stubborn(reader)).name("stubborn").spawn().unwrap();
     let percent = percent_of_a_core("stubborn");

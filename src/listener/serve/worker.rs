@@ -288,8 +288,11 @@ where
         }
         if took > HELD {
             count(&self.core().counters.slow_polls);
-            let held = format_args!("a handler held {} in its first poll", self.core().name);
-            event(held, &format_args!("{took:?}"));
+            let name = &self.core().name;
+            event(
+                format_args!("a handler held {name} in its first poll"),
+                &format_args!("{took:?}"),
+            );
         }
     }
 
