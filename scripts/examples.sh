@@ -12,15 +12,15 @@ step install_debian xvfb xauth xdotool libgl1 libgl1-mesa-dri libx11-xcb1 libxcu
 
 for example in wrap_listener frame_stream poll_loop request_reply overflow_policies \
     thread_runner to_thread fifty_threads; do
-    step timeout 120 cargo run --quiet --release --example "$example"
+    step timeout 400 cargo run --quiet --release --example "$example"
 done
 step timeout 600 cargo run --quiet --release --example echo
 
-step timeout 300 cargo run --quiet -p callbridge-cookbook
+step timeout 600 cargo run --quiet -p callbridge-cookbook
 
 step cargo test --quiet -p callbridge-c-listener
 step cargo test --quiet --release -p callbridge-c-listener
-step timeout 60 cargo run --quiet --release -p callbridge-c-listener -- --smoke
+step timeout 240 cargo run --quiet --release -p callbridge-c-listener -- --smoke
 
 # What C may do to its callbacks, once more where every access is checked.
 nasty_modes_under_valgrind() {
@@ -31,16 +31,16 @@ nasty_modes_under_valgrind() {
 }
 step nasty_modes_under_valgrind
 
-step timeout 300 cargo test --quiet -p callbridge-mosquitto
-step timeout 120 cargo run --quiet -p callbridge-mosquitto -- --smoke
-step timeout 300 cargo test --quiet -p callbridge-notify-watch -p callbridge-ctrl-c \
+step timeout 600 cargo test --quiet -p callbridge-mosquitto
+step timeout 400 cargo run --quiet -p callbridge-mosquitto -- --smoke
+step timeout 600 cargo test --quiet -p callbridge-notify-watch -p callbridge-ctrl-c \
     -p callbridge-serial-meter -p callbridge-watch -p callbridge-websocket
 for example in notify-watch ctrl-c serial-meter watch websocket; do
-    step timeout 60 cargo run --quiet -p "callbridge-$example" -- --smoke
+    step timeout 240 cargo run --quiet -p "callbridge-$example" -- --smoke
 done
 
 step cargo test --quiet -p callbridge-web-service
-step timeout 120 cargo run --quiet --release -p callbridge-web-service -- --smoke
+step timeout 400 cargo run --quiet --release -p callbridge-web-service -- --smoke
 step cargo build --quiet -p callbridge-desktop
 for how in "" --blocking; do
     # shellcheck disable=SC2086 # no option is no argument

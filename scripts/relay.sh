@@ -18,7 +18,7 @@ if [ "${1:-}" = --long ]; then
     exit
 fi
 
-step timeout 400 cargo test --quiet -p callbridge-relay --all-features
+step timeout 900 cargo test --quiet -p callbridge-relay --all-features
 step cargo build --quiet --release -p callbridge-relay
 bin=${CARGO_TARGET_DIR:-target}/release
 step timeout 60 "$bin/relay" --smoke

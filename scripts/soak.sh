@@ -6,11 +6,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib.sh
 
-step timeout 180 cargo run --quiet -p callbridge-soak -- --seconds 15
-step timeout 120 cargo run --quiet --release -p callbridge-soak --bin stops
-step timeout 120 cargo run --quiet --release -p callbridge-soak --bin alarms
-step timeout 120 cargo run --quiet --release -p callbridge-soak --bin hostile -- 1000
+step timeout 400 cargo run --quiet -p callbridge-soak -- --seconds 15
+step timeout 400 cargo run --quiet --release -p callbridge-soak --bin stops
+step timeout 400 cargo run --quiet --release -p callbridge-soak --bin alarms
+step timeout 400 cargo run --quiet --release -p callbridge-soak --bin hostile -- 1000
 # Where a panic ends the process; a build of its own, since every crate is built differently.
-step timeout 180 env CARGO_PROFILE_DEV_PANIC=abort CARGO_TARGET_DIR=target/abort \
+step timeout 400 env CARGO_PROFILE_DEV_PANIC=abort CARGO_TARGET_DIR=target/abort \
     cargo run --quiet -p callbridge-soak -- --seconds 5
-step timeout 300 cargo run --quiet --release -p callbridge-benches -- --quick --only p1,p5
+step timeout 600 cargo run --quiet --release -p callbridge-benches -- --quick --only p1,p5
