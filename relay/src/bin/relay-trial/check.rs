@@ -16,7 +16,7 @@ pub(crate) struct Arrived {
     pub(crate) missing: u64,
     /// Frames that were there twice.
     pub(crate) doubled: u64,
-    /// Frames behind one that comes after them.
+    /// Frames stored behind one that comes after them.
     pub(crate) out_of_order: u64,
     /// Deliveries of what had been delivered before; the server's, not the relay's.
     pub(crate) delivered_again: u64,
@@ -28,32 +28,29 @@ impl Arrived {
     }
 }
 
-/// Reads a stream until the last frame is there.
+/// Reads a stream until every frame is there.
 pub(crate) async fn read(url: String, stream: String, frames: u64) -> Outcome<Arrived> {
     let client = connect(url, Default::default()).await?;
     let builder = Consumer::builder(client, stream, "trial").window(4096);
     let (consumer, mut deliveries) = builder.start().await?;
     let mut arrived = Arrived::default();
-    let mut seen = vec![false; usize::try_from(frames)? + 1];
-    let (mut last_stored, mut last_frame) = (0, 0);
-    while last_frame < frames {
+    // Where each frame is stored; what the server has to deliver again comes behind what comes after it.
+    let mut places = vec![0; usize::try_from(frames)? + 1];
+    while arrived.stored < frames {
         let delivery = tokio::time::timeout(SILENCE, deliveries.recv()).await;
         let Ok(Some(delivery)) = delivery else { break };
         let delivery = delivery.done();
-        if delivery.sequence <= last_stored {
-            arrived.delivered_again += 1;
-            continue;
-        }
-        last_stored = delivery.sequence;
-        let number: u64 =
+        let number: usize =
             std::str::from_utf8(&delivery.payload)?.split(' ').next().unwrap_or("").parse()?;
-        arrived.stored += 1;
-        arrived.out_of_order += u64::from(number < last_frame);
-        last_frame = last_frame.max(number);
-        let before = std::mem::replace(&mut seen[usize::try_from(number)?], true);
-        arrived.doubled += u64::from(before);
+        match std::mem::replace(&mut places[number], delivery.sequence) {
+            0 => arrived.stored += 1,
+            place if place == delivery.sequence => arrived.delivered_again += 1,
+            _ => arrived.doubled += 1,
+        }
     }
-    arrived.missing = seen[1..].iter().filter(|seen| !**seen).count() as u64;
+    let there = || places[1..].iter().filter(|place| **place > 0);
+    arrived.missing = frames - arrived.stored;
+    arrived.out_of_order = there().zip(there().skip(1)).filter(|(a, b)| a > b).count() as u64;
     drop(deliveries);
     consumer.close(Duration::from_secs(10)).await;
     Ok(arrived)
