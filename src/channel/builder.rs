@@ -6,6 +6,7 @@ use super::{DEFAULT_CAPACITY, FrameStream, Sender, connect};
 use crate::sync::{SettingError, contain};
 use std::fmt;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 type Weigh<T> = Box<dyn Fn(&T) -> usize + Send + Sync>;
 type LossHook<T> = Box<dyn Fn(Loss<'_, T>) + Send + Sync>;
@@ -51,6 +52,8 @@ impl<T> Builder<T> {
                 batched: true,
                 spins: true,
                 name: None,
+                turn: None,
+                patience: PATIENCE,
             },
             observe: None,
         }
@@ -241,6 +244,14 @@ impl<T> Builder<T> {
         self
     }
 
+    /// Serves threads by other turns, and has them wait patiently for another time.
+    #[cfg(test)]
+    pub(super) fn turns(mut self, turn: usize, patience: Duration) -> Self {
+        self.rules.turn = Some(turn);
+        self.rules.patience = patience;
+        self
+    }
+
     /// Makes the channel.
     ///
     /// # Errors
@@ -299,6 +310,12 @@ impl<T> Builder<T> {
                     | Overflow::BlockFor(_, Fallback::DropOldest)
             );
         rules.spins &= rules.batched;
+        if !rules.batched {
+            rules.turn = None;
+        } else if rules.turn.is_none() && rules.capacity != usize::MAX {
+            let turn = (rules.capacity / TURNS).next_power_of_two();
+            rules.turn = Some(turn).filter(|turn| *turn > 1);
+        }
         let (sender, frames) = connect(rules);
         if let Some(observe) = self.observe {
             observe(&sender);
@@ -331,7 +348,18 @@ pub(super) struct Rules<T> {
     /// Whether the ends pause (see `backoff`).
     pub(super) spins: bool,
     pub(super) name: Option<Box<str>>,
+    /// After so many frames, a power of two, one of the senders that wait patiently has its turn; `None` if
+    /// all are in a hurry.
+    pub(super) turn: Option<usize>,
+    /// How long a thread waits patiently.
+    pub(super) patience: Duration,
 }
+
+/// So many turns there are while the consumer goes through a full channel.
+const TURNS: usize = 8;
+
+/// A sender that finds room may take it while others wait, but not for longer than this.
+const PATIENCE: Duration = Duration::from_millis(2);
 
 struct Weigher<T> {
     weigh: Weigh<T>,

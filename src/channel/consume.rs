@@ -33,6 +33,12 @@ impl<T> Shared<T> {
         }
         let mut state = lock(&self.state);
         if self.rules.batched {
+            if state.queue.is_empty() && !state.parked.is_empty() {
+                // Before it sleeps: those that wait patiently have what it wants.
+                drop(state);
+                self.serve_waiting(self.rules.turn.unwrap_or(usize::MAX));
+                state = lock(&self.state);
+            }
             let used_up = state.queue.lend(batch, &self.handed);
             state.counters.delivered += used_up as u64;
             state.followed.leave(&self.waited, usize::MAX);
@@ -60,7 +66,7 @@ impl<T> Shared<T> {
             drop(stale);
             taken += self.hand_out(batch, max - taken, sink);
             if serve {
-                self.serve_waiting();
+                self.serve_waiting(usize::MAX);
             }
             if tell {
                 self.tell_pressure();
@@ -105,9 +111,7 @@ impl<T> Shared<T> {
         for frame in std::iter::from_fn(|| batch.pop_slot()).take(slots) {
             sink(FrameOrGap::Frame(frame));
         }
-        if self.handed.add(slots) {
-            self.serve_waiting();
-        }
+        self.handed_out(slots);
         slots
     }
 
@@ -128,15 +132,16 @@ impl<T> Shared<T> {
             }
             sink(piece.into_item());
         }
-        let mut serve = slots > 0 && self.handed.add(slots);
+        self.handed_out(slots);
         if controls > 0 {
             let mut state = lock(&self.state);
             state.queue.handed_controls(controls);
             state.counters.delivered += controls as u64;
-            serve |= !state.flushes.is_empty();
-        }
-        if serve {
-            self.serve_waiting();
+            let serve = !state.flushes.is_empty();
+            drop(state);
+            if serve {
+                self.serve_waiting(usize::MAX);
+            }
         }
         slots + controls + gaps
     }
@@ -145,10 +150,17 @@ impl<T> Shared<T> {
     #[inline]
     pub(super) fn hand_out_one(&self, batch: &mut Buffer<T>) -> Option<T> {
         let frame = batch.pop_slot()?;
-        if self.handed.add(1) {
-            self.serve_waiting();
-        }
+        self.handed_out(1);
         Some(frame)
+    }
+
+    /// Frames have left the batch, and whoever waits for their slots is served.
+    #[inline]
+    fn handed_out(&self, slots: usize) {
+        let most = self.handed.add(slots);
+        if most > 0 {
+            self.serve_waiting(most);
+        }
     }
 
     /// Leaves a waker for who comes next; `false` if there is something to read beyond the batch.

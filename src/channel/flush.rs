@@ -55,7 +55,7 @@ impl<'a, T> Flush<'a, T> {
     pub(super) fn new(shared: &'a Shared<T>) -> Self {
         let mut state = lock(&shared.state);
         // Only now, with the announcement out, is "not yet" final (see `queue`, invariant 3).
-        shared.handed.announce();
+        shared.handed.announce(false);
         let (now, wanted) = shared.progress(&mut state);
         let stage = if state.counters.lost.consumer_dropped > 0 {
             Stage::Over(Err(FlushError::ConsumerDropped))

@@ -10,6 +10,7 @@ use loom::thread::{self, JoinHandle};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 fn model(check: impl Fn() + Send + Sync + 'static) {
     loom::model::Builder::new().check(check);
@@ -546,6 +547,53 @@ fn a_withdrawn_heavy_frame_lets_the_light_one_behind_it_in() {
         assert!(light.join().unwrap());
         sender.close();
         assert_eq!(read_all(&mut frames), [2, 1]);
+        assert_balanced(&frames.stats());
+    });
+}
+
+#[test]
+fn senders_that_wait_for_their_turn_all_get_through() {
+    model(|| {
+        let (sender, mut frames) = builder().capacity(2).turns(2, Duration::MAX).build().unwrap();
+        sender.send(1).unwrap();
+        sender.send(2).unwrap();
+        let sources = [3, 4].map(|frame| send_on_thread(&sender, frame));
+        drop(sender);
+        assert_eq!(read_all(&mut frames).iter().sum::<u64>(), 10);
+        assert!(sources.into_iter().all(|source| source.join().unwrap()));
+        assert_balanced(&frames.stats());
+        assert!(frames.stats().high_water <= 2);
+    });
+}
+
+#[test]
+fn a_sender_that_has_been_patient_for_long_enough_needs_no_turn() {
+    model(|| {
+        let (sender, mut frames) = builder().capacity(2).turns(4, Duration::ZERO).build().unwrap();
+        sender.send(1).unwrap();
+        sender.send(2).unwrap();
+        let source = send_on_thread(&sender, 3);
+        drop(sender);
+        assert_eq!(frames.recv_blocking(None), Ok(1));
+        // The consumer reads no further before the sender is through.
+        assert!(source.join().unwrap());
+        assert_eq!(read_all(&mut frames), [2, 3]);
+        assert_balanced(&frames.stats());
+    });
+}
+
+#[test]
+fn a_patient_sender_and_the_end_meet() {
+    model(|| {
+        let (sender, mut frames) = builder().capacity(2).turns(2, Duration::MAX).build().unwrap();
+        sender.send(1).unwrap();
+        sender.send(2).unwrap();
+        let source = send_on_thread(&sender, 3);
+        let closer = thread::spawn(move || sender.close());
+        let read = read_all(&mut frames);
+        assert!(closer.join().unwrap());
+        let expected: &[u64] = if source.join().unwrap() { &[1, 2, 3] } else { &[1, 2] };
+        assert_eq!(read, expected);
         assert_balanced(&frames.stats());
     });
 }

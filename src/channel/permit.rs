@@ -54,14 +54,14 @@ impl<T> Shared<T> {
         let weight = self.rules.weigh(&frame);
         let outcome = self.offer_now(frame, weight, OnFull::Reserved);
         if outcome.is_err() {
-            self.serve_waiting();
+            self.serve_waiting(usize::MAX);
         }
         outcome
     }
 
     fn give_slot_back(&self) {
         lock(&self.state).queue.limit += 1;
-        self.serve_waiting();
+        self.serve_waiting(usize::MAX);
     }
 }
 
@@ -103,8 +103,8 @@ impl<'a, T> Reserve<'a, T> {
             Some(_) => None,
             None => {
                 // Only now, with the announcement out, is "full" final (see `queue`, invariant 3).
-                shared.handed.announce();
-                let has_room = state.parked.is_empty() && shared.has_room(&mut state, None);
+                shared.handed.announce(false);
+                let has_room = !state.somebody_hurries() && shared.has_room(&mut state, None);
                 has_room.then(|| {
                     state.queue.limit -= 1;
                     Ok(SendPermit { shared })
@@ -114,6 +114,7 @@ impl<'a, T> Reserve<'a, T> {
         let stale = match (&outcome, self.ticket, waker) {
             (None, Some(ticket), Some(waker)) => state.parked.replace_waker(ticket, waker),
             (None, None, Some(waker)) => {
+                state.hurried = state.parked.next() + 1;
                 let parked = Parked { frame: None, weight: None, since: Instant::now() };
                 self.ticket = Some(state.parked.push(parked, waker));
                 None

@@ -23,8 +23,13 @@ pub(super) enum OnFull {
     Reserved,
     Drop,
     Evict,
-    /// Let it wait in line, where its sender has been waiting since then.
-    Park(Waker, Instant),
+    /// Let it wait in line, where its sender has been waiting since then; if patiently, the sender will
+    /// hurry later.
+    Park {
+        waker: Waker,
+        since: Instant,
+        patient: bool,
+    },
 }
 
 impl OnFull {
@@ -68,7 +73,7 @@ impl<T> Shared<T> {
             return None;
         }
         let mut state = lock(&self.state);
-        if state.end.is_some() || !state.parked.is_empty() || !self.has_room(&mut state, None) {
+        if state.end.is_some() || state.somebody_hurries() || !self.has_room(&mut state, None) {
             return None;
         }
         let consumer = self.accept(&mut state, frame.take()?, None);
@@ -137,17 +142,24 @@ impl<T> Shared<T> {
         }
         let made_progress = || self.handed.position() != before;
         let mut frame = Some(frame);
-        if self.rules.spins && self.backoff.pause_sending(deadline, made_progress) {
+        // Beside others that wait, one more that is awake would only be in the way.
+        if self.rules.spins
+            && !self.handed.somebody_waits()
+            && self.backoff.pause_sending(deadline, made_progress)
+        {
             if let Some(remaining) = self.send_at_once(&mut frame) {
                 return Ok(Sent::Queued { remaining });
             }
         }
         let mut ticket = None;
-        let settled = park_until(deadline, |cx| {
+        let patient = self.rules.turn.is_some();
+        let patient_until = if patient { deadline.or_after(self.rules.patience) } else { deadline };
+        let mut settled = park_until(patient_until, |cx| {
             let settled = match ticket {
                 Some(ticket) => self.settle(ticket),
                 None => {
-                    let on_full = OnFull::Park(cx.waker().clone(), since);
+                    let waker = cx.waker().clone();
+                    let on_full = OnFull::Park { waker, since, patient };
                     match self.offer(frame.take().expect(UNTOUCHED), weight, on_full) {
                         Offered::Settled(outcome) => Some(outcome),
                         Offered::Parked(number) => {
@@ -159,6 +171,15 @@ impl<T> Shared<T> {
             };
             settled.map_or(Poll::Pending, Poll::Ready)
         });
+        if let (None, Some(ticket), true) = (&settled, ticket, patient_until != deadline) {
+            let mut hurries = false;
+            settled = park_until(deadline, |cx| {
+                if !std::mem::replace(&mut hurries, true) {
+                    self.hurry(ticket, cx.waker().clone());
+                }
+                self.settle(ticket).map_or(Poll::Pending, Poll::Ready)
+            });
+        }
         settled.unwrap_or_else(|| match ticket.and_then(|ticket| self.withdraw(ticket)) {
             Some(frame) => give_up(frame),
             None => self.served(),
@@ -191,7 +212,7 @@ impl<T> Shared<T> {
 
     pub(super) fn offer(&self, frame: T, weight: Option<usize>, on_full: OnFull) -> Offered<T> {
         let mut state = lock(&self.state);
-        let mut may_enter = state.parked.is_empty();
+        let mut may_enter = !state.somebody_hurries();
         if let OnFull::Reserved = on_full {
             // Under this very lock the slot goes to its frame, ahead of those that wait for others.
             state.queue.limit += 1;
@@ -222,12 +243,15 @@ impl<T> Shared<T> {
                 self.lose_newest(state, &frame, LossReason::Overflow);
                 Offered::Settled(Ok(Sent::Dropped(frame)))
             }
-            OnFull::Park(waker, since) => {
+            OnFull::Park { waker, since, patient } => {
                 // Only now, with the announcement out, is "full" final (see `queue`, invariant 3).
-                self.handed.announce();
-                if state.parked.is_empty() && self.has_room(&mut state, weight) {
+                self.handed.announce(patient);
+                if may_enter && self.has_room(&mut state, weight) {
                     self.retract_if_idle(&state);
                     return Offered::Settled(Ok(self.accept_now(state, frame, weight)));
+                }
+                if !patient {
+                    state.hurried = state.parked.next() + 1;
                 }
                 let parked = Parked { frame: Some(frame), weight, since };
                 Offered::Parked(state.parked.push(parked, waker))
@@ -265,13 +289,14 @@ impl<T> Shared<T> {
         drop(state);
         drop(waker);
         // The next in line may weigh less and fit where this one didn't.
-        self.serve_waiting();
+        self.serve_waiting(usize::MAX);
         Some(parked)
     }
 
-    /// Moves parked frames into the queue as long as the first one fits, waking each sender, and
-    /// wakes whoever has waited for the consumer to come so far.
-    pub(super) fn serve_waiting(&self) {
+    /// Moves up to `most` parked frames into the queue as long as the first one fits, waking each
+    /// sender, and wakes whoever has waited for the consumer to come so far.
+    pub(super) fn serve_waiting(&self, most: usize) {
+        let mut served = 0;
         loop {
             let mut state = lock(&self.state);
             if let Some((_, flusher)) = self.pop_flush(&mut state) {
@@ -281,9 +306,10 @@ impl<T> Shared<T> {
             }
             let Some(first) = state.parked.front() else { return };
             let weight = first.weight;
-            if state.end.is_some() || !self.has_room(&mut state, weight) {
+            if served == most || state.end.is_some() || !self.has_room(&mut state, weight) {
                 return;
             }
+            served += 1;
             let Some((parked, sender)) = state.parked.pop_front() else { return };
             self.retract_if_idle(&state);
             state.counters.waited(parked.since.elapsed());
@@ -305,9 +331,22 @@ impl<T> Shared<T> {
 
     /// The consumer need not look for anybody who waits, if nobody does.
     pub(super) fn retract_if_idle(&self, state: &State<T>) {
-        if !state.somebody_waits() {
-            self.handed.retract();
+        let waiting = state.somebody_hurries() || !state.flushes.is_empty();
+        self.handed.retract(waiting, !state.parked.is_empty());
+    }
+
+    /// Whoever waits under this ticket has been patient for long enough, and so have those before it.
+    fn hurry(&self, ticket: u64, waker: Waker) {
+        let mut state = lock(&self.state);
+        let stale = state.parked.replace_waker(ticket, waker);
+        if state.parked.contains(ticket) {
+            state.hurried = state.hurried.max(ticket + 1);
+            self.handed.announce(false);
         }
+        drop(state);
+        drop(stale);
+        // Slots that had got free before the announcement.
+        self.serve_waiting(usize::MAX);
     }
 
     pub(super) fn book_refusal(&self) {
@@ -408,7 +447,7 @@ impl<T> Shared<T> {
         let serve = weight.is_some() || !state.flushes.is_empty();
         let queued = self.accept_now(state, frame, weight);
         if serve {
-            self.serve_waiting();
+            self.serve_waiting(usize::MAX);
         }
         if let Some(victim) = &first {
             self.rules.tell_loss(victim, LossReason::Evicted);
@@ -428,4 +467,42 @@ impl<T> Shared<T> {
 
 fn refused<T>(error: SendError<T>) -> Offered<T> {
     Offered::Settled(Err(error))
+}
+
+#[cfg(all(test, not(any(callbridge_loom, callbridge_shuttle))))]
+mod tests {
+    use crate::channel::builder;
+    use std::thread;
+    use std::time::Duration;
+
+    #[test]
+    fn who_waits_patiently_is_passed_over_until_its_turn() {
+        let (sender, mut frames) = builder().capacity(4).turns(2, Duration::MAX).build().unwrap();
+        (0..4).for_each(|frame| assert!(sender.send(frame).is_ok()));
+        let waiting = sender.clone();
+        let waiting = thread::spawn(move || waiting.send(4).is_ok());
+        while sender.stats().waiting == 0 {
+            thread::yield_now();
+        }
+        assert_eq!(frames.recv_blocking(None), Ok(0));
+        assert!(sender.try_send(5).is_ok(), "there is room");
+        assert_eq!(frames.recv_blocking(None), Ok(1));
+        assert!(sender.try_send(6).is_err(), "the turn has ended");
+        assert!(waiting.join().unwrap());
+        assert_eq!([(); 4].map(|()| frames.recv_blocking(None)), [2, 3, 5, 4].map(Ok));
+    }
+
+    #[test]
+    fn who_has_waited_for_long_is_passed_over_no_more() {
+        let (sender, mut frames) = builder().capacity(4).turns(4, Duration::ZERO).build().unwrap();
+        (0..4).for_each(|frame| assert!(sender.send(frame).is_ok()));
+        let waiting = sender.clone();
+        let waiting = thread::spawn(move || waiting.send(4).is_ok());
+        while sender.stats().waiting == 0 {
+            thread::yield_now();
+        }
+        assert_eq!(frames.recv_blocking(None), Ok(0));
+        assert!(waiting.join().unwrap(), "no turn has ended");
+        assert_eq!(frames.len(), 4);
+    }
 }

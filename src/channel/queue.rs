@@ -11,7 +11,7 @@
 //!    `Handed`, so a stale view can make the queue look fuller than it is, never emptier.
 //! 3. A sender that is about to park sets `WAITING` and then reads the count; the consumer counts
 //!    and reads `WAITING` in one step, on the same word. Whichever comes second sees the other, so
-//!    no freed slot goes unnoticed.
+//!    no freed slot goes unnoticed. The same with `PATIENT`, for the slot that a turn ends with.
 //! 4. Only the consumer counts, so what it reads there itself is exact. `start` is set under the
 //!    lock, so whoever reads the count under the lock finds it at `start` or beyond.
 //! 5. Control frames take no room. They are in no count of slots, `Handed` included, but in one of
@@ -22,39 +22,71 @@ use crate::sync::prim::CachePadded;
 use crate::sync::prim::atomic::{AtomicUsize, Ordering};
 use std::collections::VecDeque;
 
+/// Somebody waits for the next slot.
 const WAITING: usize = 1;
-const ONE: usize = 2;
+/// Somebody waits who is content to be served by turns.
+const PATIENT: usize = 2;
+const ONE: usize = 4;
 
 /// How many frames the consumer has handed out of its batches, and whether a sender waits.
 ///
 /// Padded: the consumer writes it for each frame, the senders what is beside it.
-pub(super) struct Handed(CachePadded<AtomicUsize>);
+pub(super) struct Handed {
+    count: CachePadded<AtomicUsize>,
+    /// After so many frames a sender has its turn; a power of two.
+    turn: usize,
+}
 
 impl Handed {
-    pub(super) fn new() -> Self {
-        Handed(CachePadded(AtomicUsize::new(0)))
+    pub(super) fn new(turn: usize) -> Self {
+        debug_assert!(
+            turn.is_power_of_two(),
+            "turns stay where they are when the count starts over"
+        );
+        Handed { count: CachePadded(AtomicUsize::new(0)), turn }
     }
 
-    /// Counts `frames` more; tells whether a sender waits for their slots. (3): one step with the look at
-    /// `WAITING`; pairs with `announce`.
-    pub(super) fn add(&self, frames: usize) -> bool {
-        self.0.0.fetch_add(frames * ONE, Ordering::AcqRel) & WAITING != 0
+    /// Counts `frames` more; tells how many of those that wait may be served now. (3): one step with the
+    /// look at the marks; pairs with `announce`.
+    #[inline]
+    pub(super) fn add(&self, frames: usize) -> usize {
+        let before = self.count.0.fetch_add(frames * ONE, Ordering::AcqRel);
+        match before & (WAITING | PATIENT) {
+            0 => 0,
+            PATIENT => (before / ONE % self.turn + frames) / self.turn,
+            _ => usize::MAX,
+        }
     }
 
     /// Announces a waiting sender, who then looks at the count once more. (3): pairs with `add`.
-    pub(super) fn announce(&self) {
-        self.0.0.fetch_or(WAITING, Ordering::AcqRel);
+    pub(super) fn announce(&self, patient: bool) {
+        self.count.0.fetch_or(if patient { PATIENT } else { WAITING }, Ordering::AcqRel);
     }
 
-    /// Nobody waits any more; under the channel's lock, so that no announcement is lost.
-    pub(super) fn retract(&self) {
-        self.0.0.fetch_and(!WAITING, Ordering::AcqRel);
+    /// Keeps the marks of those that still wait; under the channel's lock, so that no announcement is lost.
+    pub(super) fn retract(&self, waiting: bool, patient: bool) {
+        let mut over = 0;
+        if !waiting {
+            over |= WAITING;
+        }
+        if !patient {
+            over |= PATIENT;
+        }
+        // Marks change under the lock alone.
+        if self.count.0.load(Ordering::Relaxed) & over != 0 {
+            self.count.0.fetch_and(!over, Ordering::AcqRel);
+        }
+    }
+
+    /// Whether somebody stands in line; a guess, without the lock.
+    pub(super) fn somebody_waits(&self) -> bool {
+        self.count.0.load(Ordering::Relaxed) & (WAITING | PATIENT) != 0
     }
 
     /// How far the consumer has come; starts over at zero some day. Pairs with `add`: the slots counted here
     /// are free.
     pub(super) fn position(&self) -> Position {
-        Position(self.0.0.load(Ordering::Acquire) & !WAITING)
+        Position(self.count.0.load(Ordering::Acquire) & !(WAITING | PATIENT))
     }
 }
 

@@ -101,7 +101,8 @@ impl<T> Stage<T> {
             Offered::Settled(outcome) => return Poll::Ready(outcome),
             Offered::Parked(ticket) => return self.park(ticket),
         };
-        match shared.offer(frame, weight, OnFull::Park(cx.waker().clone(), Instant::now())) {
+        let (waker, since) = (cx.waker().clone(), Instant::now());
+        match shared.offer(frame, weight, OnFull::Park { waker, since, patient: false }) {
             Offered::Settled(outcome) => Poll::Ready(outcome),
             Offered::Parked(ticket) => self.park(ticket),
         }

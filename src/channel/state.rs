@@ -9,9 +9,13 @@
 //!    into the queue itself and then wakes its sender: a slot can't be given to a sender that has
 //!    given up, and no wake needs to be passed on. A ticket that is no longer in the list has been
 //!    served.
-//! 4. While somebody is parked, later frames queue up behind, also if they would fit.
-//! 5. While the channel is open and somebody is parked, the first parked frame doesn't fit, or the
-//!    thread that freed its slot is on its way to the lock.
+//! 4. Tickets below `hurried` are served in their order as slots get free, and later frames queue up
+//!    behind, also if they would fit. The others wait patiently: one of them is served each turn of so
+//!    many slots, and whoever finds room meanwhile takes it. Each of them is a thread that will hurry
+//!    after `Rules::patience`.
+//! 5. While the channel is open and somebody in a hurry is parked, the first parked frame doesn't fit, or
+//!    the thread that freed its slot is on its way to the lock. While somebody patient is parked, the
+//!    consumer that finds the queue empty serves him before it sleeps.
 //! 6. A waker in `consumer` is only there if the queue was empty and the channel open when it was
 //!    put in; whoever changes either takes it out and wakes it.
 //! 7. The consumer ends the channel and empties the queue under one lock when it leaves, so after
@@ -51,6 +55,8 @@ pub(super) struct State<T> {
     pub(super) end: Option<End>,
     /// The senders that wait for room, each with its frame.
     pub(super) parked: WaitList<Parked<T>>,
+    /// Whoever stands in line with a ticket below this one is in a hurry, see (4).
+    pub(super) hurried: u64,
     /// Who to wake when a frame or the end comes.
     pub(super) consumer: Option<Waker>,
     pub(super) counters: Counters,
@@ -96,6 +102,11 @@ impl<T> State<T> {
     pub(super) fn somebody_waits(&self) -> bool {
         !(self.parked.is_empty() && self.flushes.is_empty())
     }
+
+    /// Whether the first in line is in a hurry: who comes now stands behind.
+    pub(super) fn somebody_hurries(&self) -> bool {
+        self.parked.front_is_before(self.hurried)
+    }
 }
 
 impl<T> Shared<T> {
@@ -105,6 +116,7 @@ impl<T> Shared<T> {
                 queue: Queue::new(rules.capacity),
                 followed: Followed::default(),
                 parked: WaitList::new(),
+                hurried: 0,
                 flushes: WaitList::new(),
                 consumer: None,
                 end: None,
@@ -114,7 +126,7 @@ impl<T> Shared<T> {
                 spare: Vec::new(),
                 pressure: Crossings::default(),
             }),
-            handed: Handed::new(),
+            handed: Handed::new(rules.turn.unwrap_or(1)),
             senders: AtomicUsize::new(1),
             backoff: Backoff::new(rules.capacity),
             waited: if rules.name.is_some() { Timing::new() } else { Timing::none() },

@@ -45,6 +45,16 @@ impl<P> WaitList<P> {
         self.entries.front().map(|entry| &entry.payload)
     }
 
+    /// Whether the first in line was there before `ticket` was given out.
+    pub(crate) fn front_is_before(&self, ticket: u64) -> bool {
+        self.entries.front().is_some_and(|entry| entry.ticket < ticket)
+    }
+
+    /// The ticket that comes next.
+    pub(crate) fn next(&self) -> u64 {
+        self.next
+    }
+
     pub(crate) fn pop_front(&mut self) -> Option<(P, Option<Waker>)> {
         self.entries.pop_front().map(|entry| (entry.payload, entry.waker))
     }
