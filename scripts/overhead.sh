@@ -7,17 +7,19 @@ cd "$(dirname "$0")/.."
 runs=${1:-15}
 
 cargo build --quiet --release -p callbridge-soak --bin overhead
-cp target/release/overhead target/overhead-off
+cp "${CARGO_TARGET_DIR:-target}"/release/overhead target/overhead-off
 cargo build --quiet --release -p callbridge-soak --bin overhead --features metrics
-cp target/release/overhead target/overhead-on
+cp "${CARGO_TARGET_DIR:-target}"/release/overhead target/overhead-on
 
-for run in $(seq "$runs"); do
-    order="off on"
-    if [ $((run % 2)) = 0 ]; then order="on off"; fi
-    for which in $order; do
-        echo "$which, $(target/overhead-$which)"
-    done
-done | python3 -c '
+# By turns, under a command that is put before them.
+by_turns() {
+    for run in $(seq "$runs"); do
+        order="off on"
+        if [ $((run % 2)) = 0 ]; then order="on off"; fi
+        for which in $order; do
+            echo "$which, $("$@" target/overhead-$which)"
+        done
+    done | python3 -c '
 import statistics, sys
 figures = {}
 for line in sys.stdin:
@@ -30,3 +32,8 @@ for what, by in figures.items():
     low, high = min(by["off"]), max(by["off"])
     print(f"{what}: {off:.1f} ns without ({low:.1f} to {high:.1f}), {on:.1f} ns with: {on / off:.3f}")
 '
+}
+
+by_turns env
+echo "the same on one core, where a wake-up costs the same each time:"
+by_turns taskset -c 0

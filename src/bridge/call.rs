@@ -138,8 +138,7 @@ impl<G> FirstPolls<'_, G> {
     where
         F: Future<Output: Send + 'static> + Send + 'static,
     {
-        self.core.admit(Deadline::Now)?;
-        let submitted = self.core.submitted();
+        let submitted = self.core.admit(Deadline::Now)?;
         let polled = poll_here(|| {
             slot.set(Some(make()));
             let mut context = Context::from_waker(Waker::noop());
@@ -153,7 +152,7 @@ impl<G> FirstPolls<'_, G> {
             // The task polls it again, with a waker.
             Poll::Pending => {
                 let made = std::mem::replace(slot, Box::pin(None));
-                Polled::Started(self.core.start(Made(made), self.site))
+                Polled::Started(self.core.start(Made(made), self.site, submitted))
             }
         })
     }
@@ -188,8 +187,7 @@ impl Core {
         cancel: Option<&CancellationToken>,
         site: Site,
     ) -> Result<F::Output, ResultError> {
-        self.admit_inline(deadline).map_err(ResultError::from)?;
-        let submitted = self.submitted();
+        let submitted = self.admit_inline(deadline).map_err(ResultError::from)?;
         let shown = shown("call", &self.name, site);
         let _running = Running::note(Work { owner: self.id(), id: 0, site });
         let _context = enter(&self.handle);

@@ -75,8 +75,8 @@ struct Watching {
     token_taken: bool,
 }
 
-/// Admitted, or why not.
-pub(super) type Admitted = Result<(), SubmitError<()>>;
+/// Admitted and thereby submitted, or why not.
+pub(super) type Admitted = Result<Began, SubmitError<()>>;
 
 impl Origin for Core {
     fn turns(&self) -> Option<u32> {
@@ -101,6 +101,7 @@ impl Origin for Core {
     }
 
     /// Forgets the suspended call at `place`, counts the end, and frees the room, in this order.
+    #[inline]
     fn end(&self, place: Option<u32>, failure: Option<&ResultError>, submitted: Began) {
         self.timings.call.end(submitted);
         if let Some(place) = place {
@@ -206,17 +207,17 @@ impl Core {
     /// Admits a call, waiting for room until the deadline.
     pub(super) fn admit(&self, deadline: Deadline) -> Admitted {
         let refused = match self.limiter.try_acquire() {
-            Ok(()) => return Ok(()),
+            Ok(number) => return Ok(self.timings.call.begin(|| number)),
             Err(NoPermit::Closed) => SubmitError::Closed(()),
             Err(NoPermit::Full) if deadline == Deadline::Now => SubmitError::Full(()),
             Err(NoPermit::Full) if self.is_forked() => SubmitError::Forked(()),
             Err(NoPermit::Full) => {
                 let mut acquire = AcquirePermit::new(&self.limiter);
                 match wait(deadline, |cx| Pin::new(&mut acquire).poll(cx)) {
-                    Ok(Ok(())) => return Ok(()),
+                    Ok(Ok(())) => return Ok(self.timings.call.begin(|| self.limiter.entered())),
                     Ok(Err(_)) => SubmitError::Closed(()),
                     // Room that came this late: given back, it would count as a call that never ends.
-                    Err(_) if acquire.leave() => return Ok(()),
+                    Err(_) if acquire.leave() => return Ok(Began::UNMEASURED),
                     Err(WaitError::TimedOut) => SubmitError::TimedOut(()),
                     Err(WaitError::WouldDeadlock) => SubmitError::WouldDeadlock(()),
                 }
@@ -224,11 +225,6 @@ impl Core {
         };
         self.counters.refuse();
         Err(refused)
-    }
-
-    /// A call that was admitted just now is submitted.
-    pub(super) fn submitted(&self) -> Began {
-        self.timings.call.begin(|| self.limiter.entered())
     }
 
     /// Admits a call that the calling thread polls itself, where it may.
@@ -244,11 +240,15 @@ impl Core {
     ///
     /// The caller is what tokio takes the task's place from.
     #[track_caller]
-    pub(super) fn start<F>(self: &Arc<Self>, future: F, site: Site) -> BlockingFuture<F::Output>
+    pub(super) fn start<F>(
+        self: &Arc<Self>,
+        future: F,
+        site: Site,
+        submitted: Began,
+    ) -> BlockingFuture<F::Output>
     where
         F: Future<Output: Send + 'static> + Send + 'static,
     {
-        let submitted = self.submitted();
         let (promise, blocking_future) = promise_of(Arc::clone(self) as Arc<dyn Origin>);
         // A listener's handler comes from the crate's own code: tokio-console shows where by its name.
         let mut name = Cow::Borrowed(&*self.name);

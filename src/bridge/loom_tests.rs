@@ -31,8 +31,8 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    core.admit(Deadline::Never).unwrap();
-    core.start(future, Location::caller())
+    let submitted = core.admit(Deadline::Never).unwrap();
+    core.start(future, Location::caller(), submitted)
 }
 
 fn call<F: Future>(core: &Core, future: F) -> Result<F::Output, ResultError> {
@@ -209,7 +209,7 @@ fn a_close_and_an_end_race_for_who_waits_for_room() {
         let submitter = {
             let core = Arc::clone(&core);
             thread::spawn(move || match core.admit(Deadline::Never) {
-                Ok(()) => {
+                Ok(_) => {
                     core.end(None, None, Began::UNMEASURED);
                     core.settled();
                 }
@@ -234,7 +234,7 @@ fn a_submitter_that_is_late_leaves_no_call_behind() {
         let core = core(1);
         let mut first = submit(&core, async { 1 });
         match core.admit(deadline) {
-            Ok(()) => {
+            Ok(_) => {
                 core.end(None, None, Began::UNMEASURED);
                 core.settled();
             }

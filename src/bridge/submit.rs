@@ -156,7 +156,7 @@ impl Bridge {
         F: Future<Output: Send + 'static> + Send + 'static,
     {
         match self.owner.core.admit(deadline) {
-            Ok(()) => Ok(self.owner.core.start(future(work), site)),
+            Ok(submitted) => Ok(self.owner.core.start(future(work), site, submitted)),
             Err(refused) => Err(refused.map(|()| work)),
         }
     }
@@ -243,7 +243,7 @@ where
 {
     let core = Core::new(Bridge::builder(handle.clone()), Timings::none());
     match core.admit(Deadline::Now) {
-        Ok(()) => core.start(future, Location::caller()),
+        Ok(submitted) => core.start(future, Location::caller(), submitted),
         Err(refused) => resolved(refused.into()),
     }
 }

@@ -192,7 +192,7 @@ impl<S: 'static> Core<S> {
         site: Site,
     ) -> Result<BlockingFuture<B::Output>, SubmitError<B>> {
         match self.room.try_acquire() {
-            Ok(()) => {}
+            Ok(_) => {}
             Err(NoPermit::Closed) => return Err(self.why().hand_back(body)),
             Err(NoPermit::Full) if deadline == Deadline::Now => {
                 return Err(SubmitError::Full(body));
@@ -258,7 +258,7 @@ impl<S: 'static> Core<S> {
                 Err(NoPermit::Closed) => {
                     return Err(core.why().hand_back(submission.take_back()));
                 }
-                Ok(()) => {}
+                Ok(_) => {}
             }
             core.accept_prepared(job, submission)
         }

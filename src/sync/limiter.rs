@@ -118,13 +118,13 @@ impl Limiter {
         self.entrance.0.entered.load(Acquire) & CLOSED != 0
     }
 
-    /// Acquires a permit if there is room and nobody waits for it.
+    /// Acquires a permit if there is room and nobody waits for it; says how many were acquired before.
     #[inline]
-    pub(crate) fn try_acquire(&self) -> Result<(), NoPermit> {
+    pub(crate) fn try_acquire(&self) -> Result<u64, NoPermit> {
         if self.waiting() > 0 && !self.is_closed() { Err(NoPermit::Full) } else { self.enter() }
     }
 
-    fn enter(&self) -> Result<(), NoPermit> {
+    fn enter(&self) -> Result<u64, NoPermit> {
         let entrance = &self.entrance.0;
         let limit = self.rules.0.limit.load(Relaxed);
         let mut word = entrance.entered.load(Acquire);
@@ -149,7 +149,7 @@ impl Limiter {
                     if in_use >= high_water {
                         entrance.high_water.fetch_max(in_use + 1, Relaxed);
                     }
-                    return Ok(());
+                    return Ok(entered);
                 }
                 Err(now) => word = now,
             }
@@ -278,7 +278,7 @@ impl Future for AcquirePermit {
         let this = &mut *self;
         match this.ticket.map_or_else(|| this.limiter.try_acquire(), |_| Err(NoPermit::Full)) {
             Err(NoPermit::Full) => this.limiter.poll_acquire(&mut this.ticket, cx.waker().clone()),
-            settled => Poll::Ready(settled),
+            settled => Poll::Ready(settled.map(|_| ())),
         }
     }
 }
