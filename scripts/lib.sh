@@ -33,3 +33,13 @@ use_std_sources() {
     fi
 }
 
+
+# Where cargo puts what it builds.
+built=${CARGO_TARGET_DIR:-target}
+
+# Programs that run optimised. All in one build, with one set of features, so that what they share is built once.
+optimised=(-p callbridge-benches -p callbridge-c-listener -p callbridge-relay -p callbridge-soak -p callbridge-web-service)
+
+build_optimised() {
+    step cargo build --quiet --release "${optimised[@]}" --bins
+}

@@ -245,7 +245,7 @@ impl<T> Builder<T> {
     }
 
     /// Serves threads by other turns, and has them wait patiently for another time.
-    #[cfg(test)]
+    #[cfg(all(test, not(callbridge_shuttle)))]
     pub(super) fn turns(mut self, turn: usize, patience: Duration) -> Self {
         self.rules.turn = Some(turn);
         self.rules.patience = patience;

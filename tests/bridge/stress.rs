@@ -1,8 +1,6 @@
 //! Many rounds of the moments in which something ends, and ends that go wrong.
-//!
-//! `CALLBRIDGE_LONG=1` runs ten times as many rounds.
 
-use crate::common::{Census, LONG, Loop, eventually};
+use crate::common::{Census, LONG, Loop, eventually, rounds};
 use callbridge::{BlockingFuture, Bridge, ResultError};
 use std::future::{pending, poll_fn};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,11 +9,6 @@ use std::task::{Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
-
-/// How often, of a default of `rounds`.
-fn rounds(rounds: usize) -> usize {
-    if std::env::var_os("CALLBRIDGE_LONG").is_some() { 10 * rounds } else { rounds }
-}
 
 /// Spins a little, by another amount in every round.
 fn stagger(round: usize) {

@@ -1,5 +1,6 @@
 //! The consumer's end: reading, waking, and the loop's budget.
 
+use crate::common::rounds;
 use crate::*;
 use callbridge::channel::{RecvError, SendError};
 use callbridge::{FrameStream, Overflow, channel};
@@ -40,8 +41,7 @@ fn frames_wait_for_their_consumer_and_the_consumer_for_frames() {
 /// the notification, or the frame.
 #[test]
 fn a_recv_that_loses_a_race_takes_nothing() {
-    const LOST_RACES: u32 = 100_000;
-    const FRAMES: u32 = 10_000;
+    let (enough_lost_races, enough_frames) = (rounds(10_000), rounds(1_000));
     for (policy, capacity) in [(Overflow::Block, 3), (Overflow::Fail, 1), (Overflow::Block, 1)] {
         let (sender, mut frames) =
             channel::builder().capacity(capacity).overflow(policy).build().unwrap();
@@ -59,7 +59,7 @@ fn a_recv_that_loses_a_race_takes_nothing() {
         });
         let [runtime, _] = runtimes();
         let read = runtime.block_on(async {
-            let (mut next, mut lost_races, mut last) = (0, 0, Instant::now());
+            let (mut next, mut lost_races, mut last) = (0_usize, 0, Instant::now());
             loop {
                 tokio::select! {
                     frame = frames.recv() => match frame {
@@ -70,17 +70,18 @@ fn a_recv_that_loses_a_race_takes_nothing() {
                         None => break next,
                     },
                     () = tokio::task::yield_now() => lost_races += 1,
-                    () = tokio::time::sleep(Duration::from_micros(u64::from(next % 3))) => {
+                    () = tokio::time::sleep(Duration::from_micros(next as u64 % 3)) => {
                         lost_races += 1;
                     }
                 }
-                // Of the frames, not of the whole: how long 10 000 take is up to the machine.
+                // Of the frames, not of the whole: how long so many take is up to the machine.
                 assert!(last.elapsed() < LIMIT, "a frame was lost");
-                enough.store(next >= FRAMES && lost_races >= LOST_RACES, Ordering::Release);
+                let is_enough = next >= enough_frames && lost_races >= enough_lost_races;
+                enough.store(is_enough, Ordering::Release);
             }
         });
         assert_eq!(source.join().unwrap(), read);
-        assert_eq!(frames.stats().delivered, u64::from(read));
+        assert_eq!(frames.stats().delivered, read as u64);
         assert_balanced(&frames.stats());
     }
 }

@@ -28,6 +28,11 @@ pub fn refusal(error: &ResultError) -> Option<&ExecutorError> {
     }
 }
 
+/// How often, of a default of `rounds`: ten times that with `CALLBRIDGE_LONG=1`.
+pub fn rounds(rounds: usize) -> usize {
+    if std::env::var_os("CALLBRIDGE_LONG").is_some() { 10 * rounds } else { rounds }
+}
+
 /// What an error says, and what its sources say.
 pub fn whole(error: &dyn std::error::Error) -> String {
     let sources = std::iter::successors(Some(error), |error| error.source());
