@@ -49,7 +49,8 @@ pub(crate) fn nth(frames: &[Bytes], n: u64) -> Bytes {
     frames[n as usize % POOL].clone()
 }
 
-/// When each frame of a paced source was sent, in nanoseconds since the start.
+/// When each frame was sent, in nanoseconds since the start: a paced source's here, those of several
+/// producers in themselves.
 pub(crate) struct Stamps {
     start: Instant,
     sent: Vec<AtomicU64>,
@@ -65,6 +66,11 @@ impl Stamps {
         self.start.elapsed().as_nanos() as u64
     }
 
+    /// A frame of one of several producers: it holds the time instead of its number.
+    pub(crate) fn frame(&self) -> Bytes {
+        Bytes::copy_from_slice(&self.now().to_le_bytes())
+    }
+
     pub(crate) fn send(&self, n: u64) {
         self.sent[n as usize].store(self.now(), Relaxed);
     }
@@ -73,7 +79,7 @@ impl Stamps {
 /// What a consumer has seen.
 #[derive(Debug)]
 pub(crate) struct Seen {
-    frames: u64,
+    pub(crate) frames: u64,
     /// The sum of the frames' numbers.
     sum: u64,
     /// Frames that did not follow the one before; only meaningful for a single producer.
@@ -115,7 +121,8 @@ impl Sink {
         self.seen.out_of_order += u64::from(number != self.seen.frames % POOL as u64);
         self.seen.sum += number;
         if let (Some(stamps), Some(latency)) = (&self.stamps, &mut self.seen.latency) {
-            let sent = stamps.sent[self.seen.frames as usize].load(Relaxed);
+            let by_number = stamps.sent.get(self.seen.frames as usize);
+            let sent = by_number.map_or(number, |sent| sent.load(Relaxed));
             let _ = latency.record((stamps.now() - sent).max(1));
         }
         self.seen.frames += 1;

@@ -5,11 +5,12 @@ use super::p01_stream::Stream;
 use super::p05_in_flight::pipeline;
 use super::{Bench, Workload};
 use crate::contestants::callers::{self, Caller};
-use crate::contestants::channels;
+use crate::contestants::channels::{self, Channel};
 use crate::contestants::event_loop::{Flavour, Loop};
-use crate::contestants::frames::Pool;
+use crate::contestants::frames::{Pool, Sink, Stamps};
 use crate::contestants::pending::{Gate, burst};
 use crate::harness::{Case, CaseResult, Goal, Meter, Role, Round, Versus};
+use std::thread;
 
 pub(crate) const WORKLOAD: Workload = Workload {
     name: "P10",
@@ -51,6 +52,18 @@ fn run(bench: &Bench<'_>) -> Vec<CaseResult> {
         case.add(Role::Peer, "tachyonix", |ops| stream.round::<channels::Tachyonix>(ops));
         results.push(bench.measure(case));
     }
+    if bench.wants(WAITS) {
+        let mut case = Case::new("P10", WAITS).at_least(200_000).in_steps(100).longer(3);
+        case.add(Role::Ours, "callbridge", |ops| waits::<channels::Ours>(on, ops));
+        case.add(Role::Peer, "tokio try_send + recv_many", |ops| {
+            waits::<channels::TokioBest>(on, ops)
+        });
+        case.add(Role::Peer, "crossfire mpsc", |ops| waits::<channels::CrossfireMpsc>(on, ops));
+        case.add(Role::Peer, "kanal", |ops| waits::<channels::Kanal>(on, ops));
+        case.add(Role::Peer, "fibre mpsc", |ops| waits::<channels::FibreMpsc>(on, ops));
+        case.add(Role::Peer, "tachyonix", |ops| waits::<channels::Tachyonix>(on, ops));
+        results.push(bench.measure(case));
+    }
     for (name, in_flight) in
         IN_FLIGHT.into_iter().filter(|it| bench.wants(it.0) && it.1 as u64 <= most)
     {
@@ -72,6 +85,10 @@ fn run(bench: &Bench<'_>) -> Vec<CaseResult> {
     results
 }
 
+/// How long a frame of a hundred producers is on its way, from the beginning of its send: none may be
+/// passed over for long.
+const WAITS: &str = "100 producers, from send to receipt";
+
 fn goals() -> Vec<Goal> {
     let flat = |case, than| Goal {
         workload: "P10",
@@ -82,10 +99,44 @@ fn goals() -> Vec<Goal> {
         at_most: 1.5,
     };
     let producers = PRODUCERS[2..].iter().map(|it| flat(it.0, "10 producers"));
+    let beside_peers = Goal {
+        workload: "P10",
+        case: PRODUCERS[2].0,
+        ours: "callbridge",
+        figure: "ns",
+        versus: Versus::BestPeer,
+        at_most: 2.0,
+    };
     // With ten, most of the cost is wake-ups, beside which nothing that grows would be seen.
     let in_flight = IN_FLIGHT[3..].iter().map(|it| flat(it.0, IN_FLIGHT[2].0));
     let pending = PENDING[2..].iter().map(|it| flat(it.0, PENDING[1].0));
-    producers.chain(in_flight).chain(pending).collect()
+    producers.chain([beside_peers]).chain(in_flight).chain(pending).collect()
+}
+
+fn waits<C: Channel>(on: &Loop, ops: u64) -> Round {
+    let (tx, rx) = C::open(1024);
+    let stamps = Stamps::new(0);
+    let (sink, seen) = Sink::new(Some(stamps.clone()));
+    C::consume(rx, on.handle(), sink);
+    let mut senders: Vec<_> = (1..100).map(|_| C::another(&tx)).collect();
+    senders.push(tx);
+    let meter = Meter::start();
+    thread::scope(|scope| {
+        for mut tx in senders {
+            let stamps = &stamps;
+            let send = move || (0..ops / 100).for_each(|_| C::send(&mut tx, stamps.frame()));
+            thread::Builder::new()
+                .stack_size(128 * 1024)
+                .spawn_scoped(scope, send)
+                .expect("a thread");
+        }
+    });
+    let seen = seen.recv().expect("the consumer reports");
+    assert_eq!(seen.frames, ops, "frames were lost");
+    let latency = seen.latency.expect("it was asked for");
+    let (most, longest) = (latency.value_at_quantile(0.9999), latency.max());
+    let round = meter.stop(ops).with_latency(latency);
+    round.with("p99.99", most as f64).with("longest", longest as f64)
 }
 
 fn ready<C: Caller>(on: &Loop, in_flight: usize, ops: u64) -> Round {
