@@ -56,6 +56,21 @@ async fn where_no_service_is_the_caller_knows_at_once() {
     assert!(matches!(answer, Err(RequestError::NoService)), "{answer:?}");
 }
 
+/// A write is not enough: the server may read another connection first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_server_knows_of_a_service_that_has_started_or_closed() {
+    let server = NatsServer::start().unwrap();
+    let requester = requester(&server).await;
+    for round in 0..100 {
+        let running = service(&server, shout).await;
+        let answer = requester.request("hey", LIMIT).await;
+        assert!(answer.is_ok(), "round {round}, started: {answer:?}");
+        running.close(LIMIT).await;
+        let answer = requester.request("hey", LIMIT).await;
+        assert!(matches!(answer, Err(RequestError::NoService)), "round {round}, closed: {answer:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_that_fails_or_panics_says_so_at_once() {
     let server = NatsServer::start().unwrap();

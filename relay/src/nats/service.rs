@@ -124,7 +124,7 @@ impl Service {
         let requests = client.queue_subscribe(subject, "relay".to_owned()).await;
         let requests = requests.map_err(ConnectError::lost)?;
         // Others may rely on it from here on.
-        client.flush().await.map_err(ConnectError::lost)?;
+        heard(&client).await;
         let (stop, stopped) = watch::channel(None);
         let counters = Arc::<Counters>::default();
         let permits = Arc::new(Semaphore::new(max_in_flight.clamp(1, Semaphore::MAX_PERMITS)));
@@ -189,6 +189,8 @@ where
             }
         }
         let _ = requests.unsubscribe().await;
+        // What others ask from here on finds no service, and what came before is here.
+        heard(&self.client).await;
         let deadline = stopped.borrow().flatten();
         let far = Instant::now() + Duration::from_secs(3600);
         let answer_all = async {
@@ -247,6 +249,18 @@ where
             count.fetch_add(1, Ordering::Release);
         });
     }
+}
+
+/// Returns once the server has dealt with what was sent before: it has sent a message back. A flush only
+/// writes. A server that may not send it, or is away, is waited for as long as a person would.
+async fn heard(client: &Client) {
+    let inbox = client.new_inbox();
+    let echoed = async {
+        let mut echo = client.subscribe(inbox.clone()).await.ok()?;
+        client.publish(inbox, Bytes::new()).await.ok()?;
+        echo.next().await
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(1), echoed).await;
 }
 
 fn deadline(message: &Message) -> Option<Instant> {
