@@ -56,5 +56,5 @@ mod loom_tests;
 
 pub use enter::{ProcessStats, UserPointer, enter, process_stats};
 pub use mark::in_callback;
-pub use user_data::{InCallback, UnregisterError, UserData, UserDataStats};
+pub use user_data::{UnregisterError, UserData, UserDataStats};
 pub use view::{BadArgument, Call};

@@ -271,7 +271,8 @@ impl<T: Send + Sync + 'static> UserData<T> {
     ///
     /// # Errors
     ///
-    /// [`InCallback`] at once if it had to wait and is polled inside a callback.
+    /// [`WaitError::WouldDeadlock`] at once if it had to wait and is polled inside a callback, which could be
+    /// the call that it waits for.
     ///
     /// # Examples
     ///
@@ -287,7 +288,7 @@ impl<T: Send + Sync + 'static> UserData<T> {
     /// assert_eq!(value, 5);
     /// # }
     /// ```
-    pub async fn idle(&mut self) -> Result<(), InCallback> {
+    pub async fn idle(&mut self) -> Result<(), WaitError> {
         /// Forgets the waker of a wait that was given up.
         struct Waiting(&'static Slot);
         impl Drop for Waiting {
@@ -301,7 +302,7 @@ impl<T: Send + Sync + 'static> UserData<T> {
             if waiting.0.gate.idle_or_tell(context.waker()) {
                 Poll::Ready(Ok(()))
             } else if in_callback() {
-                Poll::Ready(Err(InCallback))
+                Poll::Ready(Err(WaitError::WouldDeadlock))
             } else {
                 Poll::Pending
             }
@@ -415,8 +416,3 @@ impl<T: Send + Sync + 'static> fmt::Debug for UnregisterError<T> {
         })
     }
 }
-
-/// The wait was polled inside a callback, where it might never end.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-#[error("this is a callback, where no wait may be: wait on another thread")]
-pub struct InCallback;

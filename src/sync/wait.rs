@@ -28,8 +28,10 @@ pub enum WaitError {
     /// The timeout passed first.
     #[error("not ready in time: wait again, or give it up")]
     TimedOut,
-    /// Waiting here would block an event loop.
-    #[error("waiting here would block an event loop: await the async form instead")]
+    /// Waiting here would block an event loop, or wait for what the calling thread itself has to do.
+    #[error(
+        "waiting here would block an event loop, or itself: await the async form, or wait on another thread"
+    )]
     WouldDeadlock,
 }
 

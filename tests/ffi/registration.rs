@@ -1,9 +1,8 @@
 //! The guard: who may come in, who waits, who frees.
 
 use super::{Handler, Held, LONG, TellsDrop, call, handler, slow};
-use callbridge::ffi::{
-    InCallback, UnregisterError, UserData, UserDataStats, in_callback, process_stats,
-};
+use callbridge::WaitError;
+use callbridge::ffi::{UnregisterError, UserData, UserDataStats, in_callback, process_stats};
 use std::ffi::c_int;
 use std::future::Future;
 use std::pin::pin;
@@ -163,7 +162,7 @@ fn idle_polled_inside_its_own_callback_only_asks_e28() {
     let user_data = handler(move || {
         let mut user_data = inner.lock().unwrap().take().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        c_int::from(runtime.block_on(user_data.idle()) == Err(InCallback))
+        c_int::from(runtime.block_on(user_data.idle()) == Err(WaitError::WouldDeadlock))
     });
     let held = user_data.as_ptr();
     *slot.lock().unwrap() = Some(user_data);
