@@ -1,6 +1,7 @@
-//! One error for sending, with the frame inside, one for receiving, and that of a source.
+//! One error for sending, with the frame inside, one for receiving, one for frames that were lost, and that
+//! of a source.
 
-use super::overflow::Ending;
+use super::overflow::{Ending, LossReason};
 use crate::sync::WaitError;
 use std::error::Error;
 use std::fmt;
@@ -155,6 +156,30 @@ impl From<WaitError> for RecvError {
             WaitError::WouldDeadlock => RecvError::WouldDeadlock,
         }
     }
+}
+
+/// Why a tracked frame was not done, or what a [flush](crate::Sender::flush) waited for not taken.
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::channel::{LossReason, NotDone};
+///
+/// let (sender, frames) = callbridge::channel(1);
+/// let mut receipt = sender.send_tracked("unread").unwrap();
+/// drop(frames);
+/// assert_eq!(receipt.result(None)?, Err(NotDone::Lost(LossReason::ConsumerDropped)));
+/// # Ok::<(), callbridge::ResultError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotDone {
+    /// The consumer was handed the frame, and dropped it before it was done.
+    #[error("the consumer dropped the frame before it was done")]
+    Unfinished,
+    /// The frame didn't reach the consumer.
+    #[error("the frame did not reach the consumer: {0}")]
+    Lost(LossReason),
 }
 
 /// What went wrong at the source: the error given to [`Sender::fail`](crate::Sender::fail), or the

@@ -4,6 +4,8 @@
 //! overtakes control frames, so the two are counted apart.
 
 use super::coop::within_budget;
+use super::error::NotDone;
+use super::overflow::LossReason;
 use super::state::{Progress, Shared, State};
 use crate::sync::prim::lock;
 use crate::sync::{Deadline, WaitError, wait};
@@ -12,6 +14,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+
+/// What became of frames that a consumer left unread.
+const LEFT: NotDone = NotDone::Lost(LossReason::ConsumerDropped);
 
 impl<T> Shared<T> {
     /// How far the consumer is, and how far it will be when it has been handed what is queued now.
@@ -48,7 +53,7 @@ pub struct Flush<'a, T> {
 enum Stage {
     /// In line under this ticket, or served.
     Waiting(u64),
-    Over(Result<(), FlushError>),
+    Over(Result<(), NotDone>),
 }
 
 impl<'a, T> Flush<'a, T> {
@@ -58,7 +63,7 @@ impl<'a, T> Flush<'a, T> {
         shared.handed.announce(false);
         let (now, wanted) = shared.progress(&mut state);
         let stage = if state.counters.lost.consumer_dropped > 0 {
-            Stage::Over(Err(FlushError::ConsumerDropped))
+            Stage::Over(Err(LEFT))
         } else if now.has_reached(wanted) {
             Stage::Over(Ok(()))
         } else {
@@ -70,16 +75,19 @@ impl<'a, T> Flush<'a, T> {
     }
 
     /// As awaiting it, on a thread.
-    pub(super) fn wait(mut self, timeout: impl Into<Option<Duration>>) -> Result<(), FlushError> {
+    pub(super) fn wait(
+        mut self,
+        timeout: impl Into<Option<Duration>>,
+    ) -> Result<Result<(), NotDone>, WaitError> {
         match self.look(None) {
-            Poll::Ready(flushed) => flushed,
+            Poll::Ready(flushed) => Ok(flushed),
             Poll::Pending => {
-                wait(Deadline::after(timeout), |cx| self.look(Some(cx.waker().clone())))?
+                wait(Deadline::after(timeout), |cx| self.look(Some(cx.waker().clone())))
             }
         }
     }
 
-    fn look(&mut self, waker: Option<Waker>) -> Poll<Result<(), FlushError>> {
+    fn look(&mut self, waker: Option<Waker>) -> Poll<Result<(), NotDone>> {
         let ticket = match self.stage {
             Stage::Waiting(ticket) => ticket,
             Stage::Over(flushed) => return Poll::Ready(flushed),
@@ -87,7 +95,7 @@ impl<'a, T> Flush<'a, T> {
         let mut state = lock(&self.shared.state);
         let flushed = match state.flushes.contains(ticket) {
             false => Ok(()),
-            true if state.counters.lost.consumer_dropped > 0 => Err(FlushError::ConsumerDropped),
+            true if state.counters.lost.consumer_dropped > 0 => Err(LEFT),
             true => {
                 let stale = waker.and_then(|waker| state.flushes.replace_waker(ticket, waker));
                 drop(state);
@@ -113,7 +121,7 @@ impl<'a, T> Flush<'a, T> {
 }
 
 impl<T> Future for Flush<'_, T> {
-    type Output = Result<(), FlushError>;
+    type Output = Result<(), NotDone>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         within_budget(cx, |cx| self.look(Some(cx.waker().clone())))
@@ -129,42 +137,5 @@ impl<T> Drop for Flush<'_, T> {
 impl<T> fmt::Debug for Flush<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Flush").finish_non_exhaustive()
-    }
-}
-
-/// Why [`Sender::flush`](crate::Sender::flush) or [`flush_async`](crate::Sender::flush_async) ended
-/// before the consumer had been handed everything.
-///
-/// # Examples
-///
-/// ```
-/// use callbridge::channel::{self, FlushError};
-///
-/// let (sender, frames) = channel::channel(2);
-/// sender.send("unread")?;
-/// drop(frames);
-/// assert_eq!(sender.flush(None), Err(FlushError::ConsumerDropped));
-/// # Ok::<(), callbridge::channel::SendError<&str>>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum FlushError {
-    /// The timeout passed first.
-    #[error("frames were still queued when the time was up: flush again, or wait longer")]
-    TimedOut,
-    /// Waiting here would block a thread that drives an event loop.
-    #[error("waiting for the consumer would block an event loop: await flush_async here")]
-    WouldDeadlock,
-    /// The consumer left with frames unread; they are lost.
-    #[error("the consumer left with frames unread: see the counters for how many")]
-    ConsumerDropped,
-}
-
-impl From<WaitError> for FlushError {
-    fn from(error: WaitError) -> Self {
-        match error {
-            WaitError::TimedOut => FlushError::TimedOut,
-            WaitError::WouldDeadlock => FlushError::WouldDeadlock,
-        }
     }
 }

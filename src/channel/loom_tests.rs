@@ -385,7 +385,7 @@ fn a_flush_races_a_parked_sender_and_an_eviction() {
             let source = send_on_thread(&sender, 2);
             let flusher = thread::spawn(move || sender.flush(None));
             let read = read_all(&mut frames);
-            assert_eq!(flusher.join().unwrap(), Ok(()));
+            assert_eq!(flusher.join().unwrap(), Ok(Ok(())));
             assert!(source.join().unwrap());
             assert_eq!(read.last(), Some(&2));
             assert_balanced(&frames.stats());
@@ -431,7 +431,7 @@ fn a_flush_and_a_sender_wait_for_the_same_consumer() {
             let read = [(); 2].map(|()| frames.recv_blocking(None));
             (read, frames)
         });
-        assert_eq!(flusher.join().unwrap(), Ok(()));
+        assert_eq!(flusher.join().unwrap(), Ok(Ok(())));
         let (read, frames) = consumer.join().unwrap();
         assert_eq!(read, [Ok(1), Ok(2)]);
         assert_balanced(&frames.stats());
@@ -446,11 +446,11 @@ fn a_flush_meets_the_consumer_that_leaves() {
         let consumer = thread::spawn(move || frames.try_recv().unwrap());
         let flushed = sender.flush(None);
         consumer.join().unwrap();
-        assert_eq!(flushed, Ok(()), "everything was read before the stream was dropped");
+        assert_eq!(flushed, Ok(Ok(())), "everything was read before the stream was dropped");
         let (sender, frames) = channel(2);
         sender.send(1).unwrap();
         let consumer = thread::spawn(move || drop(frames));
-        assert_eq!(sender.flush(None), Err(FlushError::ConsumerDropped));
+        assert_eq!(sender.flush(None), Ok(Err(NotDone::Lost(LossReason::ConsumerDropped))));
         consumer.join().unwrap();
     });
 }

@@ -97,13 +97,13 @@ mod loom_tests;
 
 pub use buffer::FrameOrGap;
 pub use builder::Builder;
-pub use error::{RecvError, SendError, SourceError};
-pub use flush::{Flush, FlushError};
+pub use error::{NotDone, RecvError, SendError, SourceError};
+pub use flush::Flush;
 pub use gaps::GapStream;
 pub use iter::IterBlocking;
 pub use overflow::{Ending, Fallback, Loss, LossReason, Overflow, Pressure, Sent};
 pub use permit::{Reserve, SendPermit};
-pub use receipt::{NotDone, Receipt, Tracked};
+pub use receipt::{Receipt, Tracked};
 pub use send_future::{Closed, SendFuture};
 pub use sender::{Sender, WeakSender};
 pub use sink::SenderSink;

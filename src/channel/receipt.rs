@@ -1,6 +1,6 @@
 //! Frames that tell their sender what became of them.
 
-use super::error::SendError;
+use super::error::{NotDone, SendError};
 use super::overflow::{LossReason, Sent};
 use super::sender::Sender;
 use super::state::drop_contained;
@@ -17,31 +17,6 @@ use std::ops::{Deref, DerefMut};
 /// [`detach`](BlockingFuture::detach) for a report of those that were lost. Cancelling or dropping one
 /// doesn't touch the frame.
 pub type Receipt = BlockingFuture<Result<(), NotDone>>;
-
-/// Why a tracked frame was not done.
-///
-/// # Examples
-///
-/// ```
-/// use callbridge::channel::LossReason;
-/// use callbridge::channel::NotDone;
-///
-/// let (sender, frames) = callbridge::channel(1);
-/// let mut receipt = sender.send_tracked("unread").unwrap();
-/// drop(frames);
-/// assert_eq!(receipt.result(None)?, Err(NotDone::Lost(LossReason::ConsumerDropped)));
-/// # Ok::<(), callbridge::ResultError>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum NotDone {
-    /// The consumer was handed the frame, and dropped it before it was done.
-    #[error("the consumer dropped the frame before it was done")]
-    Unfinished,
-    /// The frame didn't reach the consumer.
-    #[error("the frame did not reach the consumer: {0}")]
-    Lost(LossReason),
-}
 
 /// A frame whose sender wants to know when it is done; sent by [`Sender::send_tracked`].
 ///

@@ -1,7 +1,7 @@
 //! The source's end.
 
-use super::error::{SendError, SourceError};
-use super::flush::{Flush, FlushError};
+use super::error::{NotDone, SendError, SourceError};
+use super::flush::Flush;
 use super::overflow::{Ending, LossReason, Sent};
 use super::permit::{Reserve, SendPermit};
 use super::produce::OnFull;
@@ -288,8 +288,8 @@ impl<T> Sender<T> {
     ///
     /// # Errors
     ///
-    /// A [`FlushError`]: the time is up, the consumer left with frames unread, or this thread drives
-    /// an event loop.
+    /// A [`WaitError`], or inside, as from a receipt, [`NotDone::Lost`] if the consumer left with frames
+    /// unread.
     ///
     /// # Examples
     ///
@@ -302,13 +302,16 @@ impl<T> Sender<T> {
     /// }
     /// assert!(sender.flush(Duration::ZERO).is_err());
     /// let consumer = std::thread::spawn(move || while frames.recv_blocking(None).is_ok() {});
-    /// sender.flush(Duration::from_secs(5))?;
+    /// sender.flush(Duration::from_secs(5))??;
     /// assert_eq!(sender.stats().delivered, 5);
     /// # drop(sender);
     /// # consumer.join().unwrap();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn flush(&self, timeout: impl Into<Option<Duration>>) -> Result<(), FlushError> {
+    pub fn flush(
+        &self,
+        timeout: impl Into<Option<Duration>>,
+    ) -> Result<Result<(), NotDone>, WaitError> {
         self.flush_async().wait(timeout)
     }
 
@@ -322,7 +325,7 @@ impl<T> Sender<T> {
     ///
     /// # Errors
     ///
-    /// [`FlushError::ConsumerDropped`], no other.
+    /// [`NotDone::Lost`] if the consumer left with frames unread.
     ///
     /// # Examples
     ///

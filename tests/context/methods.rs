@@ -1,7 +1,7 @@
 //! Every method of the crate that blocks, and what it says when it may not.
 
 use crate::current_thread;
-use callbridge::channel::{FlushError, RecvError, SendError};
+use callbridge::channel::{RecvError, SendError};
 use callbridge::executor::{CancelToken, CapacityLimiter};
 use callbridge::future::{FutureState, ReturnWhen, SubmitError};
 use callbridge::listener::LoopHandle;
@@ -151,11 +151,7 @@ pub(crate) const METHODS: &[(&str, Method)] = &[
     ("Sender::flush", |_| {
         let (sender, _frames) = callbridge::channel(1);
         sender.try_send(1).unwrap();
-        match sender.flush(SHORT).unwrap_err() {
-            FlushError::WouldDeadlock => Refused,
-            FlushError::TimedOut => Allowed,
-            other => panic!("{other:?}"),
-        }
+        by_wait(sender.flush(SHORT))
     }),
     ("FrameStream::recv_blocking", |_| {
         let (_sender, mut frames) = callbridge::channel::<u8>(1);

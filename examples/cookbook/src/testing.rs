@@ -39,7 +39,7 @@ pub(crate) async fn main() -> crate::Ended {
         let limit = Duration::from_secs(10); // for what would otherwise hang
         sender.send(20)?;
         sender.send(22)?;
-        sender.flush(limit)?; // all of it has been taken
+        sender.flush(limit)??; // all of it has been taken
         sender.send(-1)?;
         assert_eq!(sender.closed(limit)?, Ending::ConsumerDropped);
         assert!(sender.send(1).is_err(), "nobody takes it");
