@@ -167,7 +167,8 @@ fn cost_of_an_item() -> Result<(), BoxError> {
         let nanos = started.elapsed().as_nanos() as f64 / items as f64;
         println!("{what:52} {nanos:9.1} ns per item, {items} items");
     };
-    let runner = ThreadRunner::builder().eager().build()?;
+    let runner = ThreadRunner::new();
+    runner.bridge()?; // starts the loop
     for _round in 0..3 {
         let started = Instant::now();
         let sum = runner.wrap_iter(numbers(ITEMS)).sum::<Result<u64, _>>()?;

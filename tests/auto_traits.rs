@@ -108,7 +108,7 @@ fn handles_of_values_that_are_only_send() {
 fn a_runners_handles() {
     use callbridge::ThreadRunner;
     use callbridge::runner::{
-        BlockingIo, ExitError, Guard, ReadySignal, RunnerCloseReport, SharedRunner, StartError,
+        BlockingIo, ExitError, Guard, ReadySignal, RunnerCloseReport, SharedRunner,
         ThreadRunnerBuilder, WeakRunner, WrapIter,
     };
     // There may be any error inside, and any stream.
@@ -124,6 +124,5 @@ fn a_runners_handles() {
         ThreadRunnerBuilder: &[],
         RunnerCloseReport: &any,
         ExitError: &any,
-        StartError: &any,
     }
 }

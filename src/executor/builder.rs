@@ -2,7 +2,7 @@ use super::core::{Alone, Core, Make, Reason, Settings};
 use super::dedicated::{self, DedicatedThread};
 use super::pool::ThreadPool;
 use super::shared;
-use crate::future::{BlockingFuture, ResultError, resolved};
+use crate::future::{BlockingFuture, Refusal, resolved};
 use crate::sync::SettingError;
 use crate::sync::ThreadSettings;
 use std::fmt;
@@ -191,7 +191,7 @@ impl ThreadPoolBuilder {
     /// Sets what runs on each new thread before its first job.
     ///
     /// If it fails, or panics, the pool is broken for good: queued and later jobs give
-    /// [`ExecutorError::Broken`](super::ExecutorError::Broken) with the reason.
+    /// [`Refusal::Broken`](crate::future::Refusal::Broken) with the reason.
     ///
     /// Python: `ThreadPoolExecutor(initializer=...)`.
     pub fn initializer<E>(
@@ -328,7 +328,7 @@ impl DedicatedThreadBuilder {
     ///
     /// # Errors
     ///
-    /// The future gives [`Refused`](ResultError::Refused) with the reason when a setting is
+    /// The future gives [`Refused`](crate::ResultError::Refused) with the reason when a setting is
     /// rejected, when `build` failed or panicked, or when no thread could be started.
     ///
     /// # Examples
@@ -337,7 +337,7 @@ impl DedicatedThreadBuilder {
     /// let missing = callbridge::DedicatedThread::spawn(|| std::fs::File::open("no such file"));
     /// # let mut missing = missing;
     /// let Err(callbridge::ResultError::Refused(why)) = missing.result(None) else { unreachable!() };
-    /// assert!(why.to_string().starts_with("the executor is broken"));
+    /// assert!(matches!(why, callbridge::future::Refusal::Broken(_)));
     /// ```
     pub fn spawn<S, E>(
         self,
@@ -388,7 +388,7 @@ impl DedicatedThreadBuilder {
 
     fn start<S: 'static>(self, make: Make<S>, alone: Alone) -> BlockingFuture<DedicatedThread<S>> {
         if let Err(error) = self.check() {
-            return resolved(ResultError::Refused(Arc::new(error)));
+            return resolved(Refusal::not_started(error).into());
         }
         let ExecutorBuilder { name, threads, capacity, .. } = self;
         dedicated::start(&Core::new(Settings {

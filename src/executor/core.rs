@@ -1,9 +1,9 @@
 use super::cycle::Cycle;
-use super::error::ExecutorError;
 use super::job::{Body, Job, Left, Site, Submission, prepare};
 use super::threads::{Current, Threads};
 use super::worker;
 use super::workers::{Action, Workers};
+use crate::future::Refusal;
 use crate::future::{BlockingFuture, SubmitError};
 use crate::sync::prim::CachePadded;
 use crate::sync::{
@@ -66,7 +66,7 @@ pub(super) struct Core<S: 'static> {
     /// Threads started so far, for their names.
     started: AtomicUsize,
     /// Why no more work is taken, if not because it was closed.
-    broken: OnceLock<ExecutorError>,
+    broken: OnceLock<Refusal>,
     /// From the submission to the begin, and from there to the result, of the jobs that are measured.
     pub(super) waited: Timing,
     pub(super) took: Timing,
@@ -193,7 +193,7 @@ impl<S: 'static> Core<S> {
     ) -> Result<BlockingFuture<B::Output>, SubmitError<B>> {
         match self.room.try_acquire() {
             Ok(_) => {}
-            Err(NoPermit::Closed) => return Err(self.why().hand_back(body)),
+            Err(NoPermit::Closed) => return Err(SubmitError::refused(self.why(), body)),
             Err(NoPermit::Full) if deadline == Deadline::Now => {
                 return Err(SubmitError::Full(body));
             }
@@ -207,7 +207,7 @@ impl<S: 'static> Core<S> {
                 let mut acquire = AcquirePermit::new(&self.room);
                 match wait(deadline, |cx| Pin::new(&mut acquire).poll(cx)) {
                     Ok(Ok(())) => {}
-                    Ok(Err(_)) => return Err(self.why().hand_back(body)),
+                    Ok(Err(_)) => return Err(SubmitError::refused(self.why(), body)),
                     // Room that came this late.
                     Err(_) if acquire.leave() => {}
                     Err(WaitError::TimedOut) => return Err(SubmitError::TimedOut(body)),
@@ -233,7 +233,7 @@ impl<S: 'static> Core<S> {
         if self.accept(&mut job) {
             return Ok(submission.result);
         }
-        Err(self.why().hand_back(submission.take_back()))
+        Err(SubmitError::refused(self.why(), submission.take_back()))
     }
 
     /// As [`submit`](Self::submit), and awaits the room.
@@ -252,11 +252,11 @@ impl<S: 'static> Core<S> {
                 }
                 Err(NoPermit::Full) => {
                     if AcquirePermit::new(&core.room).await.is_err() {
-                        return Err(core.why().hand_back(submission.take_back()));
+                        return Err(SubmitError::refused(core.why(), submission.take_back()));
                     }
                 }
                 Err(NoPermit::Closed) => {
-                    return Err(core.why().hand_back(submission.take_back()));
+                    return Err(SubmitError::refused(core.why(), submission.take_back()));
                 }
                 Ok(_) => {}
             }
@@ -297,14 +297,14 @@ impl<S: 'static> Core<S> {
         let Err(error) = self.start(|_| ()) else { return };
         match self.workers.start_failed() {
             Some(action) => self.act(action),
-            None => self.refuse_queued(&ExecutorError::NoThread(Arc::new(error))),
+            None => self.refuse_queued(&Refusal::not_started(error)),
         }
     }
 
     /// Starts a thread; `ready` is told on it how its initialisation went.
     pub(super) fn start(
         self: &Arc<Self>,
-        ready: impl FnOnce(Result<(), ExecutorError>) + Send + 'static,
+        ready: impl FnOnce(Result<(), Refusal>) + Send + 'static,
     ) -> std::io::Result<()> {
         let number = self.started.fetch_add(1, Relaxed);
         let mut name = self.settings.name.clone();
@@ -337,13 +337,13 @@ impl<S: 'static> Core<S> {
     // Its end.
 
     /// Why work is refused.
-    pub(super) fn why(&self) -> ExecutorError {
-        self.broken.get().cloned().unwrap_or(ExecutorError::Closed)
+    pub(super) fn why(&self) -> Refusal {
+        self.broken.get().cloned().unwrap_or(Refusal::Closed)
     }
 
     /// Refuses everything from now on; running jobs go on.
-    pub(super) fn break_down(&self, reason: Reason) -> ExecutorError {
-        let why = self.broken.get_or_init(|| ExecutorError::Broken(Arc::from(reason)));
+    pub(super) fn break_down(&self, reason: Reason) -> Refusal {
+        let why = self.broken.get_or_init(|| Refusal::Broken(Arc::from(reason)));
         self.close();
         self.refuse_queued(why);
         why.clone()
@@ -357,7 +357,7 @@ impl<S: 'static> Core<S> {
     }
 
     /// Resolves what is queued.
-    pub(super) fn refuse_queued(&self, why: &ExecutorError) {
+    pub(super) fn refuse_queued(&self, why: &Refusal) {
         while let Some(job) = self.next_job() {
             job.refuse(why.clone());
         }

@@ -2,9 +2,9 @@ use super::builder::DedicatedThreadBuilder;
 use super::call::ThreadCall;
 use super::close;
 use super::core::{Core, Make, Owner, Reason};
-use super::error::ExecutorError;
 use super::job::{Finish, On};
 use crate::bridge::CloseReport;
+use crate::future::Refusal;
 use crate::future::{
     BlockingFuture, FutureState, ResultError, SubmitError, lone_promise, resolved,
 };
@@ -26,7 +26,7 @@ use tokio::runtime::Handle;
 /// the drop of a runtime nor the exit of the process.
 ///
 /// A call that panics gives its panic to its caller and **poisons** the thread: the value is dropped,
-/// and queued and later calls give [`ExecutorError::Broken`](super::ExecutorError::Broken). A thread that
+/// and queued and later calls give [`Refusal::Broken`](crate::future::Refusal::Broken). A thread that
 /// was begun with [`spawn_rebuilding`](DedicatedThreadBuilder::spawn_rebuilding) builds a new value
 /// instead and goes on, within limits.
 ///
@@ -400,7 +400,7 @@ pub(super) fn start<S: 'static>(core: &Arc<Core<S>>) -> BlockingFuture<Dedicated
     });
     if let Err(error) = spawned {
         if let Some(promise) = lock(&promise).take() {
-            let why = ExecutorError::NoThread(Arc::new(error));
+            let why = Refusal::not_started(error);
             promise.resolve(Err(why.into()));
         }
     }

@@ -8,9 +8,9 @@
 //! 3. User code (the closure, its drop, the result's wakers and callbacks) runs unlocked.
 
 use super::core::Core;
-use super::error::ExecutorError;
 use super::threads::Current;
 use super::token::{CancelToken, Signal, Signalled};
+use crate::future::Refusal;
 use crate::future::{BlockingFuture, Delivery, Origin, Panic, Promise, ResultError, promise_of};
 use crate::sync::context::drives_a_loop;
 use crate::sync::prim::atomic::AtomicBool;
@@ -39,7 +39,7 @@ pub(super) type Rest = Box<dyn FnOnce()>;
 trait RunJob<S>: Send + Sync {
     fn run(&self, value: &mut Option<S>, publishing: &mut dyn FnMut()) -> (Left, Option<Rest>);
     fn accepted(&self);
-    fn refuse(&self, why: ExecutorError);
+    fn refuse(&self, why: Refusal);
     fn token(self: Arc<Self>) -> CancelToken;
     fn site(&self) -> Site;
 }
@@ -121,7 +121,7 @@ impl<S> Job<S> {
     }
 
     /// Resolves the job unrun, if that is still owed.
-    pub(super) fn refuse(mut self, why: ExecutorError) {
+    pub(super) fn refuse(mut self, why: Refusal) {
         if let Some(cell) = self.cell.take() {
             cell.refuse(why);
         }
@@ -135,7 +135,7 @@ impl<S> Job<S> {
 impl<S> Drop for Job<S> {
     fn drop(&mut self) {
         if let Some(cell) = self.cell.take() {
-            cell.refuse(ExecutorError::Closed);
+            cell.refuse(Refusal::Closed);
         }
     }
 }
@@ -291,7 +291,7 @@ impl<S: 'static, B: Body<S>> RunJob<S> for Cell<S, B> {
         self.accepted.store(true, Relaxed);
     }
 
-    fn refuse(&self, why: ExecutorError) {
+    fn refuse(&self, why: Refusal) {
         if let Some(work) = self.take() {
             self.end(work, why.into());
         }

@@ -1,7 +1,7 @@
 use super::core::Core;
-use super::error::ExecutorError;
 use super::job::Caller;
 use super::pool::ThreadPool;
+use crate::future::Refusal;
 use crate::future::{BlockingFuture, Panic, ResultError, lone_promise, resolved};
 use crate::sync::{
     Deadline, Monitor, WaitError, contain, discard, may_wait, panic_message, park_until,
@@ -118,7 +118,7 @@ impl<'scope> PoolScope<'scope, '_> {
         }
         let (promise, result) = lone_promise();
         let (caller, shared) = (Caller::current(), Arc::clone(&self.shared));
-        let run = move |refused: Option<ExecutorError>| match refused {
+        let run = move |refused: Option<Refusal>| match refused {
             Some(why) => promise.resolve(Err(why.into())),
             None if promise.cancel_requested() => drop(promise),
             None => {
@@ -152,7 +152,7 @@ impl<'scope> PoolScope<'scope, '_> {
         result
     }
 
-    fn start(&self) -> Result<(), ExecutorError> {
+    fn start(&self) -> Result<(), Refusal> {
         let shared = Arc::clone(&self.shared);
         let settings = &self.shared.core.settings;
         let mut builder = thread::Builder::new().name(format!("{}-scope", settings.name));
@@ -167,7 +167,7 @@ impl<'scope> PoolScope<'scope, '_> {
             }
             Err(error) => {
                 state.threads -= 1;
-                Err(ExecutorError::NoThread(Arc::new(error)))
+                Err(Refusal::not_started(error))
             }
         })
     }
@@ -198,8 +198,8 @@ impl Shared<'_> {
     }
 
     /// Why the jobs aren't run, if the pool is broken.
-    fn refusal(&self) -> Option<ExecutorError> {
-        Some(self.core.why()).filter(|why| matches!(why, ExecutorError::Broken(_)))
+    fn refusal(&self) -> Option<Refusal> {
+        Some(self.core.why()).filter(|why| matches!(why, Refusal::Broken(_)))
     }
 
     fn end_job(&self) {

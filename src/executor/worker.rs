@@ -1,10 +1,10 @@
 //! A thread of an executor: it looks at the queue, runs jobs, lends its place and sleeps.
 
 use super::core::{Core, Reason};
-use super::error::ExecutorError;
 use super::job::{Job, Left, Rest};
 use super::threads::Current;
 use super::workers::{IdleWorker, Next};
+use crate::future::Refusal;
 use crate::sync::{
     BlockingHook, Deadline, Parker, Woken, contain, discard, panic_message, set_blocking_hook,
     spin_until,
@@ -27,7 +27,7 @@ pub(super) fn run<S>(
     core: &Arc<Core<S>>,
     key: usize,
     current: &Arc<Current>,
-    ready: impl FnOnce(Result<(), ExecutorError>),
+    ready: impl FnOnce(Result<(), Refusal>),
 ) {
     let worker = Arc::new(Worker {
         core: Arc::clone(core),
@@ -106,7 +106,7 @@ impl<S> Worker<S> {
         self.has_place.store(true, Relaxed);
     }
 
-    fn work(&self, current: &Current, ready: impl FnOnce(Result<(), ExecutorError>)) {
+    fn work(&self, current: &Current, ready: impl FnOnce(Result<(), Refusal>)) {
         let Some(mut value) = self.start(ready) else { return };
         let mut panics = 0;
         loop {
@@ -146,7 +146,7 @@ impl<S> Worker<S> {
     }
 
     /// Initialises the thread; `None` if it isn't to work.
-    fn start(&self, ready: impl FnOnce(Result<(), ExecutorError>)) -> Option<Option<S>> {
+    fn start(&self, ready: impl FnOnce(Result<(), Refusal>)) -> Option<Option<S>> {
         let core = &self.core;
         self.looking.store(false, Relaxed);
         core.act(core.workers.begin_start(self.queued()));

@@ -1,9 +1,8 @@
+use super::refusal::Refusal;
 use crate::sync::{discard, panic_message, prim::Mutex};
 use std::any::Any;
-use std::error::Error;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
 
 /// How far a call has come.
 ///
@@ -123,12 +122,9 @@ pub enum ResultError {
     /// among them, stays locked in the new process.
     #[error("its threads stayed in the parent process: make new ones in this one")]
     Forked,
-    /// The work never began: whoever was to do it takes none, for the reason inside.
-    ///
-    /// An [`ExecutorError`](crate::executor::ExecutorError) from a pool or a dedicated thread, a
-    /// `StartError` from a `ThreadRunner`.
-    #[error("the work was refused before it began: see the reason, and submit it elsewhere")]
-    Refused(#[source] Arc<dyn Error + Send + Sync>),
+    /// The work never began: a pool, a dedicated thread or a runner took none, for the reason inside.
+    #[error("the work was refused before it began: see the reason")]
+    Refused(#[from] Refusal),
     /// The value, or the panic, was taken by an earlier call.
     #[error("the result was already taken by an earlier call")]
     AlreadyTaken,

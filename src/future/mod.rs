@@ -9,6 +9,7 @@ mod call;
 mod completer;
 mod error;
 mod origin;
+mod refusal;
 mod submit_error;
 mod wait;
 
@@ -19,6 +20,7 @@ pub use as_completed::{AsCompleted, AsCompletedError, as_completed};
 pub use blocking::{BlockingFuture, Canceller};
 pub use completer::{Completer, promise};
 pub use error::{FutureState, Panic, ResultError};
+pub use refusal::Refusal;
 pub use submit_error::SubmitError;
 pub use wait::{ReturnWhen, wait};
 

@@ -1,7 +1,6 @@
 use super::error::{FutureState, ResultError};
-use std::error::Error;
+use super::refusal::Refusal;
 use std::fmt;
-use std::sync::Arc;
 
 /// Why work was refused; contains what was submitted.
 ///
@@ -38,8 +37,8 @@ pub enum SubmitError<F> {
     #[error("its threads stayed in the parent process: make new ones in this one")]
     Forked(F),
     /// Nobody takes the work, for the reason inside.
-    #[error("the work was refused: see the reason, and submit it elsewhere")]
-    Refused(#[source] Arc<dyn Error + Send + Sync>, F),
+    #[error("the work was refused: see the reason")]
+    Refused(#[source] Refusal, F),
 }
 
 impl<F> SubmitError<F> {
@@ -52,6 +51,13 @@ impl<F> SubmitError<F> {
             | SubmitError::Closed(work)
             | SubmitError::Forked(work)
             | SubmitError::Refused(_, work) => work,
+        }
+    }
+
+    pub(crate) fn refused(why: Refusal, work: F) -> Self {
+        match why {
+            Refusal::Closed => SubmitError::Closed(work),
+            why => SubmitError::Refused(why, work),
         }
     }
 

@@ -1,10 +1,9 @@
 use super::ThreadRunner;
 use super::core::Core;
-use super::start_error::StartError;
 use crate::bridge::Bridge;
-use crate::future::ResultError;
+use crate::future::Refusal;
 use crate::sync::prim::{Mutex, lock};
-use crate::sync::{Deadline, SettingError, discard, panic_message};
+use crate::sync::{SettingError, discard, panic_message};
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,18 +23,18 @@ pub(super) struct Settings {
 
 impl Settings {
     /// Builds the runtime; on the loop thread.
-    pub(super) fn make_runtime(&self, name: &str) -> Result<Runtime, StartError> {
+    pub(super) fn make_runtime(&self, name: &str) -> Result<Runtime, Refusal> {
         let factory = lock(&self.factory).take();
         let Some(mut factory) = factory else {
-            return own_runtime(self.workers, self.stack_size, name).map_err(StartError::new);
+            return own_runtime(self.workers, self.stack_size, name).map_err(Refusal::not_started);
         };
         let failure = match catch_unwind(AssertUnwindSafe(&mut factory)) {
             Ok(Ok(runtime)) => return Ok(runtime),
-            Ok(Err(error)) => StartError::new(error),
+            Ok(Err(error)) => Refusal::not_started(error),
             Err(payload) => {
                 let message = format!("it panicked: {}", panic_message(payload.as_ref()));
                 discard(payload);
-                StartError::new(message)
+                Refusal::not_started(message)
             }
         };
         *lock(&self.factory) = Some(factory);
@@ -75,7 +74,6 @@ fn own_runtime(workers: usize, stack_size: Option<usize>, name: &str) -> io::Res
 pub struct ThreadRunnerBuilder {
     settings: Settings,
     name: Option<String>,
-    eager: bool,
 }
 
 impl ThreadRunnerBuilder {
@@ -86,7 +84,7 @@ impl ThreadRunnerBuilder {
             max_in_flight: Bridge::DEFAULT_MAX_IN_FLIGHT,
             factory: Mutex::new(None),
         };
-        ThreadRunnerBuilder { settings, name: None, eager: false }
+        ThreadRunnerBuilder { settings, name: None }
     }
 
     /// Sets how many threads poll tasks, at least 1; 1 by default.
@@ -185,46 +183,19 @@ impl ThreadRunnerBuilder {
         self
     }
 
-    /// Starts the loop in [`build`](Self::build) instead of on first use.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let runner = callbridge::ThreadRunner::builder().eager().build()?;
-    /// assert!(runner.is_started());
-    /// # Ok::<(), callbridge::runner::StartError>(())
-    /// ```
-    pub fn eager(mut self) -> Self {
-        self.eager = true;
-        self
-    }
-
-    /// Makes the runner.
-    ///
-    /// # Blocking
-    ///
-    /// An [`eager`](Self::eager) one waits until its loop runs: well under a millisecond, or as
-    /// long as the factory takes. A lazy one doesn't wait.
+    /// Makes the runner. Its loop starts with the first use, of which [`ThreadRunner::bridge`] is the
+    /// shortest.
     ///
     /// # Errors
     ///
-    /// [`StartError`], which names a setting that can't be, or says why an eager start failed.
-    pub fn build(self) -> Result<ThreadRunner, StartError> {
+    /// [`SettingError`], which names the setting that can't be.
+    pub fn build(self) -> Result<ThreadRunner, SettingError> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let ThreadRunnerBuilder { settings, name, eager } = self;
+        let ThreadRunnerBuilder { settings, name } = self;
         let name =
             name.unwrap_or_else(|| format!("runner-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
-        settings.check(&name).map_err(StartError::new)?;
-        let runner = ThreadRunner { core: Core::new(name, settings) };
-        if eager {
-            runner.core.ready(Deadline::Never).map_err(|error| match &error {
-                ResultError::Refused(why) => {
-                    why.downcast_ref().cloned().unwrap_or_else(|| StartError::new(error))
-                }
-                _ => StartError::new(error),
-            })?;
-        }
-        Ok(runner)
+        settings.check(&name)?;
+        Ok(ThreadRunner { core: Core::new(name, settings) })
     }
 }
 
@@ -234,7 +205,6 @@ impl fmt::Debug for ThreadRunnerBuilder {
             .field("name", &self.name)
             .field("worker_threads", &self.settings.workers)
             .field("max_in_flight", &self.settings.max_in_flight)
-            .field("eager", &self.eager)
             .finish_non_exhaustive()
     }
 }

@@ -12,9 +12,8 @@
 
 use super::builder::Settings;
 use super::registry::Registry;
-use super::start_error::StartError;
 use crate::bridge::Bridge;
-use crate::future::{FutureState, Promise, ResultError, lone_promise};
+use crate::future::{FutureState, Promise, Refusal, ResultError, lone_promise};
 use crate::sync::prim::atomic::{AtomicU32, Ordering};
 use crate::sync::{Deadline, Monitor, WaitError, contain, park_until, wait};
 use std::future::Future;
@@ -52,7 +51,7 @@ struct State {
     /// How many starts were begun.
     attempts: u64,
     /// Why the last one that failed did.
-    failure: Option<StartError>,
+    failure: Option<Refusal>,
     /// The loop's thread, until somebody joins it.
     thread: Option<JoinHandle<()>>,
     /// Somebody is about to join it.
@@ -211,7 +210,7 @@ impl Core {
                     state.phase = Phase::Starting { thread: handle.thread().id() };
                     (state.thread.replace(handle), None)
                 }
-                Err(error) => (None, state.failure.replace(StartError::new(error))),
+                Err(error) => (None, state.failure.replace(Refusal::not_started(error))),
             };
             (state.attempts, former)
         });

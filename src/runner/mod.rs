@@ -19,7 +19,6 @@ mod outcome;
 mod reader;
 mod registry;
 mod shared;
-mod start_error;
 mod start_task;
 mod weak;
 
@@ -31,7 +30,6 @@ pub use io::BlockingIo;
 pub use iter::WrapIter;
 pub use outcome::{ExitError, Outcome};
 pub use shared::SharedRunner;
-pub use start_error::StartError;
 pub use start_task::{ReadySignal, StartTaskError};
 pub use weak::WeakRunner;
 
@@ -105,7 +103,7 @@ impl ThreadRunner {
     /// # Ok::<(), callbridge::ResultError>(())
     /// ```
     pub fn new() -> Self {
-        Self::builder().build().expect("a lazy runner starts nothing that could fail")
+        Self::builder().build().expect("the defaults are in order")
     }
 
     /// Sets up a runner.
@@ -119,10 +117,9 @@ impl ThreadRunner {
     ///     .worker_threads(2)
     ///     .name("weather")
     ///     .max_in_flight(100)
-    ///     .eager()
     ///     .build()?;
     /// assert_eq!(runner.name(), "weather");
-    /// # Ok::<(), callbridge::runner::StartError>(())
+    /// # Ok::<(), callbridge::SettingError>(())
     /// ```
     pub fn builder() -> ThreadRunnerBuilder {
         ThreadRunnerBuilder::new()
@@ -318,7 +315,7 @@ impl ThreadRunner {
     ///
     /// # Errors
     ///
-    /// [`Refused`](ResultError::Refused) with a [`StartError`] inside when the loop couldn't be
+    /// [`Refused`](ResultError::Refused) with the reason inside when the loop couldn't be
     /// started, or [`LoopClosed`](ResultError::LoopClosed) when the runner was closed before that.
     ///
     /// # Examples

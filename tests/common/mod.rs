@@ -5,7 +5,7 @@
 pub mod fork;
 
 use callbridge::ResultError;
-use callbridge::executor::ExecutorError;
+use callbridge::future::Refusal;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{RawWaker, RawWakerVTable, Waker};
@@ -21,9 +21,9 @@ pub const LONG: Duration = Duration::from_secs(60);
 pub const SHORT: Duration = Duration::from_millis(10);
 
 /// Why an executor refused its work, if it did.
-pub fn refusal(error: &ResultError) -> Option<&ExecutorError> {
+pub fn refusal(error: &ResultError) -> Option<&Refusal> {
     match error {
-        ResultError::Refused(why) => why.downcast_ref(),
+        ResultError::Refused(why) => Some(why),
         _ => None,
     }
 }

@@ -3,7 +3,7 @@
 use super::map::next;
 use super::{block_on, blocker, clean};
 use crate::common::{Alive, Census, LONG, Loop, SHORT, eventually, refusal};
-use callbridge::executor::ExecutorError;
+use callbridge::future::Refusal;
 use callbridge::future::SubmitError;
 use callbridge::{BlockingFuture, Bridge, ThreadPool, run_in_executor, to_thread};
 use std::collections::HashSet;
@@ -22,7 +22,7 @@ fn a_pool_that_is_closed_refuses() {
     clean(&pool.close_blocking(LONG));
     clean(&pool.close_blocking(Duration::ZERO));
     assert!(pool.is_closed());
-    let refused = |error| matches!(refusal(&error), Some(ExecutorError::Closed));
+    let refused = |error| matches!(refusal(&error), Some(Refusal::Closed));
     assert!(refused(pool.submit(|| ()).result(LONG).unwrap_err()));
     assert!(matches!(pool.try_submit(|| ()), Err(SubmitError::Closed(_))));
     assert!(matches!(pool.submit_timeout(|| (), LONG), Err(SubmitError::Closed(_))));
@@ -75,7 +75,7 @@ fn close_names_what_is_stuck_at_the_deadline() {
     assert!(report.to_string().contains("stuck-1"), "{report}");
     for job in &mut queued {
         let error = job.result(Duration::ZERO).unwrap_err();
-        assert!(matches!(refusal(&error), Some(ExecutorError::Closed)), "{error:?}");
+        assert!(matches!(refusal(&error), Some(Refusal::Closed)), "{error:?}");
     }
     // What ran goes on to its end.
     drop((first, second));
@@ -165,8 +165,7 @@ fn no_submission_hangs_when_the_pool_closes_meanwhile() {
                     for n in 0..20 {
                         match pool.submit(move || n).result(LONG) {
                             Ok(value) => assert_eq!(value, n),
-                            Err(ref error)
-                                if matches!(refusal(error), Some(ExecutorError::Closed)) => {}
+                            Err(ref error) if matches!(refusal(error), Some(Refusal::Closed)) => {}
                             Err(error) => panic!("{error}"),
                         }
                     }
@@ -224,7 +223,7 @@ fn a_close_is_not_held_up_by_the_drop_of_a_queued_job() {
     let named = report.stuck.iter().find(|job| job.location.line() == line).unwrap();
     assert_eq!(named.thread.as_deref(), Some("drops-close"), "{report}");
     drop(let_go);
-    assert!(matches!(refusal(&queued.result(LONG).unwrap_err()), Some(ExecutorError::Closed)));
+    assert!(matches!(refusal(&queued.result(LONG).unwrap_err()), Some(Refusal::Closed)));
     assert_eq!(pool.close_blocking(LONG).threads_left, 0);
 }
 
@@ -243,6 +242,6 @@ fn an_awaited_close_that_is_dropped_refuses_and_tells() {
         assert!(tokio::time::timeout(SHORT, pool.close(None)).await.is_err());
     });
     assert_eq!(told.result(LONG).unwrap(), Ok(()));
-    assert!(matches!(refusal(&queued.result(LONG).unwrap_err()), Some(ExecutorError::Closed)));
+    assert!(matches!(refusal(&queued.result(LONG).unwrap_err()), Some(Refusal::Closed)));
     clean(&pool.close_blocking(LONG));
 }

@@ -2,7 +2,7 @@
 
 use super::block_on;
 use crate::common::{Alive, Census, LONG, Loop, SHORT, refusal, whole};
-use callbridge::executor::ExecutorError;
+use callbridge::future::Refusal;
 use callbridge::{Bridge, DedicatedThread, ResultError, ThreadPool, run_in_executor, to_thread};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -72,7 +72,7 @@ fn a_failing_start_reaches_the_caller() {
     assert!(whole(&panicked).contains("no bus"), "{panicked}");
     let huge = DedicatedThread::builder().stack_size(usize::MAX / 4);
     let refused = huge.spawn(|| Ok::<_, String>(())).result(LONG).unwrap_err();
-    assert!(matches!(refusal(&refused), Some(ExecutorError::NoThread(_))), "{refused:?}");
+    assert!(matches!(refusal(&refused), Some(Refusal::NotStarted(_))), "{refused:?}");
 }
 
 /// Nobody waits for the start: the value is built and dropped again, and the thread ends.
@@ -183,7 +183,7 @@ fn a_panic_poisons() {
     drop(release);
     assert!(matches!(panicking.result(LONG), Err(ResultError::Panicked(_))));
     let error = queued.result(LONG).unwrap_err();
-    assert!(matches!(refusal(&error), Some(ExecutorError::Broken(_))), "{error:?}");
+    assert!(matches!(refusal(&error), Some(Refusal::Broken(_))), "{error:?}");
     assert!(whole(&error).contains("lost count"), "{error}");
     assert!(drops.recv_timeout(LONG).unwrap());
     let error = thread.call_blocking(|_| (), LONG).unwrap_err();
@@ -260,7 +260,7 @@ fn close_names_the_call_that_is_stuck() {
     assert_eq!(report.stuck[0].thread.as_deref().unwrap(), "stuck");
     assert!(report.stuck[0].location.file().ends_with("dedicated.rs"));
     let refused = queued.result(LONG);
-    assert!(matches!(refusal(&refused.unwrap_err()), Some(ExecutorError::Closed)));
+    assert!(matches!(refusal(&refused.unwrap_err()), Some(Refusal::Closed)));
     drop(release);
     busy.result(LONG).unwrap();
     assert!(thread.close_blocking(LONG).is_clean());
@@ -433,9 +433,9 @@ fn finish_hands_the_value_over_after_the_accepted_calls() {
     });
     assert!(thread.is_closed());
     let refused = thread.call_blocking(|_| (), LONG).unwrap_err();
-    assert!(matches!(refusal(&refused), Some(ExecutorError::Closed)), "{refused:?}");
+    assert!(matches!(refusal(&refused), Some(Refusal::Closed)), "{refused:?}");
     let refused = thread.finish(|_| ()).result(LONG).unwrap_err();
-    assert!(matches!(refusal(&refused), Some(ExecutorError::Closed)), "{refused:?}");
+    assert!(matches!(refusal(&refused), Some(Refusal::Closed)), "{refused:?}");
     drop(release);
     assert_eq!(finished.result(LONG).unwrap(), Err(vec![7]), "with the error of its close");
     assert!(drops.try_recv().unwrap(), "at home");
@@ -472,7 +472,7 @@ fn finish_contains_a_panic_and_may_be_cancelled_or_refused() {
     let mut refused = thread.finish(|_| ());
     drop(release);
     let refused = refused.result(LONG).unwrap_err();
-    assert!(matches!(refusal(&refused), Some(ExecutorError::Broken(_))), "{refused:?}");
+    assert!(matches!(refusal(&refused), Some(Refusal::Broken(_))), "{refused:?}");
 }
 
 /// What holds a thread up, and tells that it has begun, until the sender is dropped.

@@ -3,7 +3,7 @@
 use super::{block_on, blocker};
 use crate::common::{Census, LONG, Loop, SHORT, eventually, refusal, whole};
 use callbridge::SettingError;
-use callbridge::executor::ExecutorError;
+use callbridge::future::Refusal;
 use callbridge::future::{FutureState, ReturnWhen, SubmitError};
 use callbridge::{Bridge, ResultError, ThreadPool, run_in_executor, to_thread, wait};
 use std::collections::HashSet;
@@ -241,7 +241,7 @@ fn a_submission_that_awaits_room_is_refused_when_the_pool_closes() {
         assert!(matches!(refused, SubmitError::Closed(_)), "{refused:?}");
         assert_eq!(refused.into_inner()(), 7);
         let refused = called.await.unwrap_err();
-        assert!(matches!(refusal(&refused), Some(ExecutorError::Closed)), "{refused:?}");
+        assert!(matches!(refusal(&refused), Some(Refusal::Closed)), "{refused:?}");
         drop(release);
     });
 }
@@ -281,7 +281,7 @@ fn settings_that_make_no_sense_are_refused() {
     for refused in [thread().name("a\0b"), thread().capacity(0)] {
         let error = refused.spawn(|| Ok::<_, String>(())).result(LONG).unwrap_err();
         assert!(
-            matches!(&error, ResultError::Refused(why) if why.is::<SettingError>()),
+            matches!(&error, ResultError::Refused(Refusal::NotStarted(why)) if why.is::<SettingError>()),
             "{error:?}"
         );
     }
@@ -408,7 +408,7 @@ fn a_thread_that_cannot_be_started_is_an_error() {
     let pool = ThreadPool::builder().stack_size(usize::MAX / 4).build().unwrap();
     for _ in 0..3 {
         let error = pool.submit(|| ()).result(LONG).unwrap_err();
-        assert!(matches!(refusal(&error), Some(ExecutorError::NoThread(_))), "{error:?}");
+        assert!(matches!(refusal(&error), Some(Refusal::NotStarted(_))), "{error:?}");
     }
     assert_eq!(pool.stats().workers, 0);
     super::clean(&pool.close_blocking(LONG));
@@ -562,12 +562,12 @@ fn a_failing_initializer_breaks_the_pool() {
         drop(release);
         for job in &mut queued {
             let error = job.result(LONG).unwrap_err();
-            assert!(matches!(refusal(&error), Some(ExecutorError::Broken(_))), "{error:?}");
+            assert!(matches!(refusal(&error), Some(Refusal::Broken(_))), "{error:?}");
             assert!(whole(&error).contains("no licence"), "{error}");
         }
         let error = pool.try_submit(|| ()).unwrap_err();
         let SubmitError::Refused(why, _) = error else { panic!("{error:?}") };
-        assert!(matches!(why.downcast_ref(), Some(ExecutorError::Broken(_))), "{why:?}");
+        assert!(matches!(why, Refusal::Broken(_)), "{why:?}");
         let error = block_on(run_in_executor(&pool, || ())).unwrap_err();
         assert!(whole(&error).contains("no licence"), "{error}");
         assert!(pool.is_closed());

@@ -2,7 +2,7 @@
 
 use super::block_on;
 use crate::common::{LONG, refusal};
-use callbridge::executor::ExecutorError;
+use callbridge::future::Refusal;
 use callbridge::{ResultError, ThreadPool, WaitError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Barrier;
@@ -103,13 +103,13 @@ fn a_closed_or_broken_pool_refuses_scoped_jobs() {
     let pool = pool_of(1);
     assert!(pool.close_blocking(LONG).is_clean());
     let refused = pool.scope(|scope| scope.submit(|| ()).result(LONG)).unwrap().unwrap_err();
-    assert!(matches!(refusal(&refused), Some(ExecutorError::Closed)), "{refused:?}");
+    assert!(matches!(refusal(&refused), Some(Refusal::Closed)), "{refused:?}");
 
     let broken = ThreadPool::builder().initializer(|| Err::<(), _>("no licence")).build().unwrap();
     let refused = broken.scope(|scope| scope.submit(|| ()).result(LONG)).unwrap().unwrap_err();
-    assert!(matches!(refusal(&refused), Some(ExecutorError::Broken(_))), "{refused:?}");
+    assert!(matches!(refusal(&refused), Some(Refusal::Broken(_))), "{refused:?}");
 
     let no_thread = ThreadPool::builder().stack_size(usize::MAX / 4).build().unwrap();
     let refused = no_thread.scope(|scope| scope.submit(|| ()).result(LONG)).unwrap().unwrap_err();
-    assert!(matches!(refusal(&refused), Some(ExecutorError::NoThread(_))), "{refused:?}");
+    assert!(matches!(refusal(&refused), Some(Refusal::NotStarted(_))), "{refused:?}");
 }

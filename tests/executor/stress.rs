@@ -5,8 +5,9 @@
 
 use crate::common::{Census, LONG, SHORT, eventually, refusal};
 use callbridge::bridge::CloseReport;
+use callbridge::executor::CancelToken;
 use callbridge::executor::CapacityLimiter;
-use callbridge::executor::{CancelToken, ExecutorError};
+use callbridge::future::Refusal;
 use callbridge::future::SubmitError;
 use callbridge::{BlockingFuture, DedicatedThread, ResultError, ThreadPool, run_in_executor};
 use std::sync::Arc;
@@ -49,7 +50,7 @@ impl Tally {
             Err(ResultError::Panicked(_)) => &self.panicked,
             Err(ResultError::Cancelled) => &self.cancelled,
             Err(error) => match refusal(error) {
-                Some(ExecutorError::Closed) => &self.refused,
+                Some(Refusal::Closed) => &self.refused,
                 _ => panic!("{error:?}"),
             },
         };

@@ -12,7 +12,8 @@ fn a_thread_that_cant_be_started_is_an_error_and_the_next_one_starts() {
     in_a_child("limits::a_thread_that_cant_be_started_is_an_error_and_the_next_one_starts", || {
         let pool = ThreadPool::builder().max_workers(1).build().unwrap();
         let (runner, lease) = (ThreadRunner::new(), ThreadRunner::shared());
-        let started = ThreadRunner::builder().eager().build().unwrap();
+        let started = ThreadRunner::new();
+        started.bridge().unwrap();
         without_threads(|| {
             let source = UdpSource::bind("127.0.0.1:0").unwrap();
             let error = Listener::builder(source).spawn().unwrap_err();
@@ -25,7 +26,6 @@ fn a_thread_that_cant_be_started_is_an_error_and_the_next_one_starts() {
                 let error = runner.run(async {}).unwrap_err();
                 assert!(matches!(error, ResultError::Refused(_)), "{error}");
             }
-            ThreadRunner::builder().eager().build().unwrap_err();
 
             let error = DedicatedThread::spawn(|| Ok::<_, String>(1)).result(LONG).unwrap_err();
             assert!(matches!(error, ResultError::Refused(_)), "{error}");

@@ -1,8 +1,6 @@
 //! Settings that can't be.
 
-use callbridge::runner::StartError;
-use callbridge::{SettingError, ThreadRunner};
-use std::error::Error;
+use callbridge::ThreadRunner;
 
 #[test]
 fn a_setting_that_cannot_be_is_the_builders_error_and_named_in_it() {
@@ -12,8 +10,6 @@ fn a_setting_that_cannot_be_is_the_builders_error_and_named_in_it() {
         (ThreadRunner::builder().name("a\0b"), "name"),
     ];
     for (builder, named) in wrong {
-        let error: StartError = builder.build().unwrap_err();
-        let why = error.source().unwrap().downcast_ref::<SettingError>();
-        assert_eq!(why.map(SettingError::setting), Some(named));
+        assert_eq!(builder.build().unwrap_err().setting(), named);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::common::{LONG, SHORT, whole};
 use crate::{assert_clean, both, held_factory, here};
-use callbridge::future::FutureState;
+use callbridge::future::{FutureState, Refusal};
 use callbridge::{ResultError, ThreadRunner};
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,11 +17,6 @@ fn nothing_is_started_before_the_first_use() {
     assert!(!runner.is_started());
     assert_eq!(runner.run(async { 1 }).unwrap(), 1);
     assert!(runner.is_started());
-}
-
-#[test]
-fn an_eager_runner_is_started_by_its_builder() {
-    assert!(ThreadRunner::builder().eager().build().unwrap().is_started());
 }
 
 /// The lazy start of an ancestor left three of four racing first callers hanging.
@@ -77,31 +72,29 @@ fn a_failing_start_reaches_every_waiting_caller() {
         drop(fail);
         users.into_iter().map(|user| user.join().unwrap()).collect()
     });
-    let text = "the work was refused before it began: see the reason, and submit it elsewhere: \
-                the event loop could not be started: see the reason: no more descriptors";
+    let text = "the work was refused before it began: see the reason: \
+                what was to do the work could not be started: see the reason, and try again: \
+                no more descriptors";
     assert_eq!(told, [text; 4]);
     assert!(matches!(runner.spawn(async {}).result(LONG), Err(ResultError::Refused(_))));
     assert!(matches!(runner.bridge(), Err(ResultError::Refused(_))));
     assert_clean(&runner.close(LONG));
 }
 
-/// A22: the builder of an eager runner says why there is none.
+/// A22: a factory that panics is told like one that fails.
 #[test]
-fn a_failing_eager_start_is_the_builders_error() {
-    let error = ThreadRunner::builder()
-        .loop_factory(|| panic!("bad configuration"))
-        .eager()
-        .build()
-        .unwrap_err();
+fn a_panicking_factory_is_the_reason_of_the_refusal() {
+    let runner =
+        ThreadRunner::builder().loop_factory(|| panic!("bad configuration")).build().unwrap();
+    let error = runner.bridge().unwrap_err();
     assert!(whole(&error).ends_with("it panicked: bad configuration"), "{error}");
 }
 
 #[test]
 fn a_thread_that_cannot_be_started_is_an_error_value() {
-    let builder = || ThreadRunner::builder().stack_size(1 << 60);
-    assert!(builder().eager().build().is_err());
-    let lazy = builder().build().unwrap();
-    assert!(matches!(lazy.run(async {}), Err(ResultError::Refused(_))));
+    let runner = ThreadRunner::builder().stack_size(1 << 60).build().unwrap();
+    let refused = runner.run(async {});
+    assert!(matches!(refused, Err(ResultError::Refused(Refusal::NotStarted(_)))), "{refused:?}");
 }
 
 /// The factory runs on the loop's thread, which can't wait for itself.

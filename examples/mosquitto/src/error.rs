@@ -1,6 +1,6 @@
 use crate::sys;
 use callbridge::ResultError;
-use callbridge::executor::ExecutorError;
+use callbridge::future::Refusal;
 use std::error::Error;
 use std::ffi::{CStr, c_int};
 use std::io;
@@ -55,10 +55,7 @@ impl CallError {
     /// Why the thread that was to own the library has none.
     pub(crate) fn of_start(error: ResultError) -> Self {
         CallError::Start(match error {
-            ResultError::Refused(why) => match why.downcast_ref() {
-                Some(ExecutorError::Broken(reason)) => Arc::clone(reason),
-                _ => why,
-            },
+            ResultError::Refused(Refusal::Broken(reason)) => reason,
             other => Arc::new(other),
         })
     }
