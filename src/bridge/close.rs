@@ -63,7 +63,7 @@ impl<'a> Closing<'a> {
             cancelled: (stats.loop_closed - in_time.loop_closed) as usize,
             stuck,
             in_flight: stats.in_flight,
-            threads_left: 0,
+            still_running: Vec::new(),
             elapsed: self.started.elapsed(),
             would_deadlock,
         }

@@ -4,7 +4,8 @@ use std::fmt;
 use std::panic::Location;
 use std::time::Duration;
 
-/// How a bridge, a pool or a dedicated thread closed; returned by its `close`.
+/// How a bridge, a pool or a dedicated thread closed; returned by its `close`, and a part of what a runner's
+/// returns.
 ///
 /// Calls are jobs, where it is a pool or a thread.
 ///
@@ -18,7 +19,7 @@ use std::time::Duration;
 /// assert!(report.is_clean(), "{report}");
 /// # Ok::<(), std::io::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 #[must_use = "it names what did not stop"]
 pub struct CloseReport {
@@ -30,9 +31,9 @@ pub struct CloseReport {
     pub stuck: Vec<StuckCall>,
     /// Calls that are still in flight: stuck ones, and all of them if the closing did not wait.
     pub in_flight: usize,
-    /// Threads that haven't ended, the destructors of their thread-locals included. A bridge has none
-    /// of its own.
-    pub threads_left: usize,
+    /// The names of the threads that haven't ended, the destructors of their thread-locals included. A
+    /// bridge has none of its own.
+    pub still_running: Vec<String>,
     /// How long the closing took.
     pub elapsed: Duration,
     /// The closing did not wait: the calling thread drives an event loop, or is one of those to end.
@@ -42,7 +43,7 @@ pub struct CloseReport {
 impl CloseReport {
     /// Whether everything in flight, and every thread, ended by itself and in time.
     pub fn is_clean(&self) -> bool {
-        self.cancelled == 0 && self.in_flight == 0 && self.threads_left == 0
+        self.cancelled == 0 && self.in_flight == 0 && self.still_running.is_empty()
     }
 }
 
@@ -53,8 +54,11 @@ impl fmt::Display for CloseReport {
         if self.in_flight > 0 {
             write!(f, ", {} in flight", self.in_flight)?;
         }
-        if self.threads_left > 0 {
-            write!(f, ", {} threads left", self.threads_left)?;
+        if self.would_deadlock {
+            f.write_str(", not waited for: the calling thread must not block")?;
+        }
+        for name in &self.still_running {
+            write!(f, ", still running: {name}")?;
         }
         for call in &self.stuck {
             write!(f, ", stuck: {call}")?;

@@ -103,7 +103,8 @@ impl<S: 'static> Closing<S> {
     fn is_over(&self) -> bool {
         let core = &self.core;
         core.is_forked()
-            || (core.threads.left() == 0 && core.is_done(core.workers.count().submitted))
+            || (core.threads.still_running().is_empty()
+                && core.is_done(core.workers.count().submitted))
     }
 
     /// Waits, and ends what is left at the deadline, or when nobody waits for the close any more.
@@ -135,15 +136,15 @@ impl<S: 'static> Closing<S> {
 
     fn report(&self, in_time: Progress, would_deadlock: bool) -> CloseReport {
         let core = &self.core;
-        let (now, threads_left) = (Progress::of(core), core.threads.left());
-        let stuck = if threads_left > 0 { core.threads.stuck() } else { Vec::new() };
+        let (now, still_running) = (Progress::of(core), core.threads.still_running());
+        let stuck = if still_running.is_empty() { Vec::new() } else { core.threads.stuck() };
         let call = |(location, thread)| StuckCall { location, thread: Some(thread) };
         CloseReport {
             drained: (in_time.completed - self.before.completed) as usize,
             cancelled: (now.dropped - in_time.dropped) as usize,
             stuck: stuck.into_iter().map(call).collect(),
             in_flight: now.in_flight,
-            threads_left,
+            still_running,
             elapsed: self.started.elapsed(),
             would_deadlock,
         }

@@ -256,7 +256,7 @@ fn every_thread_is_joined() {
         let mut all = pin!(threads.all_ended());
         park_until(Deadline::Never, |cx| all.as_mut().poll(cx));
         threads.join_ended(|| ());
-        assert_eq!((threads.left(), ended.load(SeqCst)), (0, 2));
+        assert_eq!((threads.still_running(), ended.load(SeqCst)), (Vec::new(), 2));
     });
 }
 

@@ -104,8 +104,8 @@ struct State {
     running: Slab<Entry>,
     /// They have left, or are about to.
     ended: Vec<JoinHandle<()>>,
-    /// Handles that are being joined.
-    joining: usize,
+    /// The names of those that are being joined.
+    joining: Vec<String>,
 }
 
 struct Entry {
@@ -116,15 +116,9 @@ struct Entry {
     over: bool,
 }
 
-impl State {
-    fn left(&self) -> usize {
-        self.running.len() + self.ended.len() + self.joining
-    }
-}
-
 impl Threads {
     pub(super) fn new() -> Self {
-        let state = State { running: Slab::new(), ended: Vec::new(), joining: 0 };
+        let state = State { running: Slab::new(), ended: Vec::new(), joining: Vec::new() };
         Threads { state: Monitor::new(state) }
     }
 
@@ -172,13 +166,18 @@ impl Threads {
     /// destructors do.
     pub(super) fn join_ended(&self, done: impl FnOnce()) {
         let ended = self.state.with(|state| {
-            state.joining += state.ended.len();
+            state.joining.extend(state.ended.iter().map(name_of));
             std::mem::take(&mut state.ended)
         });
-        let count = ended.len();
+        let names: Vec<_> = ended.iter().map(name_of).collect();
         ended.into_iter().for_each(join);
         done();
-        self.state.change(|state| state.joining -= count);
+        self.state.change(|state| {
+            for name in names {
+                let at = state.joining.iter().position(|joining| *joining == name);
+                state.joining.swap_remove(at.expect("it was entered above"));
+            }
+        });
     }
 
     /// Whether there is a thread to join.
@@ -186,9 +185,12 @@ impl Threads {
         self.state.with(|state| !state.ended.is_empty())
     }
 
-    /// How many haven't ended, as far as is known.
-    pub(super) fn left(&self) -> usize {
-        self.state.with(|state| state.left())
+    /// The names of those that haven't ended, as far as is known.
+    pub(super) fn still_running(&self) -> Vec<String> {
+        self.state.with(|state| {
+            let running = state.running.iter().map(|(_, entry)| String::from(&*entry.current.name));
+            running.chain(state.ended.iter().map(name_of)).chain(state.joining.clone()).collect()
+        })
     }
 
     /// Ready when all have done their work.
@@ -198,7 +200,7 @@ impl Threads {
 
     /// Ready when all that have left have been joined.
     pub(super) fn ended_are_joined(&self) -> impl Future<Output = ()> + Send {
-        self.state.until(|state| (state.ended.is_empty() && state.joining == 0).then_some(()))
+        self.state.until(|state| (state.ended.is_empty() && state.joining.is_empty()).then_some(()))
     }
 
     fn running(&self) -> Vec<Arc<Current>> {
@@ -217,6 +219,10 @@ impl Threads {
     pub(super) fn stuck(&self) -> Vec<(Site, Box<str>)> {
         self.running().iter().filter_map(|current| current.stuck()).collect()
     }
+}
+
+fn name_of(handle: &JoinHandle<()>) -> String {
+    handle.thread().name().unwrap_or_default().to_owned()
 }
 
 fn join(handle: JoinHandle<()>) {

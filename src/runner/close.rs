@@ -8,11 +8,16 @@ use crate::sync::context::drives_a_loop;
 use crate::sync::{Deadline, contain};
 use std::error::Error;
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How a runner closed; returned by [`ThreadRunner::close`](crate::ThreadRunner::close).
+/// How a runner closed; returned by [`ThreadRunner::close`](crate::ThreadRunner::close). A [`CloseReport`] of
+/// its calls and its loop's threads, and how its contexts exited.
+///
+/// A thread that is still running is inside a poll, a destructor or a blocking job of the runtime's own
+/// pool, and is left behind; another close waits for it again.
 ///
 /// # Examples
 ///
@@ -25,27 +30,17 @@ use std::time::{Duration, Instant};
 /// assert!(report.is_clean(), "{report}");
 /// # Ok::<(), callbridge::ResultError>(())
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[non_exhaustive]
 #[must_use = "it names what did not stop"]
 pub struct RunnerCloseReport {
+    close: CloseReport,
     /// Contexts that this close told to exit.
     pub contexts: usize,
     /// What went wrong at exits, those of dropped guards included, at most 64.
     pub exit_errors: Vec<ExitError>,
     /// Exit errors beyond those.
     pub more_exit_errors: usize,
-    /// What became of the calls in flight; `None` if this close found no loop running.
-    pub calls: Option<CloseReport>,
-    /// The loop's threads have ended, the destructors of the loop thread's thread-locals included. If
-    /// not, one is inside a poll, a destructor or a blocking job of the runtime's own pool, and is left
-    /// behind; another close waits for it again.
-    pub joined: bool,
-    /// How long the closing took.
-    pub elapsed: Duration,
-    /// The closing did not wait, because the calling thread drives an event loop; it goes on in a
-    /// thread of its own.
-    pub would_deadlock: bool,
     /// There was nothing to close: the loop stayed in the process that this one was forked off from.
     pub forked: bool,
 }
@@ -53,15 +48,25 @@ pub struct RunnerCloseReport {
 impl RunnerCloseReport {
     /// Whether everything ended by itself, well and in time.
     pub fn is_clean(&self) -> bool {
-        self.joined
-            && self.exit_errors.is_empty()
-            && self.calls.as_ref().is_none_or(CloseReport::is_clean)
+        !self.forked && self.exit_errors.is_empty() && self.close.is_clean()
+    }
+
+    fn of_forked() -> Self {
+        RunnerCloseReport { forked: true, ..RunnerCloseReport::default() }
+    }
+}
+
+impl Deref for RunnerCloseReport {
+    type Target = CloseReport;
+
+    fn deref(&self) -> &CloseReport {
+        &self.close
     }
 }
 
 impl fmt::Display for RunnerCloseReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "runner closed in {:?}: {} contexts exited", self.elapsed, self.contexts)?;
+        write!(f, "runner {}, {} contexts exited", self.close, self.contexts)?;
         for error in &self.exit_errors {
             write!(f, ", {error}")?;
             error.source().map_or(Ok(()), |reason| write!(f, ": {reason}"))?;
@@ -69,33 +74,7 @@ impl fmt::Display for RunnerCloseReport {
         if self.more_exit_errors > 0 {
             write!(f, ", {} more errors", self.more_exit_errors)?;
         }
-        if let Some(calls) = &self.calls {
-            write!(f, "; {calls}")?;
-        }
-        if self.forked {
-            write!(f, "; its loop stayed in the parent process")
-        } else if self.would_deadlock {
-            write!(f, "; not waited for on a loop's own thread")
-        } else if self.joined {
-            Ok(())
-        } else {
-            write!(f, "; a thread of its loop is left behind")
-        }
-    }
-}
-
-impl RunnerCloseReport {
-    fn new() -> Self {
-        RunnerCloseReport {
-            contexts: 0,
-            exit_errors: Vec::new(),
-            more_exit_errors: 0,
-            calls: None,
-            joined: false,
-            elapsed: Duration::ZERO,
-            would_deadlock: false,
-            forked: false,
-        }
+        if self.forked { f.write_str("; its loop stayed in the parent process") } else { Ok(()) }
     }
 }
 
@@ -128,8 +107,7 @@ impl ThreadRunner {
     /// let runner = callbridge::ThreadRunner::new();
     /// let mut never = runner.spawn(std::future::pending::<()>());
     /// let report = runner.close(Duration::from_millis(5));
-    /// assert_eq!(report.calls.as_ref().map(|calls| calls.cancelled), Some(1));
-    /// assert!(report.joined);
+    /// assert_eq!((report.cancelled, report.still_running.len()), (1, 0));
     /// assert!(never.result(None).is_err());
     /// ```
     pub fn close(&self, timeout: impl Into<Option<Duration>>) -> RunnerCloseReport {
@@ -196,12 +174,12 @@ impl ThreadRunner {
     pub async fn close_async(&self, timeout: impl Into<Option<Duration>>) -> RunnerCloseReport {
         let patience = Patience::new(timeout);
         if self.core.is_forked() {
-            return RunnerCloseReport { forked: true, ..RunnerCloseReport::new() };
+            return RunnerCloseReport::of_forked();
         }
         let found = self.core.claim();
         let closing = self.core.close_elsewhere(found, Outcome::Ok, patience);
         // Without a thread to wait on, the loop has been told to end at once.
-        closing.await.unwrap_or_else(|_| RunnerCloseReport::new())
+        closing.await.unwrap_or_else(|_| self.core.left_running(false))
     }
 }
 
@@ -229,14 +207,21 @@ impl Core {
         patience: Patience,
     ) -> RunnerCloseReport {
         if self.is_forked() {
-            return RunnerCloseReport { forked: true, ..RunnerCloseReport::new() };
+            return RunnerCloseReport::of_forked();
         }
         let found = self.claim();
         if self.is_over() || !drives_a_loop() {
             return self.close_here(found, &outcome, patience);
         }
         drop(self.close_elsewhere(found, outcome, patience));
-        RunnerCloseReport { would_deadlock: true, ..RunnerCloseReport::new() }
+        self.left_running(true)
+    }
+
+    /// Of a close that didn't wait for the loop.
+    fn left_running(&self, would_deadlock: bool) -> RunnerCloseReport {
+        let still_running = vec![self.name.clone()];
+        let close = CloseReport { still_running, would_deadlock, ..CloseReport::default() };
+        RunnerCloseReport { close, ..RunnerCloseReport::default() }
     }
 
     /// Closes in a thread of its own. Where there is none, the claim is dropped, and with it the loop's
@@ -265,7 +250,7 @@ impl Core {
         patience: Patience,
     ) -> RunnerCloseReport {
         let started = Instant::now();
-        let mut report = RunnerCloseReport::new();
+        let mut report = RunnerCloseReport::default();
         match (found, self.live()) {
             (Found::Running(stop), Some(live)) => {
                 self.end(live, stop, outcome, patience, &mut report);
@@ -277,8 +262,10 @@ impl Core {
             }
             (_, _) => {}
         }
-        report.joined = self.join(after(patience.whole, 2 * GRACE));
-        report.elapsed = started.elapsed();
+        if !self.join(after(patience.whole, 2 * GRACE)) {
+            report.close.still_running.push(self.name.clone());
+        }
+        report.close.elapsed = started.elapsed();
         report
     }
 
@@ -292,7 +279,7 @@ impl Core {
     ) {
         live.bridge.begin_close();
         let (told, late) = self.contexts.exit_all(outcome, patience.whole);
-        report.calls = Some(live.bridge.close_blocking(patience.drain.remaining()));
+        report.close = live.bridge.close_blocking(patience.drain.remaining());
         let grace = if late.is_empty() { Duration::ZERO } else { GRACE };
         let _named_by_their_entries = live.house.close_blocking(grace);
         self.settle(told, late, report);

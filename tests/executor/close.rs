@@ -66,7 +66,7 @@ fn close_names_what_is_stuck_at_the_deadline() {
     let (second, mut second_job) = blocker(&pool);
     let mut queued: Vec<_> = (0..10).map(|_| pool.submit(|| ())).collect();
     let report = pool.close_blocking(SHORT);
-    assert_eq!((report.cancelled, report.threads_left, report.stuck.len()), (10, 2, 2));
+    assert_eq!((report.cancelled, report.still_running.len(), report.stuck.len()), (10, 2, 2));
     assert!(!report.would_deadlock);
     let names: HashSet<_> =
         report.stuck.iter().map(|job| job.thread.as_deref().unwrap().to_owned()).collect();
@@ -224,7 +224,7 @@ fn a_close_is_not_held_up_by_the_drop_of_a_queued_job() {
     assert_eq!(named.thread.as_deref(), Some("drops-close"), "{report}");
     drop(let_go);
     assert!(matches!(refusal(&queued.result(LONG).unwrap_err()), Some(Refusal::Closed)));
-    assert_eq!(pool.close_blocking(LONG).threads_left, 0);
+    assert!(pool.close_blocking(LONG).still_running.is_empty());
 }
 
 /// A close that is given up ends what is left at once.

@@ -257,7 +257,7 @@ fn nothing_hangs_and_nothing_is_left_of_many_jobs() {
         }
         submitters.into_iter().for_each(|submitter| submitter.join().unwrap());
         for report in [round.pool.close_blocking(LONG), round.thread.close_blocking(LONG)] {
-            assert_eq!((report.in_flight, report.threads_left), (0, 0), "{report}");
+            assert_eq!((report.in_flight, report.still_running.len()), (0, 0), "{report}");
             assert!(report.is_clean() && report.stuck.is_empty(), "{report}");
         }
         let stats = round.pool.stats();

@@ -81,7 +81,7 @@ fn a_patient_close_lets_calls_finish() {
             go.send(true).unwrap();
             let report = closing.join().unwrap();
             assert_clean(&report);
-            assert_eq!(report.calls.unwrap().drained, 2);
+            assert_eq!(report.drained, 2);
             for (n, caller) in callers.into_iter().enumerate() {
                 assert_eq!(caller.join().unwrap().unwrap(), n);
             }
@@ -104,8 +104,8 @@ fn an_impatient_close_cancels_calls_and_tasks() {
         thread::scope(|scope| {
             let callers = calls.map(|mut call| scope.spawn(move || call.result(LONG)));
             let report = runner.close(Duration::ZERO);
-            assert_eq!(report.calls.as_ref().unwrap().cancelled, 2, "{report}");
-            assert!(report.joined, "{report}");
+            assert_eq!(report.cancelled, 2, "{report}");
+            assert!(report.still_running.is_empty(), "{report}");
             for caller in callers {
                 assert!(matches!(caller.join().unwrap(), Err(ResultError::LoopClosed)));
             }
@@ -125,7 +125,7 @@ fn a_leftover_that_fails_at_the_end_is_told() {
             panic!("at the end");
         });
         assert_eq!(runner.run(async { "main" }).unwrap(), "main");
-        assert!(runner.close(LONG).joined);
+        assert!(runner.close(LONG).still_running.is_empty());
         assert!(matches!(leftover.result(LONG), Err::<(), _>(ResultError::Panicked(_))));
         assert_eq!(bridge.stats().panicked, 1);
     }
@@ -141,7 +141,7 @@ fn a_close_wakes_a_wait_for_many() {
             let (done, left) = wait(&mut calls, LONG, ReturnWhen::AllCompleted).unwrap();
             (done.len(), left.len())
         });
-        assert!(runner.close(Duration::ZERO).joined);
+        assert!(runner.close(Duration::ZERO).still_running.is_empty());
         assert_eq!(waiting.join().unwrap(), (2, 0));
     });
 }
@@ -154,11 +154,15 @@ fn a_close_on_its_own_loop_is_done_by_another_thread() {
         let inner = Arc::clone(&runner);
         let mut call = runner.spawn(async move {
             let report = inner.close(LONG);
-            (report.would_deadlock, report.joined, inner.spawn(async {}).await.is_err())
+            (
+                report.would_deadlock,
+                report.still_running.is_empty(),
+                inner.spawn(async {}).await.is_err(),
+            )
         });
         assert_eq!(call.result(LONG).unwrap(), (true, false, true));
         drop(call);
-        assert!(runner.close(LONG).joined);
+        assert!(runner.close(LONG).still_running.is_empty());
     }
 }
 
@@ -209,7 +213,7 @@ fn nothing_is_kept_after_the_close() {
                 pending::<()>().await;
             }));
         }
-        assert!(runner.close(Duration::ZERO).joined);
+        assert!(runner.close(Duration::ZERO).still_running.is_empty());
         assert_eq!(Arc::strong_count(&probe), 1);
     }
 }
@@ -248,7 +252,7 @@ fn a_close_on_its_own_loop_refuses_from_then_on() {
             inner.is_closed()
         });
         assert!(call.result(LONG).unwrap());
-        assert!(runner.close(LONG).joined);
+        assert!(runner.close(LONG).still_running.is_empty());
     }
 }
 
@@ -287,7 +291,7 @@ fn an_abandoned_async_close_goes_on() {
     let _pending = closing.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     drop(closing);
     assert!(runner.is_closed());
-    assert!(runner.close(LONG).joined);
+    assert!(runner.close(LONG).still_running.is_empty());
     assert!(bridge.is_closed());
 }
 

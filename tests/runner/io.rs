@@ -110,7 +110,7 @@ fn the_end_of_the_loop_releases_a_reader() {
                 thread::yield_now();
             }
             let began = Instant::now();
-            assert!(runner.close(SHORT).joined);
+            assert!(runner.close(SHORT).still_running.is_empty());
             let error = reader.join().unwrap().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::BrokenPipe);
             assert!(matches!(cause(&error), ResultError::LoopClosed));

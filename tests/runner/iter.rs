@@ -226,7 +226,7 @@ fn a_close_ends_the_iterator_with_an_error() {
         assert_eq!(items.next().unwrap().unwrap(), 1);
         thread::scope(|scope| {
             let reading = scope.spawn(|| items.next());
-            assert!(runner.close(SHORT).joined);
+            assert!(runner.close(SHORT).still_running.is_empty());
             assert!(matches!(reading.join().unwrap(), Some(Err(ResultError::LoopClosed))));
         });
         assert!(items.next().is_none());

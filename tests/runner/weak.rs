@@ -28,7 +28,7 @@ fn a_handler_that_is_never_dropped_can_close_the_runner() {
     let handler = thread::spawn(move || {
         pressed.recv().unwrap();
         let report = weak.close_with(Outcome::error("interrupted"), SHORT);
-        assert!(report.unwrap().joined);
+        assert!(report.unwrap().still_running.is_empty());
         pressed.recv().unwrap();
         eventually("the handle keeps nothing alive", || weak.close(LONG).is_none());
     });
@@ -41,7 +41,7 @@ fn a_handler_that_is_never_dropped_can_close_the_runner() {
         assert!(matches!(running.join().unwrap(), Err(ResultError::LoopClosed)));
     });
     assert_eq!(tell.recv_timeout(LONG).unwrap(), "interrupted");
-    assert!(runner.close(LONG).joined);
+    assert!(runner.close(LONG).still_running.is_empty());
     drop(runner);
     press.send(()).unwrap();
     handler.join().unwrap();

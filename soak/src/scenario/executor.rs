@@ -40,7 +40,7 @@ pub(crate) fn jobs(seed: u64) -> u64 {
         let report = counter.close(PATIENCE).await;
         assert!(report.is_clean(), "{report}");
         let report = pool.close(PATIENCE).await;
-        assert!(report.stuck.is_empty() && report.threads_left == 0, "{report}");
+        assert!(report.stuck.is_empty() && report.still_running.is_empty(), "{report}");
     });
     census.empties();
     2 * JOBS
