@@ -55,14 +55,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
         other => return Err(format!("expected a panic: {other:?}").into()),
     }
 
-    // A pool of one's own, made at the start and closed at the end; three calls at a time.
+    // A pool of one's own, made at the start and closed at the end.
     let pool = ThreadPool::builder().max_workers(8).name("legacy").build()?;
     let name = run_in_executor(&pool, || thread::current().name().map(str::to_owned)).await?;
     println!("a pool's thread:    {}", name.unwrap_or_default());
+
+    // Three calls at a time.
     let limiter = CapacityLimiter::new(3);
-    let calls: Vec<_> = (1..=6)
-        .map(|n| tokio::spawn(limiter.run_in_executor(&pool, move || slow_double(n))))
-        .collect();
+    let calls: Vec<_> =
+        (1..=6).map(|n| tokio::spawn(limiter.to_thread(move || slow_double(n)))).collect();
     let mut sum = 0;
     for call in calls {
         sum += call.await??;

@@ -9,6 +9,9 @@ use tokio::runtime::Handle;
 /// What is shorter than this is the scheduler's business.
 const SHORTEST: Duration = Duration::from_millis(10);
 
+/// How many calls may be in flight, unless the builder says otherwise.
+pub(crate) const MAX_IN_FLIGHT: usize = 65_536;
+
 /// Settings of a [`Bridge`]; see [`Bridge::builder`].
 #[derive(Debug)]
 #[must_use = "build() makes the bridge"]
@@ -24,14 +27,14 @@ impl BridgeBuilder {
     pub(super) fn new(handle: Handle) -> Self {
         BridgeBuilder {
             handle,
-            max_in_flight: Bridge::DEFAULT_MAX_IN_FLIGHT,
+            max_in_flight: MAX_IN_FLIGHT,
             name: "callbridge".to_owned(),
             spins: true,
             alarm: None,
         }
     }
 
-    /// Sets how many calls may be in flight, at least 1.
+    /// Sets how many calls may be in flight, at least 1; 65 536 by default.
     pub fn max_in_flight(mut self, calls: usize) -> Self {
         self.max_in_flight = calls;
         self
@@ -44,7 +47,7 @@ impl BridgeBuilder {
     /// ```
     /// let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     /// let bridge = callbridge::Bridge::builder(runtime.handle().clone()).unbounded().build()?;
-    /// assert_eq!(bridge.max_in_flight(), None);
+    /// let _never = bridge.try_run_coroutine_threadsafe(std::future::pending::<()>()).unwrap();
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn unbounded(mut self) -> Self {

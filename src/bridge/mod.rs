@@ -27,6 +27,8 @@ mod task;
 mod loom_tests;
 
 pub use builder::BridgeBuilder;
+#[cfg(feature = "runner")]
+pub(crate) use builder::MAX_IN_FLIGHT;
 pub(crate) use call::{FirstPolls, Polled};
 pub use report::{CloseReport, StuckCall};
 pub use stall::Stall;
@@ -47,9 +49,8 @@ use tokio_util::sync::CancellationToken;
 /// waits for the answer anyway [`call`](Self::call)s: the work is polled on that thread, which wakes
 /// nobody and allocates nothing if the answer is there at once.
 ///
-/// At most [`max_in_flight`](BridgeBuilder::max_in_flight) calls are in flight, by default
-/// [`DEFAULT_MAX_IN_FLIGHT`](Self::DEFAULT_MAX_IN_FLIGHT), so a runaway thread is held back instead
-/// of filling the memory.
+/// At most [`max_in_flight`](BridgeBuilder::max_in_flight) calls are in flight, by default 65 536, so a
+/// runaway thread is held back instead of filling the memory.
 ///
 /// Every call ends: with a value, cancelled, panicked, or with
 /// [`LoopClosed`](crate::ResultError::LoopClosed) when the runtime goes away or the bridge is
@@ -94,15 +95,6 @@ impl Drop for Owner {
 }
 
 impl Bridge {
-    /// How many calls may be in flight unless the builder says otherwise: 65 536.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert_eq!(callbridge::Bridge::DEFAULT_MAX_IN_FLIGHT, 65_536);
-    /// ```
-    pub const DEFAULT_MAX_IN_FLIGHT: usize = 65_536;
-
     /// Makes a bridge to the loop behind `handle`, with the default limit. Spawns one small task
     /// there.
     ///
@@ -170,7 +162,7 @@ impl Bridge {
     ///
     /// let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     /// let bridge = Bridge::builder(runtime.handle().clone()).max_in_flight(16).name("meter").build()?;
-    /// assert_eq!(bridge.max_in_flight(), Some(16));
+    /// assert_eq!(bridge.name(), "meter");
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn builder(handle: Handle) -> BridgeBuilder {
@@ -192,21 +184,7 @@ impl Bridge {
         self.owner.core.limiter.in_use()
     }
 
-    /// Returns the limit of calls in flight; `None` if unbounded.
-    pub fn max_in_flight(&self) -> Option<usize> {
-        self.owner.core.limiter.limit()
-    }
-
     /// Returns the name given to the builder.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    /// let bridge = callbridge::Bridge::builder(runtime.handle().clone()).name("meter").build()?;
-    /// assert_eq!(bridge.name(), "meter");
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
     pub fn name(&self) -> &str {
         &self.owner.core.name
     }

@@ -166,15 +166,6 @@ impl<T> Iterator for Buffer<T> {
 }
 
 /// What a [`GapStream`](super::GapStream) yields.
-///
-/// # Examples
-///
-/// ```
-/// use callbridge::channel::FrameOrGap;
-///
-/// assert_eq!(FrameOrGap::Frame("one").into_frame(), Some("one"));
-/// assert_eq!(FrameOrGap::<&str>::Gap(3).into_frame(), None);
-/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum FrameOrGap<T> {
     /// A frame.
@@ -186,7 +177,7 @@ pub enum FrameOrGap<T> {
 impl<T> FrameOrGap<T> {
     /// The frame, if it is one.
     #[inline]
-    pub fn into_frame(self) -> Option<T> {
+    pub(super) fn into_frame(self) -> Option<T> {
         match self {
             FrameOrGap::Frame(frame) => Some(frame),
             FrameOrGap::Gap(_) => None,

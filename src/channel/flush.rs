@@ -9,7 +9,6 @@ use super::overflow::LossReason;
 use super::state::{Progress, Shared, State};
 use crate::sync::prim::lock;
 use crate::sync::{Deadline, WaitError, wait};
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -42,10 +41,7 @@ impl<T> Shared<T> {
     }
 }
 
-/// Waits until the consumer has been handed what was queued; made by
-/// [`Sender::flush_async`](crate::Sender::flush_async).
-#[must_use = "nothing is waited for unless it is awaited"]
-pub struct Flush<'a, T> {
+pub(super) struct Flush<'a, T> {
     shared: &'a Shared<T>,
     stage: Stage,
 }
@@ -131,11 +127,5 @@ impl<T> Future for Flush<'_, T> {
 impl<T> Drop for Flush<'_, T> {
     fn drop(&mut self) {
         self.leave(Stage::Over(Ok(())));
-    }
-}
-
-impl<T> fmt::Debug for Flush<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Flush").finish_non_exhaustive()
     }
 }

@@ -3,12 +3,9 @@
 use super::error::RecvError;
 use super::stream::FrameStream;
 use futures_core::stream::Stream;
-use std::fmt;
 use std::iter::FusedIterator;
 
-/// A blocking iterator over frames; made by [`FrameStream::iter_blocking`].
-#[must_use = "nothing is read unless it is iterated over"]
-pub struct IterBlocking<'a, T> {
+struct IterBlocking<'a, T> {
     frames: &'a mut FrameStream<T>,
 }
 
@@ -16,7 +13,7 @@ impl<T> FrameStream<T> {
     /// Returns a blocking iterator over the frames: each `next` waits for one.
     ///
     /// It ends with the stream; [`ending`](Self::ending) and [`error`](Self::error) then say why. What is
-    /// not read stays in the stream. `for frame in &mut frames` is the same.
+    /// not read stays in the stream.
     ///
     /// # Blocking
     ///
@@ -33,14 +30,14 @@ impl<T> FrameStream<T> {
     /// let (sender, mut frames) = callbridge::channel(2);
     /// let source = std::thread::spawn(move || (0..5).all(|frame| sender.send(frame).is_ok()));
     /// let mut sum = 0;
-    /// for frame in &mut frames {
+    /// for frame in frames.iter_blocking() {
     ///     sum += frame?;
     /// }
     /// assert_eq!(sum, 10);
     /// # assert!(source.join().unwrap());
     /// # Ok::<(), callbridge::channel::RecvError>(())
     /// ```
-    pub fn iter_blocking(&mut self) -> IterBlocking<'_, T> {
+    pub fn iter_blocking(&mut self) -> impl FusedIterator<Item = Result<T, RecvError>> {
         IterBlocking { frames: self }
     }
 }
@@ -62,18 +59,3 @@ impl<T> Iterator for IterBlocking<'_, T> {
 }
 
 impl<T> FusedIterator for IterBlocking<'_, T> {}
-
-impl<T> fmt::Debug for IterBlocking<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IterBlocking").field("frames", &self.frames).finish()
-    }
-}
-
-impl<'a, T> IntoIterator for &'a mut FrameStream<T> {
-    type Item = Result<T, RecvError>;
-    type IntoIter = IterBlocking<'a, T>;
-
-    fn into_iter(self) -> IterBlocking<'a, T> {
-        self.iter_blocking()
-    }
-}

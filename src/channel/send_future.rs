@@ -156,22 +156,8 @@ impl<T> fmt::Debug for SendFuture<'_, T> {
     }
 }
 
-/// Waits for the end of the channel; made by [`Sender::closed_async`](crate::Sender::closed_async).
-///
-/// # Examples
-///
-/// ```
-/// use callbridge::channel::Ending;
-///
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() {
-/// let (sender, frames) = callbridge::channel::<u8>(1);
-/// drop(frames);
-/// assert_eq!(sender.closed_async().await, Ending::ConsumerDropped);
-/// # }
-/// ```
-#[must_use = "nothing is waited for unless it is awaited"]
-pub struct Closed<'a, T> {
+/// Waits for the end of the channel.
+pub(super) struct Closed<'a, T> {
     shared: &'a Shared<T>,
     ticket: Option<u64>,
 }
@@ -206,11 +192,5 @@ impl<T> Future for Closed<'_, T> {
 impl<T> Drop for Closed<'_, T> {
     fn drop(&mut self) {
         self.forget();
-    }
-}
-
-impl<T> fmt::Debug for Closed<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Closed").finish_non_exhaustive()
     }
 }

@@ -312,7 +312,7 @@ impl<T> Sender<T> {
         &self,
         timeout: impl Into<Option<Duration>>,
     ) -> Result<Result<(), NotDone>, WaitError> {
-        self.flush_async().wait(timeout)
+        Flush::new(&self.shared).wait(timeout)
     }
 
     /// As [`flush`](Self::flush), for async code.
@@ -339,7 +339,7 @@ impl<T> Sender<T> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn flush_async(&self) -> Flush<'_, T> {
+    pub fn flush_async(&self) -> impl Future<Output = Result<(), NotDone>> {
         Flush::new(&self.shared)
     }
 
@@ -478,7 +478,7 @@ impl<T> Sender<T> {
     /// assert_eq!(ending, Ending::ConsumerDropped);
     /// # }
     /// ```
-    pub fn closed_async(&self) -> Closed<'_, T> {
+    pub fn closed_async(&self) -> impl Future<Output = Ending> {
         Closed::new(&self.shared)
     }
 
@@ -624,19 +624,6 @@ impl<T> Sender<T> {
         self.shared.senders.load(Ordering::Relaxed)
     }
 
-    /// Whether both feed the same stream.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let (sender, _frames) = callbridge::channel::<u8>(1);
-    /// assert!(sender.same_channel(&sender.clone()));
-    /// assert!(!sender.same_channel(&callbridge::channel(1).0));
-    /// ```
-    pub fn same_channel(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.shared, &other.shared)
-    }
-
     /// Makes a sender that doesn't keep the stream from ending.
     ///
     /// # Examples
@@ -707,7 +694,7 @@ impl<T> WeakSender<T> {
     /// ```
     /// let (sender, _frames) = callbridge::channel::<u8>(1);
     /// let weak = sender.downgrade();
-    /// assert!(weak.upgrade().is_some_and(|again| again.same_channel(&sender)));
+    /// assert!(weak.upgrade().is_some());
     /// ```
     pub fn upgrade(&self) -> Option<Sender<T>> {
         let senders = &self.shared.senders;

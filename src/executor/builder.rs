@@ -9,6 +9,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+const MAX_WORKERS: usize = 64;
+/// Beyond those, while others wait.
+const SPARE_THREADS: usize = 32;
+const CAPACITY: usize = 1024;
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Settings of a [`ThreadPool`]; see [`ThreadPool::builder`].
 pub type ThreadPoolBuilder = ExecutorBuilder<Pooled>;
 
@@ -43,7 +49,7 @@ pub struct Dedicated {
 
 impl<K> ExecutorBuilder<K> {
     fn new(name: &str, kind: K) -> Self {
-        let capacity = ThreadPool::DEFAULT_CAPACITY;
+        let capacity = CAPACITY;
         ExecutorBuilder {
             name: name.to_owned(),
             threads: ThreadSettings::default(),
@@ -69,8 +75,7 @@ impl<K> ExecutorBuilder<K> {
         self
     }
 
-    /// Sets how many submitted jobs may wait for a thread, at least 1; by default
-    /// [`DEFAULT_CAPACITY`](ThreadPool::DEFAULT_CAPACITY).
+    /// Sets how many submitted jobs may wait for a thread, at least 1; 1024 by default.
     ///
     /// A cancelled job gives its room back at once. Calls that are made to be awaited
     /// ([`run_in_executor`](super::run_in_executor), [`DedicatedThread::call`]) don't count: each has a
@@ -155,16 +160,15 @@ impl<K> ExecutorBuilder<K> {
 impl ThreadPoolBuilder {
     pub(super) fn pool() -> Self {
         let kind = Pooled {
-            max_workers: ThreadPool::DEFAULT_MAX_WORKERS,
+            max_workers: MAX_WORKERS,
             max_threads: None,
-            idle_timeout: ThreadPool::DEFAULT_IDLE_TIMEOUT,
+            idle_timeout: IDLE_TIMEOUT,
             initializer: None,
         };
         ExecutorBuilder::new("callbridge-pool", kind)
     }
 
-    /// Sets how many jobs may run at a time, at least 1; by default
-    /// [`DEFAULT_MAX_WORKERS`](ThreadPool::DEFAULT_MAX_WORKERS). Threads are started when there is
+    /// Sets how many jobs may run at a time, at least 1; 64 by default. Threads are started when there is
     /// work for them.
     pub fn max_workers(mut self, workers: usize) -> Self {
         self.kind.max_workers = workers;
@@ -172,7 +176,7 @@ impl ThreadPoolBuilder {
     }
 
     /// Sets how many threads there may be, at least `max_workers`; by default `max_workers` and
-    /// [`DEFAULT_SPARE_THREADS`](ThreadPool::DEFAULT_SPARE_THREADS).
+    /// 32 more.
     ///
     /// There are more than `max_workers` only while jobs wait for other work of the crate's, or while
     /// callbacks run; see [`ThreadPool`]. When all threads there may be wait, queued jobs do, too.
@@ -230,7 +234,7 @@ impl ThreadPoolBuilder {
     pub fn build(self) -> Result<ThreadPool, SettingError> {
         self.check()?;
         let ExecutorBuilder { name, threads, capacity, kind } = self;
-        let spare = kind.max_workers.saturating_add(ThreadPool::DEFAULT_SPARE_THREADS);
+        let spare = kind.max_workers.saturating_add(SPARE_THREADS);
         let max_threads = kind.max_threads.unwrap_or(spare);
         if kind.max_workers == 0 {
             return Err(SettingError::new(

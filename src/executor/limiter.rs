@@ -1,3 +1,5 @@
+use super::ThreadPool;
+use crate::ResultError;
 use crate::sync::{self, Deadline, Limiter, NoPermit, WaitError, wait};
 use std::fmt;
 use std::future::Future;
@@ -117,6 +119,8 @@ impl CapacityLimiter {
     /// As [`to_thread`](super::to_thread), within the limit: the call begins with a permit, and
     /// holds it until it has really ended.
     ///
+    /// On another pool, take the permit along: see [`Permit`].
+    ///
     /// Python: `anyio.to_thread.run_sync(f, limiter=limiter)`.
     ///
     /// # Cancel safety
@@ -131,57 +135,20 @@ impl CapacityLimiter {
     pub fn to_thread<F, T>(
         &self,
         job: F,
-    ) -> impl Future<Output = Result<T, crate::ResultError>> + Send + use<F, T>
-    where
-        F: FnOnce() -> T + Send + 'static,
-        T: Send + 'static,
-    {
-        self.run_in_executor(super::ThreadPool::shared(), job)
-    }
-
-    /// As [`run_in_executor`](super::run_in_executor), within the limit: the call begins with a
-    /// permit, and holds it until it has really ended.
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`to_thread`](Self::to_thread).
-    ///
-    /// # Errors
-    ///
-    /// As [`run_in_executor`](super::run_in_executor).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use callbridge::executor::{CapacityLimiter, ThreadPool};
-    ///
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-    /// let pool = ThreadPool::builder().build().unwrap();
-    /// let limiter = CapacityLimiter::new(1);
-    /// assert_eq!(limiter.run_in_executor(&pool, || 5).await.unwrap(), 5);
-    /// assert_eq!(limiter.stats().in_use, 0);
-    /// # }
-    /// ```
-    #[track_caller]
-    pub fn run_in_executor<F, T>(
-        &self,
-        pool: &super::ThreadPool,
-        job: F,
-    ) -> impl Future<Output = Result<T, crate::ResultError>> + Send + use<F, T>
+    ) -> impl Future<Output = Result<T, ResultError>> + Send + use<F, T>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
         let site = std::panic::Location::caller();
         let acquire = self.acquire();
-        let pool = pool.clone();
         async move {
             let permit = acquire.await;
             let limited = move || {
                 let _permit = permit;
                 job()
             };
-            pool.call(limited, site).await
+            ThreadPool::shared().call(limited, site).await
         }
     }
 
@@ -242,6 +209,26 @@ pub struct LimiterStats {
 }
 
 /// The right to run one blocking call; freed when dropped.
+///
+/// A call that takes it along holds it until it has ended, also when nobody waits for it any more.
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::executor::{CapacityLimiter, ThreadPool, run_in_executor};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let pool = ThreadPool::builder().build().unwrap();
+/// let limiter = CapacityLimiter::new(1);
+/// let permit = limiter.acquire().await;
+/// let square = run_in_executor(&pool, move || {
+///     let _permit = permit;
+///     5 * 5
+/// });
+/// assert_eq!(square.await.unwrap(), 25);
+/// assert_eq!(limiter.stats().in_use, 0);
+/// # }
+/// ```
 #[must_use = "dropping it frees the permit"]
 pub struct Permit {
     limiter: CapacityLimiter,

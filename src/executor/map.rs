@@ -4,21 +4,12 @@ use super::pool::ThreadPool;
 use crate::future::ResultError;
 use futures_core::Stream;
 use std::collections::VecDeque;
-use std::fmt;
 use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-/// The results of a function over an iterator's items, in the items' order; see
-/// [`ThreadPool::map`](super::ThreadPool::map).
-///
-/// # Cancel safety
-///
-/// Waiting for the next result can be given up at any time. Dropping the stream abandons the calls
-/// that it holds: those that haven't begun never run.
-#[must_use = "dropping it abandons the calls"]
-pub struct Map<I: Iterator, F, T> {
+struct Map<I: Iterator, F, T> {
     pool: ThreadPool,
     /// `None` once it has ended.
     items: Option<I>,
@@ -40,6 +31,11 @@ impl ThreadPool {
     /// the pool.
     ///
     /// Python: `Executor.map(function, items, buffersize=buffer)`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Waiting for the next result can be given up at any time. Dropping the stream abandons the calls
+    /// that it holds: those that haven't begun never run.
     ///
     /// # Panics
     ///
@@ -64,9 +60,14 @@ impl ThreadPool {
     /// # }
     /// ```
     #[track_caller]
-    pub fn map<I, F, T>(&self, items: I, function: F, buffer: usize) -> Map<I::IntoIter, F, T>
+    pub fn map<I, F, T>(
+        &self,
+        items: I,
+        function: F,
+        buffer: usize,
+    ) -> impl Stream<Item = Result<T, ResultError>> + use<I, F, T>
     where
-        I: IntoIterator<Item: Send + 'static>,
+        I: IntoIterator<Item: Send + 'static, IntoIter: Unpin>,
         F: Fn(I::Item) -> T + Send + Sync + 'static,
         T: Send + 'static,
     {
@@ -133,11 +134,5 @@ where
         let (least, most) = self.items.as_ref().map_or((0, Some(0)), Iterator::size_hint);
         let held = self.calls.len();
         (least.saturating_add(held), most.and_then(|most| most.checked_add(held)))
-    }
-}
-
-impl<I: Iterator, F, T> fmt::Debug for Map<I, F, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Map").field("held", &self.calls.len()).finish_non_exhaustive()
     }
 }

@@ -40,7 +40,6 @@ pub use builder::{Dedicated, DedicatedThreadBuilder, ExecutorBuilder, Pooled, Th
 pub use call::ThreadCall;
 pub use dedicated::DedicatedThread;
 pub use limiter::{CapacityLimiter, LimiterStats, Permit};
-pub use map::Map;
 pub use pool::{PoolStats, ThreadPool};
 pub use scope::PoolScope;
 pub use token::{CancelHook, CancelToken};
@@ -50,8 +49,7 @@ use std::panic::Location;
 /// Runs a blocking call on a thread of a process-wide pool; await the [`ThreadCall`] for its
 /// result.
 ///
-/// The pool is [`ThreadPool::shared`], up to
-/// [`DEFAULT_MAX_WORKERS`](ThreadPool::DEFAULT_MAX_WORKERS) threads of the crate's own, named
+/// The pool is [`ThreadPool::shared`], up to 64 threads of the crate's own, named
 /// "callbridge-0" and so on. They hold up neither the drop of a runtime nor the exit of the process.
 /// The call is queued at once, so it runs while the task does something else; it may be made
 /// anywhere, also without an event loop. Inside, the caller's event loop is current.

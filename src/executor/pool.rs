@@ -68,19 +68,6 @@ pub struct ThreadPool {
 }
 
 impl ThreadPool {
-    /// How many jobs may run at a time unless the builder says otherwise: 64.
-    pub const DEFAULT_MAX_WORKERS: usize = 64;
-
-    /// How many threads there may be beyond `max_workers`, while others wait, unless the builder says
-    /// otherwise: 32.
-    pub const DEFAULT_SPARE_THREADS: usize = 32;
-
-    /// How many submitted jobs may be queued unless the builder says otherwise: 1024.
-    pub const DEFAULT_CAPACITY: usize = 1024;
-
-    /// How long a thread may be idle unless the builder says otherwise: 10 s.
-    pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-
     /// Sets up a pool.
     ///
     /// # Examples

@@ -208,7 +208,7 @@ impl Panic {
         &self.caught.message
     }
 
-    /// The payload, as `std::panic::catch_unwind` would give it.
+    /// The payload, as `std::panic::catch_unwind` would give it, for `std::panic::resume_unwind`.
     ///
     /// # Examples
     ///
@@ -223,27 +223,6 @@ impl Panic {
     /// ```
     pub fn into_payload(self) -> Box<dyn Any + Send> {
         self.take().expect("the payload leaves only with the panic itself")
-    }
-
-    /// Resumes the panic on the calling thread.
-    ///
-    /// # Panics
-    ///
-    /// Always: that is what it is for.
-    ///
-    /// # Examples
-    ///
-    /// ```should_panic
-    /// # use callbridge::{Bridge, ResultError};
-    /// # let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
-    /// # let bridge = Bridge::new(runtime.handle().clone());
-    /// let mut call = bridge.run_coroutine_threadsafe(async { panic!("carried over") });
-    /// if let Err(ResultError::Panicked(panic)) = call.result(None) {
-    ///     panic.resume_unwind();
-    /// }
-    /// ```
-    pub fn resume_unwind(self) -> ! {
-        std::panic::resume_unwind(self.into_payload())
     }
 
     fn take(&self) -> Option<Box<dyn Any + Send>> {

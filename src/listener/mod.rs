@@ -102,12 +102,12 @@ pub use {
     serve::Request,
     server::{Connection, ConnectionHandle, Peer, StreamServer, TcpServer},
     source::{
-        Datagram, DatagramSocket, DatagramSource, Replier, StreamKind, StreamSource, Tcp,
-        TcpSource, UdpSource,
+        Datagram, DatagramSocket, DatagramSource, Replier, StreamKind, StreamSource, TcpSource,
+        UdpSource,
     },
 };
 #[cfg(all(feature = "net", unix))]
 pub use {
     server::UnixServer,
-    source::{Unix, UnixDatagramSource, UnixSource},
+    source::{UnixDatagramSource, UnixSource},
 };

@@ -1,6 +1,6 @@
 use super::ThreadRunner;
 use super::core::Core;
-use crate::bridge::Bridge;
+use crate::bridge::MAX_IN_FLIGHT;
 use crate::future::Refusal;
 use crate::sync::prim::{Mutex, lock};
 use crate::sync::{SettingError, discard, panic_message};
@@ -81,7 +81,7 @@ impl ThreadRunnerBuilder {
         let settings = Settings {
             workers: 1,
             stack_size: None,
-            max_in_flight: Bridge::DEFAULT_MAX_IN_FLIGHT,
+            max_in_flight: MAX_IN_FLIGHT,
             factory: Mutex::new(None),
         };
         ThreadRunnerBuilder { settings, name: None }
@@ -142,18 +142,9 @@ impl ThreadRunnerBuilder {
         self
     }
 
-    /// Sets how many calls may be in flight, at least 1; [`Bridge::DEFAULT_MAX_IN_FLIGHT`] by
-    /// default.
+    /// Sets how many calls may be in flight, at least 1; 65 536 by default.
     ///
     /// Iterators of [`wrap_iter`](ThreadRunner::wrap_iter) count as a call each; contexts don't.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let runner = callbridge::ThreadRunner::builder().max_in_flight(8).build()?;
-    /// assert_eq!(runner.bridge()?.max_in_flight(), Some(8));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn max_in_flight(mut self, calls: usize) -> Self {
         self.settings.max_in_flight = calls;
         self

@@ -14,6 +14,9 @@ use std::time::Duration;
 /// How long the drop of an iterator waits for the stream to be dropped on the loop.
 const DROP_WAIT: Duration = Duration::from_secs(1);
 
+/// How many items are read ahead, where they aren't weighed.
+const PREFETCH: usize = 1_024;
+
 /// A stream on the loop, as a blocking iterator.
 ///
 /// Made by [`ThreadRunner::wrap_iter`](crate::ThreadRunner::wrap_iter). The stream is polled on the
@@ -241,18 +244,9 @@ impl<T> fmt::Debug for WrapIter<T> {
 }
 
 impl ThreadRunner {
-    /// How many items [`wrap_iter`](Self::wrap_iter) reads ahead at most: 1 024.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert_eq!(callbridge::ThreadRunner::DEFAULT_PREFETCH, 1_024);
-    /// ```
-    pub const DEFAULT_PREFETCH: usize = 1_024;
-
     /// Reads `stream` on the loop, and gives its items to the calling thread.
     ///
-    /// The stream is read ahead, at most [`DEFAULT_PREFETCH`](Self::DEFAULT_PREFETCH) items, and
+    /// The stream is read ahead, at most 1 024 items, and
     /// handed over in batches, so an item costs tens of nanoseconds and not a round trip. Items of a
     /// hundred kilobytes would be a hundred megabytes then: [`wrap_iter_weighed`](Self::wrap_iter_weighed)
     /// counts bytes. See [`WrapIter`] for how it ends. Python: `ThreadRunner.wrap_iter`.
@@ -279,40 +273,13 @@ impl ThreadRunner {
         S: Stream + Send + 'static,
         S::Item: Send + 'static,
     {
-        self.wrap_iter_prefetch(stream, Self::DEFAULT_PREFETCH)
-    }
-
-    /// As [`wrap_iter`](Self::wrap_iter), reading ahead at most `prefetch` items.
-    ///
-    /// Less than 3 counts as 3: one item read, one on its way, one in hand.
-    ///
-    /// # Blocking
-    ///
-    /// As [`wrap_iter`](Self::wrap_iter).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let runner = callbridge::ThreadRunner::new();
-    /// let (sender, frames) = callbridge::channel(4);
-    /// sender.send("a page of a megabyte")?;
-    /// drop(sender);
-    /// assert_eq!(runner.wrap_iter_prefetch(frames, 3).count(), 1);
-    /// # Ok::<(), callbridge::channel::SendError<&str>>(())
-    /// ```
-    #[track_caller]
-    pub fn wrap_iter_prefetch<S>(&self, stream: S, prefetch: usize) -> WrapIter<S::Item>
-    where
-        S: Stream + Send + 'static,
-        S::Item: Send + 'static,
-    {
-        self.wrap_iter_weighed(stream, prefetch, |_| 1)
+        self.wrap_iter_weighed(stream, PREFETCH, |_| 1)
     }
 
     /// As [`wrap_iter`](Self::wrap_iter), reading ahead at most `budget` in all, by the weight of items.
     ///
-    /// For items of many sizes: with their length as their weight, `budget` is in bytes. `weigh` runs on
-    /// the loop, once for each item; less than 1 counts as 1. A third of the budget each is for the items
+    /// For items of many sizes: with their length as their weight, `budget` is in bytes; with 1, `|_| 1`, it
+    /// is in items, 3 at least. `weigh` runs on the loop, once for each item; less than 1 counts as 1. A third of the budget each is for the items
     /// being read, those on their way, and those in hand; what makes a third full belongs to it still,
     /// however heavy it is, so that less than three items can come on top.
     ///

@@ -13,7 +13,6 @@ const _: () = {
     assert_send_sync::<channel::SendFuture<'static, u8>>();
     assert_send_sync::<channel::SendError<u8>>();
     assert_unpin::<channel::SendFuture<'static, std::marker::PhantomPinned>>();
-    assert_unpin::<channel::Closed<'static, std::marker::PhantomPinned>>();
 };
 
 /// Eight producers parked on a full channel, each with a frame of its own.

@@ -371,7 +371,7 @@ fn a_thread_iterates_over_the_frames_to_the_end_and_not_beyond() {
     });
     let first: Vec<_> = frames.iter_blocking().take(2).map(Result::unwrap).collect();
     let mut rest = Vec::new();
-    for frame in &mut frames {
+    for frame in frames.iter_blocking() {
         rest.push(frame.unwrap());
     }
     assert_eq!((first, rest), (vec![0, 1], vec![2, 3, 4]));

@@ -38,12 +38,10 @@ fn there_is_a_limit_of_threads_by_default() {
             let _ = sender.send(n);
         }));
     }
-    crate::common::eventually("all threads wait", || {
-        pool.stats().largest == 2 + ThreadPool::DEFAULT_SPARE_THREADS
-    });
+    crate::common::eventually("all threads wait", || pool.stats().largest == 2 + 32);
     drop(frames);
     assert!(pool.close_blocking(LONG).is_clean());
-    assert_eq!(pool.stats().largest, 2 + ThreadPool::DEFAULT_SPARE_THREADS);
+    assert_eq!(pool.stats().largest, 2 + 32);
 }
 
 /// Jobs wait for a frame's room in a pool of 2; then the room comes all at once.

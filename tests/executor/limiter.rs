@@ -204,7 +204,9 @@ fn an_abandoned_call_keeps_its_permit() {
     let (began, begun) = tokio::sync::oneshot::channel();
     let (release, blocked) = mpsc::channel::<()>();
     block_on(async {
-        let mut call = pin!(limiter.run_in_executor(&pool, move || {
+        let permit = limiter.acquire().await;
+        let mut call = pin!(callbridge::run_in_executor(&pool, move || {
+            let _permit = permit;
             began.send(()).unwrap();
             let _ = blocked.recv();
         }));

@@ -292,7 +292,7 @@ fn settings_that_make_no_sense_are_refused() {
 #[test]
 fn the_defaults_are_as_documented() {
     assert_eq!(ThreadPool::builder().build().unwrap().max_workers(), 64);
-    assert_eq!(ThreadPool::shared().max_workers(), ThreadPool::DEFAULT_MAX_WORKERS);
+    assert_eq!(ThreadPool::shared().max_workers(), 64);
 }
 
 /// C55: 60 blocked jobs on 4 workers make exactly 4 threads. C62: all of them end.

@@ -122,7 +122,7 @@ impl FrameSource for Counted {
     }
 
     fn gauge(&self) -> Gauge {
-        if self.bad_gauge { Gauge::new(|| panic!("a gauge")) } else { Gauge::none() }
+        if self.bad_gauge { Gauge::new(|| panic!("a gauge")) } else { Gauge::default() }
     }
 }
 

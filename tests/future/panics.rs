@@ -4,7 +4,6 @@ use crate::common::{LONG, Loop, SHORT};
 use callbridge::future::FutureState;
 use callbridge::{BlockingFuture, ResultError};
 use std::future::pending;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::thread;
 use tokio::sync::oneshot;
@@ -60,7 +59,7 @@ fn a_panic_keeps_its_payload_and_harms_nobody_else() {
         assert_eq!(panic.message(), "at once");
         assert_eq!(panic.to_string(), "at once");
         let Err(ResultError::Panicked(panic)) = later.result(LONG) else { panic!() };
-        let payload = catch_unwind(AssertUnwindSafe(|| panic.resume_unwind())).unwrap_err();
+        let payload = panic.into_payload();
         assert_eq!(payload.downcast_ref::<u32>(), Some(&7));
         assert_eq!(later.state(), FutureState::Panicked);
         assert!(matches!(later.result(None), Err(ResultError::AlreadyTaken)));

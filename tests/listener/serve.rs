@@ -227,7 +227,7 @@ fn a_source_of_ones_own_can_be_served() {
             }
         }
         fn interrupter(&self) -> Interrupter {
-            Interrupter::none()
+            Interrupter::default()
         }
     }
     impl RequestSource<u32> for Queue {

@@ -45,7 +45,7 @@ pub(crate) fn up_to(end: u64) -> impl Stream<Item = u64> + Send {
 fn every_item_comes_once_and_in_order() {
     for runner in both() {
         for prefetch in [0, 1, 3, 10, 1024, 1 << 20] {
-            let items = runner.wrap_iter_prefetch(up_to(10_000), prefetch);
+            let items = runner.wrap_iter_weighed(up_to(10_000), prefetch, |_| 1);
             let items: Vec<_> = items.collect::<Result<_, _>>().unwrap();
             assert!(items.iter().copied().eq(0..10_000), "prefetch {prefetch}");
         }
@@ -108,7 +108,7 @@ fn the_stream_is_read_ahead_no_further_than_told() {
                 let _ = stalled.try_send(());
                 Poll::Ready(Some(counter.fetch_add(1, Ordering::SeqCst)))
             });
-            let mut items = runner.wrap_iter_prefetch(stream, prefetch);
+            let mut items = runner.wrap_iter_weighed(stream, prefetch, |_| 1);
             stall.recv_timeout(LONG).unwrap();
             for taken in 1..=50 {
                 items.next().unwrap().unwrap();
@@ -260,7 +260,7 @@ fn waiting_for_an_item_on_a_loop_is_refused() {
 #[test]
 fn an_always_ready_stream_does_not_starve_the_loop() {
     let runner = ThreadRunner::new();
-    let mut items = runner.wrap_iter_prefetch(numbers(), 1 << 20);
+    let mut items = runner.wrap_iter_weighed(numbers(), 1 << 20, |_| 1);
     items.next().unwrap().unwrap();
     assert_eq!(runner.run_timeout(async { 1 }, LONG).unwrap(), 1);
     drop(items);

@@ -18,7 +18,7 @@ use super::core::{Core, End, Panicked, Verdict, judged};
 use super::driver::{Driver, For, Limits, Taken};
 use super::serve::Request;
 use super::source::socket::{self, OwnedSocket};
-use super::source::{FrameSource, StreamKind, StreamSource, Tcp, check_limit};
+use super::source::{FrameSource, StreamKind, StreamSource, check_limit};
 use super::stop::Phase;
 use super::wake::Wake;
 use crate::sync::SettingError;
@@ -29,7 +29,7 @@ use std::error::Error;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::marker::PhantomData;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::codec::Decoder;
@@ -71,7 +71,7 @@ const BACKLOG: i32 = 4096;
 /// | doesn't end its side when this side has | [`with_linger`](Self::with_linger) | 2 s |
 /// | connects too often | [`with_max_connections_per_peer`](Self::with_max_connections_per_peer) | no limit |
 /// | comes when there are too many | [`with_max_connections`](Self::with_max_connections) | 1024 |
-pub struct StreamServer<M, K = Tcp> {
+pub struct StreamServer<M, K = TcpStream> {
     listening: Listening,
     make: M,
     terms: Terms,
@@ -79,11 +79,11 @@ pub struct StreamServer<M, K = Tcp> {
 }
 
 /// A TCP server. Python: `asyncio.start_server`.
-pub type TcpServer<M> = StreamServer<M, Tcp>;
+pub type TcpServer<M> = StreamServer<M, TcpStream>;
 
 /// A Unix stream server. Python: `asyncio.start_unix_server`.
 #[cfg(unix)]
-pub type UnixServer<M> = StreamServer<M, super::source::Unix>;
+pub type UnixServer<M> = StreamServer<M, std::os::unix::net::UnixStream>;
 
 impl<M, C> TcpServer<M>
 where

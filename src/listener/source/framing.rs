@@ -111,23 +111,6 @@ pub enum BadFrames {
 }
 
 impl FrameError {
-    /// Where the offending frame began, in bytes from the start of the stream.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use callbridge::listener::FrameError;
-    ///
-    /// assert_eq!(FrameError::TooLong { offset: 12, limit: 1024 }.offset(), 12);
-    /// ```
-    pub fn offset(&self) -> u64 {
-        match *self {
-            FrameError::TooLong { offset, .. }
-            | FrameError::Malformed { offset, .. }
-            | FrameError::Incomplete { offset, .. } => offset,
-        }
-    }
-
     /// The frame error inside an error of a source, a connection or a stream, if there is one.
     ///
     /// # Examples

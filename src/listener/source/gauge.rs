@@ -42,6 +42,8 @@ impl SourceStats {
 
 /// Reads a source's [`SourceStats`] from any thread while the listener's thread owns the source.
 ///
+/// The default one is of a source that counts nothing.
+///
 /// # Examples
 ///
 /// ```
@@ -65,18 +67,6 @@ impl Gauge {
     /// A gauge part of whose reading may be a second old, unless it is told that it must be fresh.
     pub(crate) fn aging(read: impl Fn(bool) -> SourceStats + Send + Sync + 'static) -> Self {
         Gauge { read: Some(Arc::new(read)) }
-    }
-
-    /// A gauge of a source that counts nothing.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use callbridge::listener::{Gauge, SourceStats};
-    /// assert_eq!(Gauge::none().read(), SourceStats::default());
-    /// ```
-    pub fn none() -> Self {
-        Gauge::default()
     }
 
     /// The counters now.

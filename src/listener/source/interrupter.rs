@@ -4,7 +4,8 @@ use std::sync::Arc;
 /// Makes a blocked [`FrameSource::next_frame`](super::FrameSource::next_frame) return soon.
 ///
 /// It may run on any thread, more than once, and while nothing is blocked; it must not block. Once
-/// what registered it is gone (the source, a [`StopGuard`](super::StopGuard)), it never runs again.
+/// what registered it is gone (the source, a [`StopGuard`](super::StopGuard)), it never runs again. The
+/// default one does nothing: the source is left to its poll timeout.
 ///
 /// # Examples
 ///
@@ -28,17 +29,6 @@ impl Interrupter {
     /// An interrupter that runs `action`.
     pub fn new(action: impl Fn() + Send + Sync + 'static) -> Self {
         Interrupter { action: Some(Arc::new(action)) }
-    }
-
-    /// An interrupter that does nothing: the source is left to its poll timeout.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// callbridge::listener::Interrupter::none().interrupt();
-    /// ```
-    pub fn none() -> Self {
-        Interrupter::default()
     }
 
     /// Runs the action; a panic in it is contained.

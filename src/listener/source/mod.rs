@@ -27,15 +27,12 @@ pub use gauge::{Gauge, SourceStats};
 pub use interrupter::Interrupter;
 pub use reader::ReadSource;
 pub use reopening::{Backoff, Opening, Reopened, Reopening};
+#[cfg(all(feature = "net", unix))]
+pub use {stream::UnixSource, unix::UnixDatagramSource};
 #[cfg(feature = "net")]
 pub use {
-    stream::{StreamKind, StreamSource, Tcp, TcpSource},
+    stream::{StreamKind, StreamSource, TcpSource},
     udp::UdpSource,
-};
-#[cfg(all(feature = "net", unix))]
-pub use {
-    stream::{Unix, UnixSource},
-    unix::UnixDatagramSource,
 };
 
 #[cfg(feature = "net")]
@@ -154,7 +151,7 @@ pub trait FrameSource: Send + 'static {
 
     /// What makes a blocked [`next_frame`](Self::next_frame) return soon; by default nothing does.
     fn interrupter(&self) -> Interrupter {
-        Interrupter::none()
+        Interrupter::default()
     }
 
     /// Asks that [`next_frame`](Self::next_frame) return at least this often while nothing arrives.
@@ -177,7 +174,7 @@ pub trait FrameSource: Send + 'static {
 
     /// What [`Listener::stats`](super::Listener::stats) asks for the source's own counters.
     fn gauge(&self) -> Gauge {
-        Gauge::none()
+        Gauge::default()
     }
 
     /// Whether a frame has begun and isn't whole yet; by default it isn't known.

@@ -97,7 +97,7 @@ where
         Ok(ReadSource {
             reader,
             framer,
-            interrupter: Interrupter::none(),
+            interrupter: Interrupter::default(),
             cut: Arc::default(),
             empty_is_timeout: false,
             #[cfg(unix)]

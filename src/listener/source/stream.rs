@@ -13,36 +13,11 @@ use std::marker::PhantomData;
 use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 #[cfg(unix)]
 use std::os::fd::{AsFd, BorrowedFd};
+#[cfg(unix)]
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::codec::{Decoder, Encoder};
-
-/// Marks sources and servers that speak TCP.
-///
-/// # Examples
-///
-/// ```
-/// use callbridge::listener::{StreamSource, Tcp, TcpSource};
-/// # use tokio_util::codec::LinesCodec;
-/// fn same(source: TcpSource<LinesCodec>) -> StreamSource<LinesCodec, Tcp> { source }
-/// # let _ = same;
-/// ```
-#[derive(Clone, Copy, Debug)]
-pub struct Tcp(());
-
-/// Marks sources and servers that speak over Unix sockets.
-///
-/// # Examples
-///
-/// ```
-/// use callbridge::listener::{StreamSource, Unix, UnixSource};
-/// # use tokio_util::codec::LinesCodec;
-/// fn same(source: UnixSource<LinesCodec>) -> StreamSource<LinesCodec, Unix> { source }
-/// # let _ = same;
-/// ```
-#[cfg(unix)]
-#[derive(Clone, Copy, Debug)]
-pub struct Unix(());
 
 /// A connected stream socket, framed by any tokio-util codec, as a source: [`TcpSource`], and on
 /// Unix `UnixSource`.
@@ -70,7 +45,7 @@ pub struct Unix(());
 /// # Ok(())
 /// # }
 /// ```
-pub struct StreamSource<C, K = Tcp> {
+pub struct StreamSource<C, K = TcpStream> {
     socket: Arc<Socket>,
     framer: Framer<C>,
     /// Replies that haven't left.
@@ -86,31 +61,32 @@ pub struct StreamSource<C, K = Tcp> {
     kind: PhantomData<K>,
 }
 
-/// The kinds of stream socket: [`Tcp`], and on Unix `Unix`. Sealed: only the crate implements it.
+/// The kinds of stream socket, by std's types: [`TcpStream`], and on Unix `UnixStream`. Sealed: only the
+/// crate implements it.
 pub trait StreamKind: sealed::Sealed + Send + 'static {
     #[doc(hidden)]
     const IS_UNIX: bool;
 }
 
-impl StreamKind for Tcp {
+impl StreamKind for TcpStream {
     const IS_UNIX: bool = false;
 }
 
 #[cfg(unix)]
-impl StreamKind for Unix {
+impl StreamKind for UnixStream {
     const IS_UNIX: bool = true;
 }
 
 mod sealed {
     #[allow(unnameable_types, reason = "this is what seals StreamKind")]
     pub trait Sealed {}
-    impl Sealed for super::Tcp {}
+    impl Sealed for super::TcpStream {}
     #[cfg(unix)]
-    impl Sealed for super::Unix {}
+    impl Sealed for super::UnixStream {}
 }
 
 /// A connected TCP socket as a source. Python: `asyncio.open_connection`.
-pub type TcpSource<C> = StreamSource<C, Tcp>;
+pub type TcpSource<C> = StreamSource<C, TcpStream>;
 
 /// A connected Unix stream socket as a source. Python: `asyncio.open_unix_connection`.
 ///
@@ -130,7 +106,7 @@ pub type TcpSource<C> = StreamSource<C, Tcp>;
 /// # }
 /// ```
 #[cfg(unix)]
-pub type UnixSource<C> = StreamSource<C, Unix>;
+pub type UnixSource<C> = StreamSource<C, UnixStream>;
 
 impl<C> TcpSource<C>
 where
