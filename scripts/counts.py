@@ -27,7 +27,7 @@ WORDS = ("nap", "naps", "rhythm", "crew", "roster", "desk", "seat", "seats", "be
 SOURCE_WORDS = ("tick", "ticks", "habit", "lane")
 # The executor's jobs and what runs them are one thing in five files.
 KNOWN = {"executor/core.rs"}
-WHERE = ("src", "tests", "examples", "benches", "soak", "fuzz/src", "fuzz/fuzz_targets", "docs")
+WHERE = ("src", "tests", "examples", "benches", "soak", "relay", "fuzz/src", "fuzz/fuzz_targets", "docs")
 
 
 def sources():
