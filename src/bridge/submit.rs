@@ -44,7 +44,7 @@ impl Bridge {
     where
         F: Future<Output: Send + 'static> + Send + 'static,
     {
-        self.submit(future, identity, Deadline::Never)
+        self.submit(Location::caller(), future, identity, Deadline::Never)
             .unwrap_or_else(|refused| resolved(refused.into()))
     }
 
@@ -74,7 +74,7 @@ impl Bridge {
     where
         F: Future<Output: Send + 'static> + Send + 'static,
     {
-        self.submit(future, identity, Deadline::Now)
+        self.submit(Location::caller(), future, identity, Deadline::Now)
     }
 
     /// As [`run_coroutine_threadsafe`](Self::run_coroutine_threadsafe), but waits for room at most
@@ -111,24 +111,10 @@ impl Bridge {
     where
         F: Future<Output: Send + 'static> + Send + 'static,
     {
-        match self.submit(future, identity, Deadline::after(timeout)) {
+        match self.submit(Location::caller(), future, identity, Deadline::after(timeout)) {
             Err(SubmitError::Full(future)) => Err(SubmitError::TimedOut(future)),
             submitted => submitted,
         }
-    }
-
-    /// Submits `work`, which `future` makes a future of; hands it back if it is refused.
-    #[track_caller]
-    fn submit<W, F>(
-        &self,
-        work: W,
-        future: impl FnOnce(W) -> F,
-        deadline: Deadline,
-    ) -> Result<BlockingFuture<F::Output>, SubmitError<W>>
-    where
-        F: Future<Output: Send + 'static> + Send + 'static,
-    {
-        self.submit_from(Location::caller(), work, future, deadline)
     }
 
     /// As [`try_run_coroutine_threadsafe`](Self::try_run_coroutine_threadsafe), for who was called at `site`.
@@ -141,11 +127,11 @@ impl Bridge {
     where
         F: Future<Output: Send + 'static> + Send + 'static,
     {
-        self.submit_from(site, future, identity, Deadline::Now)
+        self.submit(site, future, identity, Deadline::Now)
     }
 
-    #[track_caller]
-    fn submit_from<W, F>(
+    /// Submits `work`, which `future` makes a future of; hands it back if it is refused.
+    fn submit<W, F>(
         &self,
         site: Site,
         work: W,
@@ -200,7 +186,13 @@ impl Bridge {
     where
         C: FnOnce() + Send + 'static,
     {
-        self.submit(callback, |callback| async move { callback() }, Deadline::Never).map(drop)
+        self.submit(
+            Location::caller(),
+            callback,
+            |callback| async move { callback() },
+            Deadline::Never,
+        )
+        .map(drop)
     }
 
     /// As [`call_soon_threadsafe`](Self::call_soon_threadsafe), but never waits.
@@ -213,7 +205,13 @@ impl Bridge {
     where
         C: FnOnce() + Send + 'static,
     {
-        self.submit(callback, |callback| async move { callback() }, Deadline::Now).map(drop)
+        self.submit(
+            Location::caller(),
+            callback,
+            |callback| async move { callback() },
+            Deadline::Now,
+        )
+        .map(drop)
     }
 }
 

@@ -259,54 +259,6 @@ impl ThreadRunner {
         submit(&self.core, future)
     }
 
-    /// Starts `task` and waits until it says that it is ready; returns what it said, and its future.
-    ///
-    /// For servers and listeners that are of use only once they are up: the task calls
-    /// [`started.set(value)`](ReadySignal::set), say with the port it was given, and goes on.
-    ///
-    /// Python: `portal.start_task`.
-    ///
-    /// # Blocking
-    ///
-    /// Until the task is ready, or has ended.
-    ///
-    /// # Errors
-    ///
-    /// [`StartTaskError`]: the task ended before it was ready, or could not run. What goes wrong
-    /// afterwards is told by the returned future.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use callbridge::ThreadRunner;
-    /// use callbridge::runner::ReadySignal;
-    /// use std::net::SocketAddr;
-    ///
-    /// let runner = ThreadRunner::new();
-    /// let (address, server) = runner.start_task(|started: ReadySignal<SocketAddr>| async move {
-    ///     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    ///     started.set(listener.local_addr()?);
-    ///     listener.accept().await.map(drop)
-    /// })?;
-    /// std::net::TcpStream::connect(address)?;
-    /// # let mut server = server;
-    /// server.result(None)??;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[expect(clippy::type_complexity, reason = "a pair and its error, said once")]
-    #[track_caller]
-    pub fn start_task<V, F>(
-        &self,
-        task: impl FnOnce(ReadySignal<V>) -> F,
-    ) -> Result<(V, BlockingFuture<F::Output>), StartTaskError<F::Output>>
-    where
-        V: Send + 'static,
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
-    {
-        start_task::start_task(&self.core, task)
-    }
-
     /// Returns a bridge to the loop, started if need be, for callbacks and libraries.
     ///
     /// # Blocking

@@ -1,4 +1,4 @@
-use super::core::Core;
+use super::ThreadRunner;
 use crate::future::{BlockingFuture, Promise, ResultError, lone_promise};
 use crate::sync::Deadline;
 use crate::sync::context::drives_a_loop;
@@ -6,7 +6,6 @@ use std::convert::identity;
 use std::fmt;
 use std::future::Future;
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::sync::Arc;
 
 /// What a task says once it is ready; see [`ThreadRunner::start_task`](crate::ThreadRunner::start_task).
 #[must_use = "dropping it makes the start fail"]
@@ -74,33 +73,70 @@ impl<T> fmt::Debug for StartTaskError<T> {
     }
 }
 
-#[expect(clippy::type_complexity, reason = "a pair and its error, said once")]
-#[track_caller]
-pub(super) fn start_task<V, F>(
-    core: &Arc<Core>,
-    task: impl FnOnce(ReadySignal<V>) -> F,
-) -> Result<(V, BlockingFuture<F::Output>), StartTaskError<F::Output>>
-where
-    V: Send + 'static,
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    if drives_a_loop() {
-        return Err(StartTaskError::Loop(ResultError::WouldDeadlock));
-    }
-    core.ready_here().map_err(StartTaskError::Loop)?;
-    let (promise, ready) = lone_promise();
-    let mut call = super::submit(core, task(ReadySignal { promise }));
-    match core.wait(Deadline::Never, ready).and_then(identity) {
-        Ok(value) => Ok((value, call)),
-        Err(_) => {
-            // Most often it is about to end; a task that isn't would never be ready.
-            call.cancel();
-            Err(match call.result(None) {
-                Ok(output) => StartTaskError::Ended(output),
-                Err(ResultError::Cancelled) => StartTaskError::Dropped,
-                Err(error) => StartTaskError::Loop(error),
-            })
+impl ThreadRunner {
+    /// Starts `task` and waits until it says that it is ready; returns what it said, and its future.
+    ///
+    /// For servers and listeners that are of use only once they are up: the task calls
+    /// [`started.set(value)`](ReadySignal::set), say with the port it was given, and goes on.
+    ///
+    /// Python: `portal.start_task`.
+    ///
+    /// # Blocking
+    ///
+    /// Until the task is ready, or has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`StartTaskError`]: the task ended before it was ready, or could not run. What goes wrong
+    /// afterwards is told by the returned future.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::ThreadRunner;
+    /// use callbridge::runner::ReadySignal;
+    /// use std::net::SocketAddr;
+    ///
+    /// let runner = ThreadRunner::new();
+    /// let (address, server) = runner.start_task(|started: ReadySignal<SocketAddr>| async move {
+    ///     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    ///     started.set(listener.local_addr()?);
+    ///     listener.accept().await.map(drop)
+    /// })?;
+    /// std::net::TcpStream::connect(address)?;
+    /// # let mut server = server;
+    /// server.result(None)??;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[expect(clippy::type_complexity, reason = "a pair and its error, said once")]
+    #[track_caller]
+    pub fn start_task<V, F>(
+        &self,
+        task: impl FnOnce(ReadySignal<V>) -> F,
+    ) -> Result<(V, BlockingFuture<F::Output>), StartTaskError<F::Output>>
+    where
+        V: Send + 'static,
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let core = &self.core;
+        if drives_a_loop() {
+            return Err(StartTaskError::Loop(ResultError::WouldDeadlock));
+        }
+        core.ready_here().map_err(StartTaskError::Loop)?;
+        let (promise, ready) = lone_promise();
+        let mut call = super::submit(core, task(ReadySignal { promise }));
+        match core.wait(Deadline::Never, ready).and_then(identity) {
+            Ok(value) => Ok((value, call)),
+            Err(_) => {
+                // Most often it is about to end; a task that isn't would never be ready.
+                call.cancel();
+                Err(match call.result(None) {
+                    Ok(output) => StartTaskError::Ended(output),
+                    Err(ResultError::Cancelled) => StartTaskError::Dropped,
+                    Err(error) => StartTaskError::Loop(error),
+                })
+            }
         }
     }
 }

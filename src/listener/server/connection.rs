@@ -254,9 +254,7 @@ pub(crate) fn thread_name(id: u64, listener: &str) -> String {
 /// A connection's thread.
 fn run<C, K>(accepted: Accepted, source: StreamSource<C, K>, feed: &Feed<C::Item>)
 where
-    C: Decoder + Send + 'static,
-    C::Item: Send + 'static,
-    C::Error: Error + Send + Sync + 'static,
+    C: Decoder<Item: Send + 'static, Error: Error + Send + Sync + 'static> + Send + 'static,
     K: StreamKind,
 {
     let Accepted { link, limits, linger, place, .. } = accepted;

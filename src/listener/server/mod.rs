@@ -446,9 +446,7 @@ impl<M, K> Sealed for StreamServer<M, K> {}
 impl<M, C, K> Origin for StreamServer<M, K>
 where
     M: Fn() -> C + Send + Sync + 'static,
-    C: Decoder + Send + 'static,
-    C::Item: Send + 'static,
-    C::Error: Error + Send + Sync + 'static,
+    C: Decoder<Item: Send + 'static, Error: Error + Send + Sync + 'static> + Send + 'static,
     K: StreamKind,
 {
     type Item = Connection<C>;

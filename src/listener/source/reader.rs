@@ -78,9 +78,7 @@ impl<R> Copy for Polled<R> {}
 impl<R, D> ReadSource<R, D>
 where
     R: Read + Send + 'static,
-    D: Decoder + Send + 'static,
-    D::Item: Send + 'static,
-    D::Error: Error + Send + Sync + 'static,
+    D: Decoder<Item: Send + 'static, Error: Error + Send + Sync + 'static> + Send + 'static,
 {
     /// A source that reads `reader` and cuts frames of at most `max_frame` bytes with `decoder`.
     ///
@@ -292,9 +290,7 @@ where
 impl<R, D> FrameSource for ReadSource<R, D>
 where
     R: Read + Send + 'static,
-    D: Decoder + Send + 'static,
-    D::Item: Send + 'static,
-    D::Error: Error + Send + Sync + 'static,
+    D: Decoder<Item: Send + 'static, Error: Error + Send + Sync + 'static> + Send + 'static,
 {
     type Frame = D::Item;
 

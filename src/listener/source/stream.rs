@@ -250,9 +250,7 @@ where
 
 impl<C, K> FrameSource for StreamSource<C, K>
 where
-    C: Decoder + Send + 'static,
-    C::Item: Send + 'static,
-    C::Error: Error + Send + Sync + 'static,
+    C: Decoder<Item: Send + 'static, Error: Error + Send + Sync + 'static> + Send + 'static,
     K: StreamKind,
 {
     type Frame = C::Item;
