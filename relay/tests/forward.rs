@@ -6,8 +6,11 @@ use async_nats::jetstream::stream;
 use callbridge::channel::{FrameStream, NotDone, Overflow, Receipt, Sender, channel};
 use callbridge_relay::nats::JetStream;
 use callbridge_relay::server::NatsServer;
-use callbridge_relay::{Forwarder, ForwarderBuilder, ForwarderEnding, Message, StartError};
+use callbridge_relay::{
+    Forwarder, ForwarderBuilder, ForwarderEnding, ForwarderReport, Message, Publish, StartError,
+};
 use common::{LIMIT, STREAM, SUBJECT, config, context, server, stored};
+use std::ops::RangeInclusive;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -214,22 +217,24 @@ async fn a_receipt_is_given_once_the_server_has_the_frame() {
     assert!(report.stats.balances() && !report.is_clean(), "{report}");
 }
 
+/// Carries the run's frames of that range, all of them.
+async fn meter_7(engine: impl Publish, range: RangeInclusive<u64>) -> ForwarderReport {
+    let (sender, frames) = channel(64);
+    let mut forwarder =
+        numbers(frames).run("meter 7").sequence(|frame| *frame).start(engine).await.unwrap();
+    range.for_each(|frame| _ = sender.try_send(frame).unwrap());
+    drop(sender);
+    let report = forwarder.finished().await;
+    assert!(report.is_clean(), "{report}");
+    report
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_that_goes_on_stores_nothing_twice_after_the_duplicate_window() {
     let window = Duration::from_millis(100);
     let server = server(stream::Config { duplicate_window: window, ..config() }).await;
     for range in [1..=20, 11..=30] {
-        let (sender, frames) = channel(64);
-        let mut forwarder = numbers(frames)
-            .run("meter 7")
-            .sequence(|frame| *frame)
-            .start(engine(&server).await)
-            .await
-            .unwrap();
-        range.for_each(|frame| _ = sender.try_send(frame).unwrap());
-        drop(sender);
-        let report = forwarder.finished().await;
-        assert!(report.is_clean(), "{report}");
+        meter_7(engine(&server).await, range).await;
         // The server has forgotten the ids by then.
         tokio::time::sleep(window * 3).await;
     }
@@ -241,17 +246,7 @@ async fn on_a_shared_stream_the_server_recognises_repeats_by_their_ids() {
     let server = server(config()).await;
     let mut repeats = Vec::new();
     for range in [1..=20, 11..=30] {
-        let (sender, frames) = channel(64);
-        let mut forwarder = numbers(frames)
-            .run("meter 7")
-            .sequence(|frame| *frame)
-            .start(engine(&server).await.shared())
-            .await
-            .unwrap();
-        range.for_each(|frame| _ = sender.try_send(frame).unwrap());
-        drop(sender);
-        let report = forwarder.finished().await;
-        assert!(report.is_clean(), "{report}");
+        let report = meter_7(engine(&server).await.shared(), range).await;
         repeats.push(report.stats.effort.repeats);
     }
     assert_eq!(repeats, [0, 10]);

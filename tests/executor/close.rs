@@ -1,7 +1,7 @@
 //! How a pool ends: closed, dropped, with work that runs on.
 
 use super::map::next;
-use super::{block_on, blocker, clean};
+use super::{block_on, blocker, clean, pool_of};
 use crate::common::{Alive, Census, LONG, Loop, SHORT, eventually, refusal};
 use callbridge::future::Refusal;
 use callbridge::future::SubmitError;
@@ -10,10 +10,6 @@ use std::collections::HashSet;
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::Duration;
-
-fn pool_of(workers: usize) -> ThreadPool {
-    ThreadPool::builder().max_workers(workers).build().unwrap()
-}
 
 /// C59, C92: after close every way in refuses, and shutting down twice is fine.
 #[test]

@@ -10,23 +10,32 @@ mod child;
 mod common;
 
 mod cancel;
+mod capacity;
 mod close;
+mod cycles;
 mod dedicated;
 mod delivery;
 #[cfg(unix)]
 mod fork;
+mod initializer;
 mod lending;
 mod limiter;
 mod map;
 mod pool;
+mod rebuilding;
 mod scope;
 mod stress;
 mod threads;
+mod untaken;
 
 use callbridge::bridge::CloseReport;
 use callbridge::{BlockingFuture, ThreadPool};
 use common::LONG;
 use std::sync::mpsc;
+
+fn pool_of(workers: usize) -> ThreadPool {
+    ThreadPool::builder().max_workers(workers).build().unwrap()
+}
 
 /// A job that blocks until the returned sender is dropped, and tells that it has begun.
 fn blocker(pool: &ThreadPool) -> (mpsc::Sender<()>, BlockingFuture<()>) {

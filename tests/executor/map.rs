@@ -1,6 +1,6 @@
 //! ThreadPool::map.
 
-use super::block_on;
+use super::{block_on, pool_of};
 use crate::common::{LONG, SHORT};
 use callbridge::{ResultError, ThreadPool};
 use futures_core::Stream;
@@ -8,10 +8,6 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
-
-fn pool_of(workers: usize) -> ThreadPool {
-    ThreadPool::builder().max_workers(workers).build().unwrap()
-}
 
 pub(super) async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
     poll_fn(|cx| Pin::new(&mut *stream).poll_next(cx)).await

@@ -1,24 +1,15 @@
 //! to_thread, run_in_executor and ThreadPool.
 
-use super::{block_on, blocker};
-use crate::common::{Census, LONG, Loop, SHORT, eventually, refusal, whole};
+use super::{block_on, blocker, pool_of};
+use crate::common::{Census, LONG, Loop, eventually, refusal};
 use callbridge::SettingError;
-use callbridge::future::Refusal;
-use callbridge::future::{FutureState, ReturnWhen, SubmitError};
+use callbridge::future::{Refusal, ReturnWhen};
 use callbridge::{Bridge, ResultError, ThreadPool, run_in_executor, to_thread, wait};
 use std::collections::HashSet;
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
-
-fn pool_of(workers: usize) -> ThreadPool {
-    ThreadPool::builder().max_workers(workers).build().unwrap()
-}
-
-// to_thread and run_in_executor
 
 /// C7: value, error, exactly one call, ten concurrent calls. A42: the error has its message.
 /// C90: on another thread.
@@ -188,66 +179,6 @@ fn aborting_the_awaiting_task_abandons_the_call() {
     });
 }
 
-/// A call that somebody waits for needs no room; one that is cancelled gives its own back at once.
-#[test]
-fn awaited_calls_do_not_count_against_the_capacity() {
-    block_on(async {
-        let pool = ThreadPool::builder().max_workers(1).capacity(1).build().unwrap();
-        let (release, _busy) = blocker(&pool);
-        let first = run_in_executor(&pool, || 1);
-        let second = run_in_executor(&pool, || 2);
-        let submitted = pool.try_submit(|| 3).unwrap();
-        assert!(matches!(pool.try_submit(|| 4), Err(SubmitError::Full(_))));
-        assert_eq!(pool.stats().queued, 3);
-        drop(release);
-        let (second, third, first) = tokio::join!(second, submitted, first);
-        assert_eq!((first.unwrap(), second.unwrap(), third.unwrap()), (1, 2, 3));
-    });
-}
-
-#[test]
-fn a_cancelled_job_gives_its_room_back_at_once() {
-    let pool = ThreadPool::builder().max_workers(1).capacity(2).build().unwrap();
-    let (release, mut busy) = blocker(&pool);
-    let _first = pool.try_submit(|| 1).unwrap();
-    for n in 0..100 {
-        let job = pool.try_submit(move || n).unwrap();
-        assert!(matches!(pool.try_submit(|| ()), Err(SubmitError::Full(_))));
-        assert!(job.cancel());
-        assert_eq!(pool.stats().queued, 1);
-    }
-    let waiting = pool.clone();
-    let last = pool.try_submit(|| 2).unwrap();
-    let waiting = thread::spawn(move || waiting.submit_timeout(|| 3, LONG).unwrap());
-    last.cancel();
-    let mut third = waiting.join().unwrap();
-    drop(release);
-    busy.result(LONG).unwrap();
-    assert_eq!(third.result(LONG).unwrap(), 3);
-}
-
-#[test]
-fn a_submission_that_awaits_room_is_refused_when_the_pool_closes() {
-    block_on(async {
-        let pool = ThreadPool::builder().max_workers(1).capacity(1).build().unwrap();
-        let (release, _busy) = blocker(&pool);
-        let _queued = pool.submit(|| ());
-        let mut waiting = Box::pin(pool.submit_async(|| 7));
-        assert!(futures_poll_once(&mut waiting).await.is_none());
-        let called = run_in_executor(&pool, || ());
-        let report = pool.close(SHORT).await;
-        assert_eq!((report.cancelled, report.in_flight), (2, 1), "{report}");
-        let refused = waiting.await.unwrap_err();
-        assert!(matches!(refused, SubmitError::Closed(_)), "{refused:?}");
-        assert_eq!(refused.into_inner()(), 7);
-        let refused = called.await.unwrap_err();
-        assert!(matches!(refusal(&refused), Some(Refusal::Closed)), "{refused:?}");
-        drop(release);
-    });
-}
-
-// submit
-
 /// C36: the value of one job. C49, C51: closure and result are dropped though nobody asks.
 #[test]
 fn a_job_leaves_nothing_behind() {
@@ -414,169 +345,6 @@ fn a_thread_that_cannot_be_started_is_an_error() {
     super::clean(&pool.close_blocking(LONG));
 }
 
-#[test]
-fn try_submit_hands_the_job_back_when_the_queue_is_full() {
-    let pool = ThreadPool::builder().max_workers(1).capacity(1).build().unwrap();
-    let (release, _busy) = blocker(&pool);
-    let mut queued = pool.try_submit(|| 1).unwrap();
-    let error = pool.try_submit(|| 2).unwrap_err();
-    assert!(matches!(error, SubmitError::Full(_)));
-    assert_eq!(error.into_inner()(), 2);
-    let error = pool.submit_timeout(|| 3, SHORT).unwrap_err();
-    assert!(matches!(error, SubmitError::TimedOut(_)));
-    assert_eq!(error.into_inner()(), 3);
-    drop(release);
-    assert_eq!(queued.result(LONG).unwrap(), 1);
-}
-
-#[test]
-fn submit_waits_for_room() {
-    let pool = ThreadPool::builder().max_workers(1).capacity(1).build().unwrap();
-    let (release, _busy) = blocker(&pool);
-    let _queued = pool.submit(|| 1);
-    let submitting = pool.clone();
-    let waiting = thread::spawn(move || submitting.submit(|| 2).result(LONG).unwrap());
-    drop(release);
-    assert_eq!(waiting.join().unwrap(), 2);
-}
-
-#[test]
-fn a_submission_that_would_block_the_loop_is_refused() {
-    block_on(async {
-        let pool = ThreadPool::builder().max_workers(1).capacity(1).build().unwrap();
-        let (release, _busy) = blocker(&pool);
-        let queued = pool.submit(|| 1);
-        let refused = pool.submit(|| 2);
-        assert_eq!(refused.state(), FutureState::WouldDeadlock);
-        let error = pool.submit_timeout(|| 3, LONG).unwrap_err();
-        assert!(matches!(error, SubmitError::WouldDeadlock(_)));
-        drop(release);
-        assert_eq!(queued.await.unwrap(), 1);
-    });
-}
-
-#[test]
-fn submit_async_awaits_room_and_hands_back_when_closed() {
-    block_on(async {
-        let pool = ThreadPool::builder().max_workers(1).capacity(1).build().unwrap();
-        let (release, _busy) = blocker(&pool);
-        let queued = pool.submit_async(|| 1).await.unwrap();
-        let mut third = Box::pin(pool.submit_async(|| 2));
-        assert!(futures_poll_once(&mut third).await.is_none(), "there is no room");
-        // Cancel safety: the job of a submission that is dropped never runs.
-        let census = Census::default();
-        let guard = census.guard();
-        let mut dropped = Box::pin(pool.submit_async(move || drop(guard)));
-        assert!(futures_poll_once(&mut dropped).await.is_none());
-        drop(dropped);
-        assert_eq!(census.alive(), 0);
-        drop(release);
-        assert_eq!(third.await.unwrap().await.unwrap(), 2);
-        assert_eq!(queued.await.unwrap(), 1);
-        super::clean(&pool.close(LONG).await);
-        let error = pool.submit_async(|| 4).await.unwrap_err();
-        assert!(matches!(error, SubmitError::Closed(_)));
-        assert_eq!(error.into_inner()(), 4);
-    });
-}
-
-async fn futures_poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
-    poll_fn(|cx| match Pin::new(&mut *future).poll(cx) {
-        std::task::Poll::Ready(output) => std::task::Poll::Ready(Some(output)),
-        std::task::Poll::Pending => std::task::Poll::Ready(None),
-    })
-    .await
-}
-
-/// A done callback may use the pool that runs it.
-#[test]
-fn a_done_callback_may_wait_for_another_job() {
-    let pool = pool_of(1);
-    let (told, tell) = mpsc::channel();
-    let (release, job) = blocker(&pool);
-    let nested = pool.clone();
-    job.add_done_callback(move |_| {
-        told.send(nested.submit(|| 7).result(LONG).map_err(|error| error.to_string())).unwrap();
-    });
-    drop(release);
-    assert_eq!(tell.recv_timeout(LONG).unwrap(), Ok(7));
-}
-
-// initializer
-
-/// C72: it runs in each worker before its work.
-#[test]
-fn the_initializer_runs_once_in_each_thread() {
-    std::thread_local!(static READY: AtomicUsize = const { AtomicUsize::new(0) });
-    let initialize = || {
-        READY.with(|ready| ready.fetch_add(1, Ordering::SeqCst));
-        Ok::<_, String>(())
-    };
-    let pool = ThreadPool::builder().max_workers(3).initializer(initialize).build().unwrap();
-    let meeting = Arc::new(Barrier::new(3));
-    for _ in 0..2 {
-        let mut jobs: Vec<_> = (0..3)
-            .map(|_| {
-                let meeting = Arc::clone(&meeting);
-                pool.submit(move || {
-                    meeting.wait();
-                    READY.with(|ready| ready.load(Ordering::SeqCst))
-                })
-            })
-            .collect();
-        assert!(jobs.iter_mut().all(|job| job.result(LONG).unwrap() == 1));
-    }
-}
-
-/// Threads are initialised next to each other, not one after the other.
-#[test]
-fn slow_initializers_do_not_wait_for_each_other() {
-    let meeting = Arc::new(Barrier::new(3));
-    let initialize = move || {
-        meeting.wait();
-        Ok::<_, String>(())
-    };
-    let pool = ThreadPool::builder().max_workers(3).initializer(initialize).build().unwrap();
-    let mut jobs: Vec<_> = (0..3).map(|n| pool.submit(move || n)).collect();
-    let (done, late) = wait(&mut jobs, LONG, ReturnWhen::AllCompleted).unwrap();
-    assert_eq!((done.len(), late.len()), (3, 0));
-}
-
-/// C73: a failing one breaks the pool: queued and later jobs fail with the reason.
-#[test]
-fn a_failing_initializer_breaks_the_pool() {
-    let reasons: [fn() -> Result<(), String>; 2] =
-        [|| Err("no licence".to_owned()), || panic!("no licence")];
-    for initialize in reasons {
-        let (release, blocked) = mpsc::channel::<()>();
-        let blocked = std::sync::Mutex::new(blocked);
-        let pool = ThreadPool::builder()
-            .max_workers(1)
-            .initializer(move || {
-                drop(blocked.lock().map(|blocked| blocked.recv()));
-                initialize()
-            })
-            .build()
-            .unwrap();
-        let mut queued: Vec<_> = (0..5).map(|_| pool.submit(|| ())).collect();
-        drop(release);
-        for job in &mut queued {
-            let error = job.result(LONG).unwrap_err();
-            assert!(matches!(refusal(&error), Some(Refusal::Broken(_))), "{error:?}");
-            assert!(whole(&error).contains("no licence"), "{error}");
-        }
-        let error = pool.try_submit(|| ()).unwrap_err();
-        let SubmitError::Refused(why, _) = error else { panic!("{error:?}") };
-        assert!(matches!(why, Refusal::Broken(_)), "{why:?}");
-        let error = block_on(run_in_executor(&pool, || ())).unwrap_err();
-        assert!(whole(&error).contains("no licence"), "{error}");
-        assert!(pool.is_closed());
-        super::clean(&pool.close_blocking(LONG));
-    }
-}
-
-// nesting
-
 /// G1: two jobs on a pool of one thread run one after the other. G17: the given pool is used.
 #[test]
 fn a_pool_of_one_runs_one_job_at_a_time() {
@@ -598,81 +366,4 @@ fn a_pool_of_one_runs_one_job_at_a_time() {
             assert_eq!(call.await.unwrap(), (0, Some("only-0".to_owned())));
         }
     });
-}
-
-/// G3, G4, G21: loop, thread, loop, thread and so on ends, on distinct threads, with a pool of one.
-#[test]
-fn nesting_through_the_loop_ends_in_a_pool_of_one() {
-    fn nest(pool: ThreadPool, depth: usize) -> Vec<ThreadId> {
-        let mut threads = vec![thread::current().id()];
-        if depth > 0 {
-            let inner = Bridge::current().run_coroutine_threadsafe(async move {
-                let task = tokio::spawn(async move {
-                    let nested = pool.clone();
-                    run_in_executor(&pool, move || nest(nested, depth - 1)).await
-                });
-                task.await.unwrap().unwrap()
-            });
-            threads.extend({ inner }.result(LONG).unwrap());
-        }
-        threads
-    }
-
-    for event_loop in Loop::both() {
-        let pool = pool_of(1);
-        let nested = pool.clone();
-        let mut call = event_loop.bridge().run_coroutine_threadsafe(async move {
-            let inner = nested.clone();
-            run_in_executor(&nested, move || nest(inner, 4)).await.unwrap()
-        });
-        let threads = call.result(LONG).unwrap();
-        let distinct: HashSet<_> = threads.iter().collect();
-        assert_eq!((threads.len(), distinct.len()), (5, 5), "each wait lends its place");
-        eventually("its threads", || pool.stats().workers <= 1);
-        assert_eq!(pool.submit(|| 1).result(LONG).unwrap(), 1);
-        assert_eq!(pool.stats().workers, 1, "the extra threads have gone");
-    }
-}
-
-/// A job that waits for a job of its own pool, and for room in its own pool's queue.
-#[test]
-fn a_job_may_wait_for_its_own_pool() {
-    let pool = ThreadPool::builder().max_workers(1).capacity(1).build().unwrap();
-    let nested = pool.clone();
-    let mut job = pool.submit(move || {
-        let mut jobs: Vec<_> = (0..5).map(|n| nested.submit(move || n)).collect();
-        jobs.iter_mut().map(|job| job.result(LONG).unwrap()).sum::<i32>()
-    });
-    assert_eq!(job.result(LONG).unwrap(), 10);
-}
-
-/// G18: an error inside leaves no trace: the next nested call works. G20: a blocker on its own
-/// thread doesn't block the one that releases it.
-#[test]
-fn a_nested_panic_leaves_the_pool_in_order() {
-    let pool = pool_of(1);
-    for _ in 0..3 {
-        let nested = pool.clone();
-        let mut job = pool.submit(move || {
-            let panicked = nested.submit(|| panic!("inside")).result(LONG);
-            let panicked: Result<(), _> = panicked;
-            assert!(panicked.is_err());
-            nested.submit(|| 1).result(LONG).unwrap()
-        });
-        assert_eq!(job.result(LONG).unwrap(), 1);
-    }
-    let pool = pool_of(2);
-    let (release, mut blocked) = blocker(&pool);
-    pool.submit(move || drop(release)).result(LONG).unwrap();
-    blocked.result(LONG).unwrap();
-}
-
-/// G23: the loop is there but nobody drives it: the wait in the job ends at its timeout.
-#[test]
-fn a_job_that_waits_for_a_stopped_loop_times_out() {
-    let stopped = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let bridge = Bridge::new(stopped.handle().clone());
-    let mut job =
-        pool_of(1).submit(move || bridge.run_coroutine_threadsafe(async {}).result(SHORT));
-    assert!(matches!(job.result(LONG).unwrap(), Err(ResultError::TimedOut { .. })));
 }
