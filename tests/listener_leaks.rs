@@ -11,6 +11,7 @@ use callbridge::listener::{
 use futures_util::SinkExt;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream, UdpSocket};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio::runtime::Builder;
@@ -217,15 +218,17 @@ fn threads_and_descriptors_are_given_back() {
     leaves_nothing("async closes, one of them given up", || {
         let runtime = Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
-            let (listener, _frames) = Listener::from_fn::<(), _>(|sink| {
+            let (release, held) = mpsc::channel::<()>();
+            let (listener, _frames) = Listener::from_fn::<(), _>(move |sink| {
                 sink.wait_stop(None).unwrap();
-                thread::sleep(Duration::from_millis(30));
+                let _ = held.recv_timeout(PATIENCE);
                 Ok(())
             })
             .spawn()
             .unwrap();
             let given_up = listener.close(Duration::MAX);
             tokio::time::timeout(Duration::from_millis(5), given_up).await.unwrap_err();
+            drop(release);
             assert!(listener.close(PATIENCE).await.is_clean());
         });
     });

@@ -4,6 +4,7 @@
 
 use crate::child::in_a_child;
 use crate::common::fork::in_a_fork;
+use crate::common::tasks::until_all_others_sleep;
 use crate::common::{LONG, Loop, SHORT};
 use callbridge::future::{ReturnWhen, SubmitError};
 use callbridge::{Bridge, ResultError, as_completed, wait};
@@ -16,7 +17,7 @@ use std::time::Duration;
 /// child for ever, tokio's own among them: that can't be met.
 fn settle(bridge: &Bridge) {
     bridge.run_coroutine_threadsafe(async {}).wait(LONG).unwrap();
-    std::thread::sleep(5 * SHORT);
+    until_all_others_sleep();
 }
 
 fn forked<T: std::fmt::Debug>(result: &Result<T, ResultError>) {

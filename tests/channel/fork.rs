@@ -3,6 +3,7 @@
 
 use crate::child::in_a_child;
 use crate::common::fork::in_a_fork;
+use crate::common::tasks::until_all_others_sleep;
 use crate::common::{LONG, SHORT};
 use crate::*;
 use callbridge::channel;
@@ -45,7 +46,7 @@ fn a_sender_that_waits_in_the_parent_is_served_there_alone() {
         let mut waiting = library.start(move || waits.send(2).is_ok());
         until_parked(&sender, 1);
         // A lock that the thread holds at the fork would stay locked in the child.
-        std::thread::sleep(5 * SHORT);
+        until_all_others_sleep();
         in_a_fork(|| {
             // The copy of its frame comes all the same; the thread isn't here to be woken.
             assert_eq!([frames.recv_blocking(LONG), frames.recv_blocking(LONG)], [Ok(1), Ok(2)]);

@@ -3,6 +3,7 @@
 
 #[cfg(unix)]
 pub mod fork;
+pub mod tasks;
 
 use callbridge::ResultError;
 use callbridge::future::Refusal;

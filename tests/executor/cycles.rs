@@ -1,6 +1,7 @@
 //! Waits that could come back to their own thread: those that are told, and those that are served.
 
 use super::{block_on, blocker, pool_of};
+use crate::common::tasks::until_asleep;
 use crate::common::{LONG, Loop, SHORT, eventually};
 use callbridge::{Bridge, DedicatedThread, ResultError, ThreadPool, run_in_executor, to_thread};
 use std::collections::HashSet;
@@ -59,7 +60,8 @@ fn a_call_may_use_the_loop_and_the_pool() {
 fn a_wait_for_a_call_of_the_same_thread_through_the_loop_is_told() {
     for event_loop in Loop::both() {
         for the_loop_is_first in [true, false] {
-            let thread = DedicatedThread::spawn(|| Ok::<_, String>(1)).result(LONG).unwrap();
+            let builder = DedicatedThread::builder().name("waits-for-loop");
+            let thread = builder.spawn(|| Ok::<_, String>(1)).result(LONG).unwrap();
             let (own, bridge) = (thread.clone(), event_loop.bridge());
             let (go, gone) = tokio::sync::oneshot::channel::<()>();
             let (asked, ask) = mpsc::channel();
@@ -81,7 +83,7 @@ fn a_wait_for_a_call_of_the_same_thread_through_the_loop_is_told() {
                         ask.recv_timeout(LONG).unwrap();
                     } else {
                         thread::spawn(move || {
-                            thread::sleep(SHORT);
+                            until_asleep("waits-for-loop");
                             drop(go);
                         });
                     }
@@ -110,7 +112,7 @@ fn a_wait_that_is_no_cycle_is_not_refused() {
         };
         // Its own wait is over before the thread's begins.
         let mut gave_up = bridge.run_coroutine_threadsafe(gives_up);
-        thread::sleep(5 * SHORT);
+        eventually("it gives up", || gave_up.is_done());
         assert!(gave_up.result(LONG).unwrap());
         let leaves_work = async move { [submitted.submit(|value| *value)] };
         let mut left = bridge.run_coroutine_threadsafe(leaves_work);

@@ -5,7 +5,8 @@
 use super::{block_on, blocker};
 use crate::child::in_a_child;
 use crate::common::fork::in_a_fork;
-use crate::common::{LONG, SHORT, eventually};
+use crate::common::tasks::until_all_others_sleep;
+use crate::common::{LONG, eventually};
 use callbridge::future::SubmitError;
 use callbridge::{DedicatedThread, ResultError, ThreadPool, run_in_executor, to_thread};
 
@@ -16,8 +17,8 @@ fn forked<T: std::fmt::Debug>(result: &Result<T, ResultError>) {
 /// Lets the pool's threads go to sleep: a lock that one holds at the fork stays locked in the child.
 fn settle(pool: &ThreadPool) {
     pool.submit(|| ()).result(LONG).unwrap();
-    eventually("they sleep", || pool.stats().idle == pool.stats().workers);
-    std::thread::sleep(5 * SHORT);
+    eventually("they are idle", || pool.stats().idle == pool.stats().workers);
+    until_all_others_sleep();
 }
 
 #[test]
@@ -43,7 +44,7 @@ fn to_thread_answers_when_a_loop_forks_under_itself() {
     in_a_child("fork::to_thread_answers_when_a_loop_forks_under_itself", || {
         block_on(async {
             assert_eq!(to_thread(|| 1).await.unwrap(), 1);
-            tokio::time::sleep(5 * SHORT).await;
+            until_all_others_sleep();
             in_a_fork(|| {
                 let call = to_thread(|| 2);
                 forked(&futures_executor::block_on(call));
@@ -60,7 +61,7 @@ fn a_pool_of_the_parent_answers_in_a_forked_process() {
         let busy = ThreadPool::builder().max_workers(1).capacity(1).build().unwrap();
         let (release, _busy_job) = blocker(&busy);
         let mut inherited = busy.submit(|| 7);
-        std::thread::sleep(5 * SHORT);
+        until_all_others_sleep();
         in_a_fork(|| {
             forked(&inherited.result(None));
             forked(&idle.submit(|| 2).result(None));
@@ -89,7 +90,7 @@ fn a_dedicated_thread_of_the_parent_answers_in_a_forked_process() {
     in_a_child("fork::a_dedicated_thread_of_the_parent_answers_in_a_forked_process", || {
         let thread = DedicatedThread::spawn(|| Ok::<_, String>(1)).result(LONG).unwrap();
         thread.call_blocking(|value| *value, LONG).unwrap();
-        std::thread::sleep(5 * SHORT);
+        until_all_others_sleep();
         in_a_fork(|| {
             forked(&thread.call_blocking(|value| *value, None));
             forked(&thread.submit(|value| *value).result(None));

@@ -15,7 +15,7 @@ fn a_forked_process_doesnt_wait_for_its_parents_listener() {
         client.send(b"x").unwrap();
         next(&mut frames);
         #[cfg(target_os = "linux")]
-        wait_asleep("parents");
+        until_asleep("parents");
         in_a_fork(|| {
             let began = Instant::now();
             for timeout in [Some(LONG), None] {
@@ -39,7 +39,7 @@ fn a_new_listener_works_in_a_forked_process() {
         let (source, _client) = udp();
         let (listener, _frames) = Listener::builder(source).name("before").spawn().unwrap();
         #[cfg(target_os = "linux")]
-        wait_asleep("before");
+        until_asleep("before");
         in_a_fork(|| {
             let (_loop, bridge) = event_loop();
             let (server, addr) = lines(100);

@@ -44,7 +44,7 @@ fn a_pair(reuse_port: bool) -> (Socket, Socket) {
 macro_rules! waits {
     ($source:expr, $name:expr) => {{
         let spawned = Listener::builder($source).name($name).spawn().unwrap();
-        wait_asleep($name);
+        until_asleep($name);
         spawned
     }};
 }

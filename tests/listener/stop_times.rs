@@ -25,8 +25,7 @@ fn measure<T>(what: &str, mut make: impl FnMut() -> (Listener, T)) {
     let mut times: Vec<Duration> = (0..ROUNDS)
         .map(|_| {
             let (listener, keep) = make();
-            // Nothing tells that a thread has arrived in a system call; most have by then.
-            thread::sleep(Duration::from_millis(10));
+            until_asleep(listener.name());
             let began = Instant::now();
             listener.stop();
             let report: StopReport = listener.close_blocking(LONG);

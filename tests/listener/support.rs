@@ -1,5 +1,8 @@
 //! Sockets, peers and a look at threads.
 
+#[cfg(target_os = "linux")]
+pub(crate) use crate::common::tasks::threads;
+pub(crate) use crate::common::tasks::until_asleep;
 use crate::common::{LONG, Loop};
 use callbridge::channel::{Ending, RecvError};
 use callbridge::listener::{
@@ -156,18 +159,6 @@ impl Drop for Scratch {
     }
 }
 
-/// This process's threads whose name starts with `prefix`: their directories in /proc, and their names.
-#[cfg(target_os = "linux")]
-pub(crate) fn threads(prefix: &str) -> Vec<(PathBuf, String)> {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    let named = tasks.filter_map(|task| {
-        let task = task.ok()?.path();
-        let name = std::fs::read_to_string(task.join("comm")).ok()?;
-        Some((task, name.trim_end().to_owned()))
-    });
-    named.filter(|(_, name)| name.starts_with(prefix)).collect()
-}
-
 /// The CPU time of this process's thread of this name so far.
 #[cfg(target_os = "linux")]
 pub(crate) fn cpu_time(name: &str) -> Option<Duration> {
@@ -183,18 +174,6 @@ pub(crate) fn percent_of_a_core(name: &str) -> u128 {
     let before = cpu_time(name).unwrap();
     std::thread::sleep(SECOND);
     (cpu_time(name).expect("it is still there") - before).as_millis() / 10
-}
-
-/// Waits until a thread sleeps in the kernel.
-#[cfg(target_os = "linux")]
-pub(crate) fn wait_asleep(name: &str) {
-    crate::common::eventually("a thread that sleeps", || {
-        let asleep = |(task, _): &(PathBuf, String)| {
-            let stat = std::fs::read_to_string(task.join("stat")).unwrap_or_default();
-            stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('S'))
-        };
-        threads(name).first().is_some_and(asleep)
-    });
 }
 
 /// A client that reads by lines.

@@ -57,7 +57,7 @@ fn a_write_doesnt_wait_for_the_device_to_speak() {
     let sink = builder.writer::<String>(1);
     let (listener, _frames) = builder.spawn().unwrap();
     #[cfg(target_os = "linux")]
-    wait_asleep("written");
+    until_asleep("written");
     sink.send_blocking("now".into(), LONG / 2).unwrap();
     let mut line = String::new();
     BufReader::new(theirs).read_line(&mut line).unwrap();

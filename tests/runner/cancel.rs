@@ -1,7 +1,8 @@
 //! `WrapIter::canceller`.
 
 use crate::both;
-use crate::common::{Census, LONG, SHORT, eventually};
+use crate::common::tasks::until_asleep;
+use crate::common::{Census, LONG, eventually};
 use crate::iter::{FromFn, numbers, up_to};
 use crate::weights::pieces;
 use callbridge::runner::WrapIter;
@@ -28,8 +29,9 @@ fn a_canceller_releases_an_iterator_that_waits() {
         let mut items = runner.wrap_iter(stream);
         let canceller = items.canceller();
         thread::scope(|scope| {
-            let reading = scope.spawn(move || (items.next(), items));
-            thread::sleep(SHORT);
+            let reader = thread::Builder::new().name("reads-an-iter".to_owned());
+            let reading = reader.spawn_scoped(scope, move || (items.next(), items)).unwrap();
+            until_asleep("reads-an-iter");
             assert!(canceller.cancel());
             assert!(!canceller.cancel(), "asked before");
             let (last, mut items) = reading.join().unwrap();
@@ -70,8 +72,9 @@ fn a_canceller_releases_an_iterator_whose_stream_blocks() {
         begun.recv_timeout(LONG).unwrap();
         let canceller = items.canceller();
         thread::scope(|scope| {
-            let reading = scope.spawn(move || (items.next(), items));
-            thread::sleep(SHORT);
+            let reader = thread::Builder::new().name("reads-a-blocked".to_owned());
+            let reading = reader.spawn_scoped(scope, move || (items.next(), items)).unwrap();
+            until_asleep("reads-a-blocked");
             canceller.cancel();
             let (last, items) = reading.join().unwrap();
             assert!(matches!(last, Some(Err(ResultError::Cancelled))));

@@ -260,7 +260,7 @@ fn every_context_exits_once_whoever_is_faster() {
             let user = &user;
             (0..4).for_each(|thread| drop(scope.spawn(move || user(thread * 1_000_000))));
             let closer = || {
-                thread::sleep(SHORT / 10);
+                eventually("some are entered", || entered.lock().unwrap().len() >= 8);
                 runner.close(LONG)
             };
             let closers = [scope.spawn(closer), scope.spawn(closer)];

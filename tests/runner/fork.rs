@@ -4,13 +4,13 @@
 
 use crate::child::in_a_child;
 use crate::common::fork::in_a_fork;
+use crate::common::tasks::until_all_others_sleep;
 use crate::common::{LONG, SHORT};
 use crate::{assert_clean, both};
 use callbridge::runner::{EnterError, Outcome, ReadySignal, StartTaskError};
 use callbridge::{ResultError, ThreadRunner};
 use std::future::pending;
 use std::io;
-use std::thread;
 use std::time::{Duration, Instant};
 use tokio::runtime::Builder;
 
@@ -18,7 +18,7 @@ use tokio::runtime::Builder;
 /// child for ever.
 fn settle(runner: &ThreadRunner) {
     runner.spawn(async {}).wait(LONG).unwrap();
-    thread::sleep(5 * SHORT);
+    until_all_others_sleep();
 }
 
 fn forked<T>(result: Result<T, ResultError>) {
