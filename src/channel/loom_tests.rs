@@ -368,7 +368,7 @@ fn a_flush_is_released_by_the_last_frame_handed_out() {
             let read = [(); 2].map(|()| frames.recv_blocking(None));
             (read, frames)
         });
-        assert_eq!(sender.flush(None), Ok(()));
+        assert_eq!(sender.flush(None), Ok(Ok(())));
         assert_eq!(sender.stats().delivered, 2);
         let (read, frames) = consumer.join().unwrap();
         assert_eq!(read, [Ok(1), Ok(2)]);

@@ -126,7 +126,8 @@ fn run(builder: Builder<Counted>, tally: &Tally) {
         // A flush ends, whatever the others do; a consumer that reads on has been handed it all.
         thread::spawn(move || {
             let Some(sender) = sender.upgrade() else { return };
-            let flushed = if maybe() { sender.flush(None) } else { block_on(sender.flush_async()) };
+            let flushed =
+                if maybe() { sender.flush(None).unwrap() } else { block_on(sender.flush_async()) };
             assert!(flushed.is_ok() || leaves, "{flushed:?}");
         })
     };
