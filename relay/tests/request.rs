@@ -67,7 +67,10 @@ async fn the_server_knows_of_a_service_that_has_started_or_closed() {
         assert!(answer.is_ok(), "round {round}, started: {answer:?}");
         running.close(LIMIT).await;
         let answer = requester.request("hey", LIMIT).await;
-        assert!(matches!(answer, Err(RequestError::NoService)), "round {round}, closed: {answer:?}");
+        assert!(
+            matches!(answer, Err(RequestError::NoService)),
+            "round {round}, closed: {answer:?}"
+        );
     }
 }
 
