@@ -1,7 +1,7 @@
 //! callbridge joins **foreign threads** and **a tokio event loop**, both ways.
 //!
 //! An *event loop* is a tokio runtime reached through its [`Handle`](tokio::runtime::Handle), of
-//! either flavour; the crate keeps none alive, and owns none but a `ThreadRunner`'s. A *foreign
+//! either flavour; the crate keeps none alive, and owns none but a [`ThreadRunner`]'s. A *foreign
 //! thread* is any thread that isn't driving the loop: one that a library owns, blocks and calls back
 //! from.
 //!
@@ -12,12 +12,12 @@
 //! | a foreign thread that needs an answer from async code now | [`Bridge::call`] | the value; the future is polled on that thread, and nobody is woken if it is ready |
 //! | the same with the answer later, or many at once | [`Bridge::run_coroutine_threadsafe`] | a [`BlockingFuture`], `.result(timeout)` |
 //! | an async program with blocking calls | [`to_thread`], [`ThreadPool`], [`DedicatedThread`] | awaitable results, bounded and cancellable |
-//! | a sync program that needs an async library | `ThreadRunner` | an event loop of your own: `run`, `enter_context`, `wrap_iter` |
-//! | a C library with callbacks and `void *user_data` | `ffi::UserData` and `trampoline!` | a registration that late calls and panics can't hurt |
+//! | a sync program that needs an async library | [`ThreadRunner`] | an event loop of your own: `run`, `enter_context`, `wrap_iter` |
+//! | a C library with callbacks and `void *user_data` | [`ffi::UserData`] and [`trampoline!`] | a registration that late calls and panics can't hurt |
 //!
-//! A plain name is in the colour of the side that holds the type. Threads hold a [`Sender`], a
-//! [`BlockingFuture`], a `ThreadRunner`: their methods block. Async code holds a [`FrameStream`], a pool,
-//! a [`Listener`]: their methods are awaited. The other colour is called `*_blocking` or `*_async`. A
+//! Whether a plain name blocks or is awaited depends on who holds the type. Threads hold a [`Sender`], a
+//! [`BlockingFuture`], a [`ThreadRunner`]: their methods block. Async code holds a [`FrameStream`], a pool,
+//! a [`Listener`]: their methods are awaited. The other form is called `*_blocking` or `*_async`. A
 //! [`Bridge`] is held by both: threads call by it, and its `close` is awaited.
 //!
 //! # Backpressure
@@ -41,7 +41,7 @@
 //! thread that waits for them, with an error that says which it was. `close` finishes what there is, up
 //! to its timeout, and names what did not stop.
 //!
-//! `Drop` only signals, with three exceptions: a `ThreadRunner` waits for at most about 1.5 s, a
+//! `Drop` only signals, with three exceptions: a [`ThreadRunner`] waits for at most about 1.5 s, a
 //! context's guard and a `WrapIter` for 1 s, and none of them on a thread that drives an event loop.
 //!
 //! A submitted call is a tokio task. On a loop that nobody drives, `close` releases whoever waits for it,
@@ -52,10 +52,10 @@
 //! | feature | what it adds |
 //! |---|---|
 //! | `net` (on by default) | the sources and servers for sockets; without it a [`Listener`] runs over a source of your own, a reader or a closure |
-//! | `runner` (on by default) | `ThreadRunner`, which owns a runtime: tokio's multi-thread scheduler |
+//! | `runner` (on by default) | [`ThreadRunner`], which owns a runtime: tokio's multi-thread scheduler |
 //! | `tracing` | submitted work runs in the caller's span; errors that nobody reads become events |
 //! | `metrics` | `metrics::export`: depth, losses, latencies, outcomes of everything that has a name, for the `metrics` facade |
-//! | `ffi` | callbacks from C libraries: `ffi::UserData` and `trampoline!`, and all of the `unsafe` |
+//! | `ffi` | callbacks from C libraries: [`ffi::UserData`] and [`trampoline!`], and all of the `unsafe` |
 //! | `testing` | threads and sources that do what a test tells them |
 //!
 //! # Examples
@@ -86,6 +86,13 @@
 //! assert_eq!(thread.join().unwrap().unwrap(), 6);
 //! # Ok::<(), std::io::Error>(())
 //! ```
+#![doc = ""]
+#![cfg_attr(feature = "runner", doc = "[`ThreadRunner`]: crate::ThreadRunner")]
+#![cfg_attr(not(feature = "runner"), doc = "[`ThreadRunner`]: #features")]
+#![cfg_attr(feature = "ffi", doc = "[`ffi::UserData`]: crate::ffi::UserData")]
+#![cfg_attr(feature = "ffi", doc = "[`trampoline!`]: crate::trampoline")]
+#![cfg_attr(not(feature = "ffi"), doc = "[`ffi::UserData`]: #features")]
+#![cfg_attr(not(feature = "ffi"), doc = "[`trampoline!`]: #features")]
 #![deny(missing_docs)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(

@@ -65,6 +65,10 @@
 //! # }
 //! ```
 
+// First, since the docs show what a type can do in the order of the modules.
+mod sender;
+mod stream;
+
 mod backoff;
 mod buffer;
 mod builder;
@@ -85,11 +89,9 @@ mod produce;
 mod queue;
 mod receipt;
 mod send_future;
-mod sender;
 mod sink;
 mod state;
 mod stats;
-mod stream;
 mod try_stream;
 
 #[cfg(all(test, callbridge_loom))]

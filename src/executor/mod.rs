@@ -14,18 +14,20 @@
 //!
 //! Results and panics come back as values; see [`ResultError`](crate::ResultError).
 
+// First, since the docs show what a type can do in the order of the modules.
+mod dedicated;
+mod pool;
+
 mod builder;
 mod call;
 mod close;
 mod core;
 mod cycle;
-mod dedicated;
 mod job;
 mod limiter;
 mod map;
 #[cfg(feature = "metrics")]
 mod observed;
-mod pool;
 mod scope;
 mod shared;
 mod threads;
