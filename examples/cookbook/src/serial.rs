@@ -4,7 +4,7 @@
 //! set the line to raw mode first, or it echoes, waits for whole lines and turns bytes into signals. `examples/serial_meter` is
 //! the whole program, which also outlives that the device is unplugged.
 //!
-//! Besides: `rustix = { version = "1", features = ["termios"] }` for the line's settings.
+//! Besides: `rustix = { version = "1", features = ["termios"] }` for the line's settings; the meter that is made here takes `"pty"` too.
 
 use callbridge::Listener;
 use callbridge::listener::{BadFrames, ReadSource};
@@ -28,7 +28,8 @@ fn open(port: &Path) -> io::Result<File> {
 pub(crate) async fn main() -> crate::Ended {
     let (meter, port) = a_meter()?; // in truth: "/dev/ttyUSB0"
 
-    let source = ReadSource::new(open(&port)?, 256, LinesCodec::new())?
+    let lines = LinesCodec::new_with_max_length(80); // noise may never end a line
+    let source = ReadSource::new(open(&port)?, 256, lines)?
         .polled()? // a stop and a command end the wait for the line
         .with_bad_frames(BadFrames::Skip); // noise costs itself only
     let mut builder = Listener::builder(source)

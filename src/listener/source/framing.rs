@@ -88,7 +88,8 @@ pub enum FrameError {
 ///
 /// # fn main() -> std::io::Result<()> {
 /// let noisy = std::io::Cursor::new(b"temp \xff\xfe\ntemp 21\n".to_vec());
-/// let meter = ReadSource::new(noisy, 80, LinesCodec::new())?.with_bad_frames(BadFrames::Skip);
+/// let lines = LinesCodec::new_with_max_length(80);
+/// let meter = ReadSource::new(noisy, 256, lines)?.with_bad_frames(BadFrames::Skip);
 /// let (_listener, mut lines) = callbridge::Listener::builder(meter).spawn()?;
 /// assert_eq!(lines.recv_blocking(None).unwrap(), "temp 21");
 /// # Ok(())
