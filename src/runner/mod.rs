@@ -7,6 +7,7 @@
 //! | an async stream to iterate over | [`ThreadRunner::wrap_iter`] |
 //! | async bytes to read and write | [`BlockingIo`] |
 //! | a task that runs beside it | [`ThreadRunner::start_task`] |
+//! | a Ctrl-C half-way | [a token, or a canceller](ThreadRunner#ctrl-c) |
 
 mod builder;
 mod close;
@@ -60,6 +61,34 @@ const DROP_WAIT: Duration = Duration::from_secs(1);
 /// [`builder`](Self::builder) has the choices.
 ///
 /// A start that fails is an error of the calls that waited for it, and the next use tries again.
+///
+/// # Ctrl-C
+///
+/// What waits in [`run`](Self::run) is released by a close from another thread, but only once its timeout is
+/// over: until then, calls in flight may end by themselves. At once it is by a token, for
+/// [`Bridge::call_until_cancelled`] in the place of `run`, or by a canceller, of a
+/// [`BlockingFuture`](BlockingFuture::canceller) or a [`WrapIter`](WrapIter::canceller). Then the program goes on to
+/// its own end, which exits the contexts and closes the runner. `examples/ctrl_c/src/bin/sync.rs` is a whole one.
+/// A context's beginning that hangs, such as a connect, is cut off by the close alone: give it a timeout of its
+/// own, or have the handler close as well, by a [`WeakRunner`].
+///
+/// ```
+/// use callbridge::{ResultError, ThreadRunner};
+/// use tokio_util::sync::CancellationToken;
+///
+/// let interrupted = CancellationToken::new();
+/// let pressed = interrupted.clone();
+/// let on_ctrl_c = move || pressed.cancel(); // with the crate ctrlc: `ctrlc::set_handler(on_ctrl_c)?`
+/// # std::thread::spawn(on_ctrl_c);
+///
+/// let runner = ThreadRunner::new();
+/// let request = std::future::pending::<()>();
+/// let answer = runner.bridge()?.call_until_cancelled(&interrupted, request, None);
+/// assert!(matches!(answer, Err(ResultError::Cancelled)));
+/// # Ok::<(), ResultError>(())
+/// ```
+///
+/// # Drop, and fork
 ///
 /// Dropping the runner closes it: contexts are exited, and calls in flight are cancelled without
 /// being waited for. That takes at most about 1.5 s; on a thread that drives an event loop the drop
