@@ -35,6 +35,11 @@
 //! both flavours, roots of `block_on` and `LocalSet` tasks are refused; `spawn_blocking`,
 //! `block_in_place`, `Runtime::enter` and plain threads may block.
 //!
+//! # Errors
+//!
+//! An error's `Display` says its own part, its [`source`](std::error::Error::source) the reason behind it: print
+//! both. Most enums are `non_exhaustive`, so a `match` needs a last arm `_`.
+//!
 //! # Shutdown
 //!
 //! A runtime that goes away, a closed bridge, a dropped stream and a stopped listener release every
