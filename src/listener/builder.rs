@@ -361,6 +361,9 @@ impl<S: Origin> ListenerBuilder<S> {
     /// Makes a sink by which async code writes to the source, through the thread that owns it; up
     /// to `capacity` frames (at least 1) wait in it.
     ///
+    /// A frame outlives the call that sends it, so it is owned: `writer::<String>`, or `&str` where all are
+    /// literals.
+    ///
     /// On Unix the thread's wait is interrupted for it; a source without a descriptor is written to when its
     /// call returns. Of several writers, the last counts: the others are closed. Not for listeners that
     /// [`serve`](Self::serve), which refuse to start with one.

@@ -170,7 +170,8 @@ pub enum WriteError<R> {
     /// It isn't written yet; unless the listener ends first, it will be.
     #[error("the frame isn't written yet: await it, or wait longer")]
     NotYet,
-    /// It was refused by the encoder or by the system.
+    /// The encoder or the system refused it, the device is down, or the listener ended first. The reason is the
+    /// error's [`source`](std::error::Error::source).
     #[error("the frame wasn't written")]
     Failed(#[source] io::Error),
 }

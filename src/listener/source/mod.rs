@@ -99,7 +99,7 @@ pub trait FrameSource: Send + 'static {
 
     /// Waits for the next frame; `Ok(None)` means that the source has finished.
     ///
-    /// Not called on a source with a descriptor.
+    /// Not called on a source with a descriptor, where it can be `self.next_ready()`.
     ///
     /// # Errors
     ///

@@ -57,6 +57,22 @@ impl Backoff {
 }
 
 /// What the stream of a reopened device yields.
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::listener::Reopened;
+///
+/// fn tell(told: Reopened<String>) {
+///     match told {
+///         Reopened::Up => println!("plugged in"),
+///         Reopened::Frame(line) => println!("{line}"),
+///         Reopened::Down(error) => println!("unplugged: {error}"),
+///         _ => {} // what a later version may tell besides
+///     }
+/// }
+/// # tell(Reopened::Up);
+/// ```
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum Reopened<F> {
