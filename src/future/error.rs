@@ -111,7 +111,7 @@ pub enum ResultError {
     #[error("the work panicked: {0}")]
     Panicked(Panic),
     /// The loop went away, or its bridge was closed, before the work was done.
-    #[error("the event loop is gone or its bridge is closed: submit to a loop that is running")]
+    #[error("the event loop is gone, or its bridge was closed, before the work was done")]
     LoopClosed,
     /// Waiting here would stop an event loop; await the future instead, or wait on another thread.
     #[error("waiting here would block an event loop: await the future instead")]
