@@ -8,7 +8,6 @@ use crate::common::{LONG, SHORT};
 use crate::*;
 use callbridge::channel;
 use callbridge::channel::{RecvError, SendError};
-use callbridge::testing::ForeignThread;
 
 #[test]
 fn each_process_has_a_channel_of_its_own_after_a_fork() {
@@ -42,8 +41,8 @@ fn a_sender_that_waits_in_the_parent_is_served_there_alone() {
     in_a_child("fork::a_sender_that_waits_in_the_parent_is_served_there_alone", || {
         let (sender, mut frames) = channel(1);
         sender.send(1).unwrap();
-        let (library, waits) = (ForeignThread::spawn("library").unwrap(), sender.clone());
-        let mut waiting = library.start(move || waits.send(2).is_ok());
+        let waits = sender.clone();
+        let waiting = std::thread::spawn(move || waits.send(2).is_ok());
         until_parked(&sender, 1);
         // A lock that the thread holds at the fork would stay locked in the child.
         until_all_others_sleep();
@@ -54,6 +53,6 @@ fn a_sender_that_waits_in_the_parent_is_served_there_alone() {
             assert!(matches!(sender.send(3), Err(SendError::Closed(3))));
         });
         assert_eq!([frames.recv_blocking(LONG), frames.recv_blocking(LONG)], [Ok(1), Ok(2)]);
-        assert!(waiting.result(LONG).unwrap());
+        assert!(waiting.join().unwrap());
     });
 }

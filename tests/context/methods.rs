@@ -321,6 +321,7 @@ pub(crate) const METHODS: &[(&str, Method)] = &[
         });
         said(runner.downgrade().close(SHORT).unwrap().would_deadlock)
     }),
+    #[cfg(feature = "testing")]
     ("Script::wait_taken", |_| {
         let (_source, script) = callbridge::testing::script::<()>();
         by_wait(script.block().wait_taken(SHORT))

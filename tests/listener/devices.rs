@@ -5,6 +5,7 @@ use crate::support::*;
 use bytes::BytesMut;
 use callbridge::channel::Ending;
 use callbridge::listener::{BadFrames, Interrupter, Listener, ReadSource};
+#[cfg(feature = "testing")]
 use callbridge::testing::script;
 use std::io::{self, Cursor, ErrorKind, Read, Write};
 use std::sync::Arc;
@@ -94,6 +95,7 @@ fn a_polled_pipe_is_stopped_while_its_writer_is_silent() {
 }
 
 /// A tty with VMIN=0 reads nothing when nothing came in time: that isn't the end.
+#[cfg(feature = "testing")]
 #[test]
 fn a_read_of_no_bytes_can_be_a_read_of_nothing() {
     let device = || {

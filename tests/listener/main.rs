@@ -17,7 +17,9 @@ mod connections;
 mod datagrams;
 mod devices;
 mod drain;
+#[cfg(feature = "testing")]
 mod errors;
+#[cfg(feature = "testing")]
 mod faulty_source;
 #[cfg(unix)]
 mod fork;

@@ -4,6 +4,7 @@ use crate::common::LONG;
 use crate::support::*;
 use callbridge::channel::Ending;
 use callbridge::listener::{FrameSource, Interrupter, Listener};
+#[cfg(feature = "testing")]
 use callbridge::testing::script;
 use std::io::{self, ErrorKind};
 use std::net::UdpSocket;
@@ -46,6 +47,7 @@ fn a_source_that_panics_ends_the_stream_as_panicked() {
     assert_eq!(listener.ending(), Some(Ending::Panicked));
 }
 
+#[cfg(feature = "testing")]
 #[test]
 fn timeouts_are_not_errors() {
     let (source, script) = script();
