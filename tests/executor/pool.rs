@@ -1,6 +1,7 @@
 //! to_thread, run_in_executor and ThreadPool.
 
 use super::{block_on, blocker, pool_of};
+use crate::child::in_a_child;
 use crate::common::{Census, LONG, Loop, eventually, refusal};
 use callbridge::SettingError;
 use callbridge::future::{Refusal, ReturnWhen};
@@ -224,6 +225,19 @@ fn settings_that_make_no_sense_are_refused() {
 fn the_defaults_are_as_documented() {
     assert_eq!(ThreadPool::builder().build().unwrap().max_workers(), 64);
     assert_eq!(ThreadPool::shared().max_workers(), 64);
+}
+
+/// C93: the shared pool can be set up before it is used, and not afterwards.
+#[test]
+fn the_shared_pool_is_set_up_before_its_first_use_or_not_at_all() {
+    in_a_child("pool::the_shared_pool_is_set_up_before_its_first_use_or_not_at_all", || {
+        let narrow = || ThreadPool::builder().max_workers(1);
+        assert!(std::ptr::eq(narrow().build_shared().unwrap(), ThreadPool::shared()));
+        assert_eq!(ThreadPool::shared().max_workers(), 1);
+        let refused = narrow().max_workers(2).build_shared().unwrap_err();
+        assert!(refused.to_string().contains("build_shared"), "{refused}");
+        assert_eq!(ThreadPool::shared().max_workers(), 1);
+    });
 }
 
 /// C55: 60 blocked jobs on 4 workers make exactly 4 threads. C62: all of them end.

@@ -1,10 +1,11 @@
 //! `BlockingFuture`: what each of its methods says in every state, and cancels from odd places.
 
 use crate::common::{Census, LONG, Loop};
-use callbridge::future::{Canceller, FutureState};
+use callbridge::future::{Canceller, FutureState, Refusal, SubmitError};
 use callbridge::{BlockingFuture, Bridge, ResultError};
+use std::collections::HashSet;
 use std::future::pending;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
@@ -98,6 +99,39 @@ fn debug_tells_the_states_apart() {
     let (calls, _loops) = in_every_state();
     for (state, call) in &calls {
         assert!(format!("{call:?}").contains(&format!("state: {state:?}")), "{call:?}");
+    }
+}
+
+/// Whoever reads a log tells by the text alone what a call was doing, and why work was refused.
+#[test]
+fn each_state_and_each_refusal_has_a_text_of_its_own() {
+    use FutureState::*;
+    let states = [
+        NoRoom,
+        NotStarted,
+        Queued,
+        Running,
+        Finished,
+        Cancelled,
+        Panicked,
+        LoopClosed,
+        WouldDeadlock,
+        Refused,
+    ];
+    let texts: HashSet<_> = states.iter().map(ToString::to_string).collect();
+    assert_eq!(texts.len(), states.len(), "{texts:?}");
+
+    let reason = Refusal::NotStarted(Arc::new(std::io::Error::other("no thread")));
+    for (refused, text) in [
+        (SubmitError::Full(()), "no room"),
+        (SubmitError::TimedOut(()), "no room"),
+        (SubmitError::WouldDeadlock(()), "event loop"),
+        (SubmitError::Closed(()), "gone"),
+        (SubmitError::Forked(()), "parent process"),
+        (SubmitError::Refused(reason, ()), "refused"),
+    ] {
+        let error = ResultError::from(refused);
+        assert!(error.to_string().contains(text), "{error}");
     }
 }
 

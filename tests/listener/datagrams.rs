@@ -4,7 +4,7 @@ use crate::common::LONG;
 use crate::support::*;
 use callbridge::Overflow;
 use callbridge::channel::Ending;
-use callbridge::listener::{Datagram, Listener, TcpSource, UdpSource};
+use callbridge::listener::{Datagram, FrameSource, Listener, TcpSource, UdpSource};
 use std::io::ErrorKind;
 use std::net::{TcpListener, UdpSocket};
 use std::thread;
@@ -185,4 +185,26 @@ fn datagram_limits_outside_the_possible_are_refused() {
     for (bytes, fine) in [(0, false), (1, true), (65_535, true), (65_536, false)] {
         assert_eq!(udp().0.with_max_datagram(bytes).is_ok(), fine, "{bytes}");
     }
+}
+
+/// What the listener's thread does with its descriptor, a source does by itself for whoever has no listener.
+#[test]
+fn a_source_is_read_without_a_listener_and_says_when_nothing_came() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut source = UdpSource::from_socket(socket).unwrap();
+    source.set_poll_timeout(MS).unwrap();
+    assert_eq!(source.next_frame().unwrap_err().kind(), ErrorKind::WouldBlock);
+    client.send_to(b"ping", source.local_addr().unwrap()).unwrap();
+    assert_eq!(&source.next_frame().unwrap().unwrap().payload[..], b"ping");
+
+    let (ours, theirs) = pair();
+    let mut source = TcpSource::from_socket(ours, 80, LinesCodec::new()).unwrap();
+    source.set_poll_timeout(MS).unwrap();
+    assert_eq!(source.peer_addr().unwrap(), theirs.local_addr().unwrap());
+    assert_eq!(source.next_frame().unwrap_err().kind(), ErrorKind::WouldBlock);
+    say(&theirs, "ping\n");
+    assert_eq!(source.next_frame().unwrap().as_deref(), Some("ping"));
+    drop(theirs);
+    assert_eq!(source.next_frame().unwrap(), None);
 }

@@ -1,7 +1,9 @@
 //! Byte streams: a decoder gets the same frames however the bytes are chopped, and bad input is told.
 
+use crate::support::{end, next};
 use bytes::BytesMut;
-use callbridge::listener::{FrameError, FrameSource, ReadSource};
+use callbridge::channel::Ending;
+use callbridge::listener::{FrameError, FrameSource, Listener, ReadSource};
 use std::io::{self, Cursor, ErrorKind, Read};
 use tokio_util::codec::{AnyDelimiterCodec, Decoder, LengthDelimitedCodec, LinesCodec};
 
@@ -192,4 +194,23 @@ fn a_reader_that_lies_about_its_length_is_an_error_not_a_panic() {
     }
     let mut source = ReadSource::new(Liar, 10, LinesCodec::new()).unwrap();
     assert_eq!(source.next_frame().unwrap_err().kind(), ErrorKind::InvalidData);
+}
+
+#[test]
+fn what_was_wrong_with_a_frame_is_found_in_the_error_that_the_stream_ends_with() {
+    for data in [&b"\0\0\0\x02ok\xFF\0\0\0"[..], b"\0\0\0\x02ok\0\0\0\x09half"] {
+        let source = ReadSource::new(Cursor::new(data), 80, LengthDelimitedCodec::new()).unwrap();
+        let (_listener, mut frames) = Listener::builder(source).spawn().unwrap();
+        assert_eq!(&next(&mut frames)[..], b"ok");
+        assert_eq!(end(&mut frames), Ending::Failed);
+        let error = frames.error().unwrap();
+        match FrameError::find(&error) {
+            Some(FrameError::TooLong { offset, .. } | FrameError::Incomplete { offset, .. }) => {
+                assert_eq!(*offset, 6);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(FrameError::find(&io::Error::other("unplugged")).is_none());
+    assert!(FrameError::find(&io::Error::from(ErrorKind::BrokenPipe)).is_none());
 }

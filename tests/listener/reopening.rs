@@ -1,12 +1,17 @@
 //! Devices that are opened again.
 
 use crate::common::LONG as PATIENCE;
+use crate::support::*;
 use callbridge::channel::Ending;
-use callbridge::listener::{Backoff, FrameSource, Interrupter, Listener, Reopened};
-use std::io::{self, ErrorKind};
-use std::sync::atomic::{AtomicU32, Ordering};
+use callbridge::listener::{
+    Backoff, FrameSource, Interrupter, Listener, ReadSource, Reopened, TcpSource,
+};
+use std::io::{self, BufReader, ErrorKind, Read, Write};
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
+use tokio_util::codec::LinesCodec;
 
 const AT_ONCE: Backoff =
     Backoff { first: Duration::from_millis(1), longest: Duration::from_millis(2), attempts: 3 };
@@ -89,4 +94,131 @@ fn a_stop_ends_the_pause_between_two_openings() {
     let (listener, mut told) = device.spawn().unwrap();
     assert!(matches!(told.recv_blocking(PATIENCE), Ok(Reopened::Down(_))));
     assert!(listener.close_blocking(PATIENCE).is_clean());
+}
+
+/// A device behind TCP: its line breaks, it is away for a while, and it comes back.
+#[test]
+fn a_line_that_breaks_is_connected_again_and_written_to_meanwhile_in_vain() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = port.local_addr().unwrap();
+    let away = Arc::new(AtomicBool::new(false));
+    let is_away = Arc::clone(&away);
+    let mut builder = Listener::reopening(
+        move |opening| {
+            if is_away.load(Ordering::SeqCst) {
+                return Err(ErrorKind::NotFound.into());
+            }
+            TcpSource::from_socket(opening.connect(addr, PATIENCE)?, 1024, LinesCodec::new())
+        },
+        Backoff { attempts: u32::MAX, ..AT_ONCE },
+    );
+    let sink = builder.writer::<String>(4);
+    let (listener, mut told) = builder.spawn().unwrap();
+    for n in 0..2 {
+        while !matches!(next(&mut told), Reopened::Up) {}
+        let (device, _) = port.accept().unwrap();
+        sink.send_blocking(format!("ask {n}"), PATIENCE).unwrap();
+        let mut device = BufReader::new(device);
+        assert_eq!(hear(&mut device), format!("ask {n}"));
+        say(device.get_ref(), &format!("answer {n}\n"));
+        assert_eq!(next(&mut told).frame(), Some(format!("answer {n}")));
+
+        away.store(true, Ordering::SeqCst);
+        drop(device);
+        let Reopened::Down(error) = next(&mut told) else { panic!("it is down") };
+        let error = error.downcast_ref::<io::Error>().unwrap();
+        assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
+        let in_vain = sink.send_blocking("anybody?".into(), PATIENCE).unwrap_err();
+        assert_eq!(io::Error::from(in_vain).kind(), ErrorKind::NotConnected);
+        away.store(false, Ordering::SeqCst);
+    }
+    clean(&listener);
+}
+
+/// Its read side is silent, so that only a write finds out.
+#[test]
+fn a_write_that_fails_takes_the_device_down() {
+    struct Unplugged;
+    impl Read for Unplugged {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            std::thread::sleep(Duration::from_millis(1)); // A device's own timeout.
+            Err(ErrorKind::TimedOut.into())
+        }
+    }
+    impl Write for Unplugged {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut builder =
+        Listener::reopening(|_| ReadSource::new(Unplugged, 80, LinesCodec::new()), AT_ONCE);
+    let sink = builder.writer::<String>(1);
+    let (listener, mut told) = builder.spawn().unwrap();
+    for _ in 0..2 {
+        assert!(matches!(next(&mut told), Reopened::Up));
+        let failed = sink.send_blocking("hello".into(), PATIENCE).unwrap_err();
+        assert_eq!(io::Error::from(failed).kind(), ErrorKind::BrokenPipe);
+        let Reopened::Down(error) = next(&mut told) else { panic!("it is down") };
+        assert_eq!(error.downcast_ref::<io::Error>().unwrap().kind(), ErrorKind::BrokenPipe);
+    }
+    clean(&listener);
+}
+
+/// What a connect comes to whose peer refuses, or doesn't answer: its error, its timeout, or a stop.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_connect_that_gets_no_answer_ends_by_its_timeout_and_by_a_stop() {
+    use socket2::{Domain, Socket, Type};
+    let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let bound = |backlog: Option<i32>| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&loopback.into()).unwrap();
+        if let Some(backlog) = backlog {
+            socket.listen(backlog).unwrap();
+        }
+        let addr = socket.local_addr().unwrap().as_socket().unwrap();
+        (socket, addr)
+    };
+    let (_deaf, deaf) = bound(None);
+    let (_full, full) = bound(Some(0));
+    // More than there is room for, none of which is accepted.
+    let waiting = [(); 4].map(|()| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let _under_way = socket.connect(&full.into());
+        socket
+    });
+    let mut attempt = 0;
+    let (waits, is_waiting) = mpsc::channel();
+    let device = Listener::reopening(
+        move |opening| {
+            attempt += 1;
+            let line = match attempt {
+                1 => opening.connect(deaf, PATIENCE)?,
+                2 => opening.connect(full, Duration::from_millis(10))?,
+                _ => {
+                    waits.send(()).unwrap();
+                    let interrupted = opening.connect(full, PATIENCE * 10).unwrap_err();
+                    assert!(opening.is_stopping());
+                    waits.send(()).unwrap();
+                    return Err(interrupted);
+                }
+            };
+            TcpSource::from_socket(line, 1024, LinesCodec::new())
+        },
+        Backoff { attempts: u32::MAX, ..AT_ONCE },
+    );
+    let (listener, mut told) = device.spawn().unwrap();
+    for expected in [ErrorKind::ConnectionRefused, ErrorKind::TimedOut] {
+        let Reopened::Down(error) = next(&mut told) else { panic!("there is no line") };
+        assert_eq!(error.downcast_ref::<io::Error>().unwrap().kind(), expected);
+    }
+    is_waiting.recv_timeout(PATIENCE).unwrap();
+    assert!(listener.close_blocking(PATIENCE).is_clean());
+    assert!(is_waiting.try_recv().is_ok(), "the connect was told to stop");
+    assert_eq!(end(&mut told), Ending::Aborted);
+    drop(waiting);
 }

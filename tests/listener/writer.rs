@@ -302,3 +302,44 @@ fn a_command_that_is_dropped_has_its_error() {
     let told = commands.send_blocking(4, Duration::ZERO);
     assert!(matches!(told, Err(WriteError::Closed(4))), "{told:?}");
 }
+
+#[test]
+fn a_write_error_is_an_io_error_whose_kind_tells_which() {
+    let failed = || io::Error::new(ErrorKind::BrokenPipe, "unplugged");
+    for (error, kind) in [
+        (WriteError::Full(1), ErrorKind::WouldBlock),
+        (WriteError::Closed(1), ErrorKind::NotConnected),
+        (WriteError::NotYet, ErrorKind::TimedOut),
+        (WriteError::Failed(failed()), ErrorKind::BrokenPipe),
+    ] {
+        let said = error.to_string();
+        let error = io::Error::from(error);
+        assert_eq!(error.kind(), kind);
+        assert!(said == error.to_string() || kind == ErrorKind::BrokenPipe, "{said}: {error}");
+    }
+    assert_eq!(io::Error::from(WriteError::<u8>::Failed(failed())).to_string(), "unplugged");
+}
+
+/// A device whose descriptor blocks is written to no faster than it takes, and read meanwhile.
+#[cfg(unix)]
+#[test]
+fn a_device_whose_descriptor_is_polled_is_written_to_while_it_is_read() {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    theirs.set_read_timeout(Some(LONG)).unwrap();
+    let source = ReadSource::new(ours, 1 << 20, LinesCodec::new()).unwrap().polled().unwrap();
+    let mut builder = Listener::builder(source).write_timeout(LONG);
+    let sink = builder.writer::<String>(1);
+    let (listener, mut frames) = builder.spawn().unwrap();
+    // More than the socket holds, and nobody reads yet.
+    let mut written = sink.try_send("x".repeat(4 << 20)).unwrap();
+    for n in 0..20 {
+        (&theirs).write_all(format!("{n}\n").as_bytes()).unwrap();
+        assert_eq!(next(&mut frames), n.to_string());
+    }
+    assert!(!written.is_done());
+    let mut line = String::new();
+    BufReader::new(theirs).read_line(&mut line).unwrap();
+    assert_eq!(line.len(), (4 << 20) + 1);
+    written.result(LONG).unwrap().unwrap();
+    clean(&listener);
+}

@@ -80,6 +80,9 @@ fn errors_of_exits_are_collected() {
             assert!(error.ends_with(end), "{error}");
         }
         assert!(!report.is_clean());
+        let text = report.to_string();
+        assert!(text.contains(" 2 contexts exited, "), "{text}");
+        assert!(ends.iter().all(|end| text.contains(end)), "{text}");
         assert!(runner.close(LONG).exit_errors.is_empty(), "told once");
     }
 }

@@ -152,3 +152,23 @@ fn no_result_error_is_of_kind_interrupted() {
     assert_eq!(error.kind(), ErrorKind::Other);
     assert!(matches!(cause(&error), ResultError::Cancelled));
 }
+
+#[test]
+fn the_stream_inside_can_be_reached_and_taken_back() {
+    let runner = ThreadRunner::new();
+    let [mut here, mut there] = pair(&runner, 64);
+    let pieces = [io::IoSlice::new(b"one "), io::IoSlice::new(b"two")];
+    let written = here.write_vectored(&pieces).unwrap();
+    let mut read = vec![0; written];
+    there.read_exact(&mut read).unwrap();
+    assert!(!read.is_empty() && b"one two".starts_with(&read[..]), "{read:?}");
+    // What is taken out is async again.
+    let mut inside: DuplexStream = here.into_inner();
+    runner
+        .run(async move { tokio::io::AsyncWriteExt::write_all(&mut inside, b"three").await })
+        .unwrap()
+        .unwrap();
+    let mut rest = String::new();
+    there.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "three");
+}
