@@ -2,7 +2,7 @@
 # Runs the tests of the crate, all features, for another system or processor, on an emulator.
 #
 #   scripts/emulated.sh windows           under wine
-#   scripts/emulated.sh aarch64           under qemu: 64-bit ARM, weaker in its memory's order
+#   scripts/emulated.sh aarch64           under qemu: 64-bit ARM
 #   scripts/emulated.sh s390x             under qemu: big-endian
 #   scripts/emulated.sh arm               under qemu: 32 bits
 #   scripts/emulated.sh SYSTEM TEST...    only these test programs, such as `channel`; `lib` is the unit tests
@@ -36,8 +36,8 @@ case $system in
     *) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
 esac
 use_std_sources
-# A machine that is slow, as one whose every access is checked; a panic's trace takes seconds.
-export CALLBRIDGE_INSTRUMENTED=1 RUST_BACKTRACE=0
+# A panic's trace takes seconds.
+export RUST_BACKTRACE=0
 export CARGO_TARGET_DIR=$PWD/target/emulated
 if [ "$system" = windows ]; then
     # What Rust's random numbers want, and wine 8 lacks; it is looked for beside each program.
@@ -49,7 +49,15 @@ else
     install_debian qemu-user "gcc-$cross" "libc6-dev-$debian-cross"
     upper=$(tr 'a-z-' 'A-Z_' <<<"$target")
     export "CARGO_TARGET_${upper}_LINKER=$cross-gcc"
-    export "CARGO_TARGET_${upper}_RUNNER=qemu-${cross%%-*} -L /usr/$cross"
+    # A test that starts itself again needs it too.
+    export CALLBRIDGE_EMULATOR="qemu-${cross%%-*} -L /usr/$cross"
+    export "CARGO_TARGET_${upper}_RUNNER=$CALLBRIDGE_EMULATOR"
+    # 100 000 calls in a chain, and series of random runs, take longer than their tests allow. qemu 7.2
+    # itself fails where a process that was forked off from threads starts some.
+    for test in a_long_chain_of_calls_is_closed the_counters_balance_over_random_runs \
+        a_new_runtime_and_bridge_work_in_a_forked_process; do
+        skip+=(--skip "$test")
+    done
 fi
 
 which=(--lib --tests)

@@ -30,8 +30,6 @@ if [ -n "${RUSTC:-}" ]; then
         -Clink-arg=-lm -Clink-arg=-lpthread -Clink-arg=-ldl -Clink-arg=-lrt -Clink-arg=-lresolv -Clink-arg=-lc)
 fi
 export RUSTFLAGS="${flags[*]}" CARGO_TARGET_DIR=$PWD/target/$kind CARGO_PROFILE_DEV_DEBUG=line-tables-only
-# Counts of allocations are other ones here.
-export CALLBRIDGE_INSTRUMENTED=1
 reports=$PWD/target/$kind/reports
 mkdir -p "$reports" && rm -f "$reports"/*
 common="log_path=$reports/report:exitcode=66"

@@ -3,6 +3,7 @@
 //! For binaries whose test runner knows the names of tests as they are given here.
 #![allow(dead_code, unreachable_pub)]
 
+use std::ffi::OsStr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,9 +16,16 @@ pub fn is_child() -> bool {
     std::env::var_os(CHILD).is_some()
 }
 
-/// This binary once more, to run nothing but the test of this name.
+/// This binary once more, to run nothing but the test of this name; by the command in
+/// `CALLBRIDGE_EMULATOR` where the system can't run it by itself.
 pub fn child(test: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    let program = std::env::current_exe().unwrap();
+    let emulator = std::env::var("CALLBRIDGE_EMULATOR").unwrap_or_default();
+    let mut words = emulator.split_whitespace();
+    let mut command = Command::new(words.next().map_or(program.as_os_str(), OsStr::new));
+    if !emulator.is_empty() {
+        command.args(words).arg(&program);
+    }
     command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, "1");
     command
 }
