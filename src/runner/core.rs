@@ -13,7 +13,9 @@
 use super::builder::Settings;
 use super::registry::Registry;
 use crate::bridge::Bridge;
-use crate::future::{FutureState, Promise, Refusal, ResultError, lone_promise};
+use crate::future::{
+    BlockingFuture, FutureState, Promise, Refusal, ResultError, lone_promise, resolved,
+};
 use crate::sync::prim::atomic::{AtomicU32, Ordering};
 use crate::sync::{Deadline, Monitor, WaitError, contain, park_until, wait};
 use std::future::Future;
@@ -142,6 +144,18 @@ impl Core {
             Some(Ok(())) => self.live.get().ok_or(ResultError::LoopClosed),
             Some(Err(error)) => Err(error),
             None => Err(ResultError::TimedOut { state: FutureState::NotStarted }),
+        }
+    }
+
+    /// Submits to the loop, started if need be; what is refused says why.
+    #[track_caller]
+    pub(super) fn submit<F>(self: &Arc<Self>, future: F) -> BlockingFuture<F::Output>
+    where
+        F: Future<Output: Send + 'static> + Send + 'static,
+    {
+        match self.ready(Deadline::Never) {
+            Ok(live) => live.bridge.run_coroutine_threadsafe(future),
+            Err(error) => resolved(error),
         }
     }
 

@@ -81,7 +81,7 @@ impl<T: Send + 'static> WrapIter<T> {
             .build()
             .expect("a share of at least 1 is a capacity");
         let weak = sender.downgrade();
-        let reader = super::submit(core, read(stream, sender, share, weigh));
+        let reader = core.submit(read(stream, sender, share, weigh));
         let control = Control {
             cancelled: AtomicBool::new(false),
             reader: reader.canceller(),

@@ -125,7 +125,7 @@ impl ThreadRunner {
         }
         core.ready_here().map_err(StartTaskError::Loop)?;
         let (promise, ready) = lone_promise();
-        let mut call = super::submit(core, task(ReadySignal { promise }));
+        let mut call = core.submit(task(ReadySignal { promise }));
         match core.wait(Deadline::Never, ready).and_then(identity) {
             Ok(value) => Ok((value, call)),
             Err(_) => {
