@@ -65,6 +65,9 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args, began: Instant) -> Result<String, String> {
+    // With tokio's signals, which another package of the build may switch on, the first loop opens a pair of
+    // descriptors for the whole process.
+    drop(tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build());
     let base = Holdings::now();
     // Reserved, so that its own growth isn't what the heap is found to grow by.
     let mut quiet = Vec::with_capacity(args.seconds as usize * 16 + WARM_UP + 2);
