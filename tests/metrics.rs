@@ -277,3 +277,16 @@ fn a_handler_shows_how_long_it_held_the_thread() {
     });
     assert!(listener.close_blocking(LONG).is_clean());
 }
+
+/// Each name is kept for good: a name for each of them grew the list with every runner that came and went.
+#[test]
+fn runners_without_a_name_are_shown_as_one() {
+    let notebook = notebook();
+    for _ in 0..3 {
+        let runner = callbridge::ThreadRunner::new();
+        runner.spawn(async {}).result(LONG).unwrap();
+        assert!(runner.close(LONG).is_clean());
+    }
+    assert_eq!(notebook.of("runner")["bridge_submitted_total"], 3.0);
+    assert!(notebook.of("runner-").is_empty());
+}

@@ -111,7 +111,8 @@ impl ThreadRunnerBuilder {
     /// Sets the name of the background thread and of the runtime's own threads; "runner-N", with a
     /// new N for each runner, by default.
     ///
-    /// The system may show only its beginning (15 bytes on Linux).
+    /// The system may show only its beginning (15 bytes on Linux). Metrics and tokio-console show the loop of a
+    /// runner without a name as "runner".
     ///
     /// # Examples
     ///
@@ -183,10 +184,12 @@ impl ThreadRunnerBuilder {
     pub fn build(self) -> Result<ThreadRunner, SettingError> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let ThreadRunnerBuilder { settings, name } = self;
+        // Metrics add up what has one name, for good: runners without one are one there.
+        let shown = name.clone().unwrap_or_else(|| "runner".to_owned());
         let name =
             name.unwrap_or_else(|| format!("runner-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
         settings.check(&name)?;
-        Ok(ThreadRunner { core: Core::new(name, settings) })
+        Ok(ThreadRunner { core: Core::new(name, shown, settings) })
     }
 }
 

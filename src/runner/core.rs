@@ -38,6 +38,8 @@ const LOOK: Duration = Duration::from_millis(1);
 /// What the runner, its guards and its loop thread share.
 pub(super) struct Core {
     pub(super) name: String,
+    /// The name of its bridges.
+    shown: String,
     settings: Settings,
     /// Users wait for its start, closers for its end.
     state: Monitor<State>,
@@ -99,7 +101,7 @@ pub(super) enum Found {
 }
 
 impl Core {
-    pub(super) fn new(name: String, settings: Settings) -> Arc<Self> {
+    pub(super) fn new(name: String, shown: String, settings: Settings) -> Arc<Self> {
         let state = State {
             phase: Phase::Idle,
             attempts: 0,
@@ -111,6 +113,7 @@ impl Core {
         };
         Arc::new(Core {
             name,
+            shown,
             settings,
             state: Monitor::new(state),
             live: OnceLock::new(),
@@ -249,7 +252,7 @@ impl Core {
 
     fn run(&self, runtime: Runtime) {
         let bridge = |limit| {
-            let builder = Bridge::builder(runtime.handle().clone()).name(&*self.name);
+            let builder = Bridge::builder(runtime.handle().clone()).name(&*self.shown);
             builder.max_in_flight(limit).connect()
         };
         let live = Live { bridge: bridge(self.settings.max_in_flight), house: bridge(usize::MAX) };
