@@ -34,10 +34,10 @@ const DROP_WAIT: Duration = Duration::from_secs(1);
 /// What waits in [`run`](Self::run) is released by a close from another thread, but only once its timeout is
 /// over: until then, calls in flight may end by themselves. At once it is by a token, for
 /// [`Bridge::call_until_cancelled`] in the place of `run`, or by a canceller, of a
-/// [`BlockingFuture`](BlockingFuture::canceller) or a [`WrapIter`](WrapIter::canceller). Then the program goes on to
+/// [`BlockingFuture`](BlockingFuture::canceller) or a [`WrapIter`](super::WrapIter::canceller). Then the program goes on to
 /// its own end, which exits the contexts and closes the runner. `examples/ctrl_c/src/bin/sync.rs` is a whole one.
 /// A context's beginning that hangs, such as a connect, is cut off by the close alone: give it a timeout of its
-/// own, or have the handler close as well, by a [`WeakRunner`].
+/// own, or have the handler close as well, by a [`WeakRunner`](super::WeakRunner).
 ///
 /// ```
 /// use callbridge::{ResultError, ThreadRunner};
