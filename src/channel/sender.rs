@@ -58,8 +58,8 @@ impl<T> Sender<T> {
     ///
     /// # Blocking
     ///
-    /// Under `Block` and `BlockFor` it blocks the calling thread while the channel is full. Senders
-    /// get their room in the order they came. On a thread that drives an event loop it sends if
+    /// Under `Block` and `BlockFor` it blocks the calling thread while the channel is full;
+    /// [`Overflow::Block`](crate::Overflow::Block) says who is served when. On a thread that drives an event loop it sends if
     /// there is room and otherwise returns [`SendError::WouldDeadlock`] at once; it is free to
     /// block in `spawn_blocking`, under `Runtime::enter`, in `block_in_place` and on plain
     /// threads. What can't be told is who reads: a thread that reads this channel and sends into it,
