@@ -471,19 +471,25 @@ fn refused<T>(error: SendError<T>) -> Offered<T> {
 
 #[cfg(all(test, not(any(callbridge_loom, callbridge_shuttle))))]
 mod tests {
-    use crate::channel::builder;
-    use std::thread;
+    use crate::channel::{FrameStream, Sender, builder};
+    use std::thread::{self, JoinHandle};
     use std::time::Duration;
 
-    #[test]
-    fn who_waits_patiently_is_passed_over_until_its_turn() {
-        let (sender, mut frames) = builder().capacity(4).turns(2, Duration::MAX).build().unwrap();
+    /// A full channel of four, its stream, and a thread that waits to send a 4.
+    fn full(turn: usize, patience: Duration) -> (Sender<u64>, FrameStream<u64>, JoinHandle<bool>) {
+        let (sender, frames) = builder().capacity(4).turns(turn, patience).build().unwrap();
         (0..4).for_each(|frame| assert!(sender.send(frame).is_ok()));
         let waiting = sender.clone();
         let waiting = thread::spawn(move || waiting.send(4).is_ok());
         while sender.stats().waiting == 0 {
             thread::yield_now();
         }
+        (sender, frames, waiting)
+    }
+
+    #[test]
+    fn who_waits_patiently_is_passed_over_until_its_turn() {
+        let (sender, mut frames, waiting) = full(2, Duration::MAX);
         assert_eq!(frames.recv_blocking(None), Ok(0));
         assert!(sender.try_send(5).is_ok(), "there is room");
         assert_eq!(frames.recv_blocking(None), Ok(1));
@@ -494,13 +500,7 @@ mod tests {
 
     #[test]
     fn who_has_waited_for_long_is_passed_over_no_more() {
-        let (sender, mut frames) = builder().capacity(4).turns(4, Duration::ZERO).build().unwrap();
-        (0..4).for_each(|frame| assert!(sender.send(frame).is_ok()));
-        let waiting = sender.clone();
-        let waiting = thread::spawn(move || waiting.send(4).is_ok());
-        while sender.stats().waiting == 0 {
-            thread::yield_now();
-        }
+        let (_sender, mut frames, waiting) = full(4, Duration::ZERO);
         assert_eq!(frames.recv_blocking(None), Ok(0));
         assert!(waiting.join().unwrap(), "no turn has ended");
         assert_eq!(frames.len(), 4);
