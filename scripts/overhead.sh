@@ -4,12 +4,13 @@
 #   scripts/overhead.sh [RUNS]
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source scripts/lib.sh
 runs=${1:-15}
 
 cargo build --quiet --release -p callbridge-soak --bin overhead
-cp "${CARGO_TARGET_DIR:-target}"/release/overhead target/overhead-off
+cp "$built/release/overhead" "$built/overhead-off"
 cargo build --quiet --release -p callbridge-soak --bin overhead --features metrics
-cp "${CARGO_TARGET_DIR:-target}"/release/overhead target/overhead-on
+cp "$built/release/overhead" "$built/overhead-on"
 
 # By turns, under a command that is put before them.
 by_turns() {
@@ -17,7 +18,7 @@ by_turns() {
         order="off on"
         if [ $((run % 2)) = 0 ]; then order="on off"; fi
         for which in $order; do
-            echo "$which, $("$@" target/overhead-$which)"
+            echo "$which, $("$@" "$built/overhead-$which")"
         done
     done | python3 -c '
 import statistics, sys
