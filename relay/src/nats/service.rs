@@ -123,6 +123,7 @@ impl Service {
         let subject = subject.into();
         let requests = client.queue_subscribe(subject, "relay".to_owned()).await;
         let requests = requests.map_err(ConnectError::lost)?;
+        client.flush().await.map_err(ConnectError::lost)?;
         // Others may rely on it from here on.
         heard(&client).await;
         let (stop, stopped) = watch::channel(None);
