@@ -30,7 +30,7 @@ pub enum Overflow {
     ///
     /// Threads that wait are served in their order, one after every eighth part of the capacity, and who finds
     /// room meanwhile takes it: a wake-up for each frame would cost more than the frames. Whoever has waited
-    /// for 2 ms gets the next room there is. Below a capacity of 16, and for tasks, every room goes
+    /// for 1.5 ms gets the next room there is. Below a capacity of 16, and for tasks, every room goes
     /// to the first in line.
     #[default]
     Block,

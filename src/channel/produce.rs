@@ -293,9 +293,10 @@ impl<T> Shared<T> {
         Some(parked)
     }
 
-    /// Moves up to `most` parked frames into the queue as long as the first one fits, waking each
-    /// sender, and wakes whoever has waited for the consumer to come so far.
-    pub(super) fn serve_waiting(&self, most: usize) {
+    /// Moves up to `most` parked frames into the queue as long as the first one fits, and those beyond
+    /// that have waited for long, waking each sender; wakes whoever has waited for the consumer to come
+    /// so far.
+    pub(super) fn serve_waiting(&self, mut most: usize) {
         let mut served = 0;
         loop {
             let mut state = lock(&self.state);
@@ -306,7 +307,14 @@ impl<T> Shared<T> {
             }
             let Some(first) = state.parked.front() else { return };
             let weight = first.weight;
-            if served == most || state.end.is_some() || !self.has_room(&mut state, weight) {
+            if state.end.is_some() {
+                return;
+            }
+            if served == most || !self.has_room(&mut state, weight) {
+                if self.hurry_first(&mut state) {
+                    most = most.saturating_add(1);
+                    continue;
+                }
                 return;
             }
             served += 1;
@@ -327,6 +335,20 @@ impl<T> Shared<T> {
                 self.tell_pressure();
             }
         }
+    }
+
+    /// Whether the first in line has, as is seen here, been patient for long enough. Its own thread may take
+    /// long to wake up and say so, where many others want to run.
+    fn hurry_first(&self, state: &mut State<T>) -> bool {
+        let (Some(ticket), Some(first)) = (state.parked.first(), state.parked.front()) else {
+            return false;
+        };
+        if ticket < state.hurried || first.since.elapsed() < self.rules.patience {
+            return false;
+        }
+        state.hurried = ticket + 1;
+        self.handed.announce(false);
+        true
     }
 
     /// The consumer need not look for anybody who waits, if nobody does.
@@ -471,9 +493,11 @@ fn refused<T>(error: SendError<T>) -> Offered<T> {
 
 #[cfg(all(test, not(any(callbridge_loom, callbridge_shuttle))))]
 mod tests {
+    use super::{Offered, OnFull};
     use crate::channel::{FrameStream, Sender, builder};
+    use std::task::Waker;
     use std::thread::{self, JoinHandle};
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     /// A full channel of four, its stream, and a thread that waits to send a 4.
     fn full(turn: usize, patience: Duration) -> (Sender<u64>, FrameStream<u64>, JoinHandle<bool>) {
@@ -496,6 +520,25 @@ mod tests {
         assert!(sender.try_send(6).is_err(), "the turn has ended");
         assert!(waiting.join().unwrap());
         assert_eq!([(); 4].map(|()| frames.recv_blocking(None)), [2, 3, 5, 4].map(Ok));
+    }
+
+    #[test]
+    fn the_consumer_sees_at_each_turn_who_has_waited_for_long() {
+        let (sender, mut frames) = builder().capacity(4).turns(2, Duration::ZERO).build().unwrap();
+        (0..4).for_each(|frame| assert!(sender.send(frame).is_ok()));
+        for frame in [4, 5, 6] {
+            // No thread is there to lose its patience.
+            let waker = Waker::noop().clone();
+            let on_full = OnFull::Park { waker, since: Instant::now(), patient: true };
+            assert!(matches!(sender.shared.offer(frame, None, on_full), Offered::Parked(_)));
+        }
+        assert_eq!(frames.recv_blocking(None), Ok(0));
+        assert_eq!(frames.len(), 3, "the turn has not ended");
+        assert_eq!(frames.recv_blocking(None), Ok(1));
+        assert_eq!(frames.len(), 4, "two for one turn");
+        assert_eq!(frames.recv_blocking(None), Ok(2));
+        assert_eq!(frames.len(), 4, "the third needs no turn");
+        assert_eq!([(); 4].map(|()| frames.recv_blocking(None)), [3, 4, 5, 6].map(Ok));
     }
 
     #[test]

@@ -142,6 +142,7 @@ impl Lost {
 /// let blocked = frames.stats().blocked;
 /// assert_eq!(blocked.count, 1);
 /// assert!(blocked.time > Duration::ZERO);
+/// assert_eq!(blocked.longest, blocked.time, "of one wait");
 /// # Ok::<(), callbridge::channel::SendError<i32>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -151,6 +152,8 @@ pub struct Blocked {
     pub count: u64,
     /// The sum of their waits; a wait is added when it is over.
     pub time: Duration,
+    /// The longest of them.
+    pub longest: Duration,
 }
 
 /// The entries that are made under the channel's lock.
@@ -193,5 +196,6 @@ impl Counters {
     pub(super) fn waited(&mut self, time: Duration) {
         self.blocked.count += 1;
         self.blocked.time = self.blocked.time.saturating_add(time);
+        self.blocked.longest = self.blocked.longest.max(time);
     }
 }

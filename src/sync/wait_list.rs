@@ -45,9 +45,9 @@ impl<P> WaitList<P> {
         self.entries.front().map(|entry| &entry.payload)
     }
 
-    /// Whether the first in line was there before `ticket` was given out.
-    pub(crate) fn front_is_before(&self, ticket: u64) -> bool {
-        self.entries.front().is_some_and(|entry| entry.ticket < ticket)
+    /// The ticket of the first in line.
+    pub(crate) fn first(&self) -> Option<u64> {
+        self.entries.front().map(|entry| entry.ticket)
     }
 
     /// The ticket that comes next.

@@ -42,6 +42,8 @@ fn close_releases_every_parked_sender_with_its_frame() {
         assert_eq!(frames.try_recv(), Ok(100));
         let stats = frames.stats();
         assert_eq!((stats.refused, stats.waiting, stats.blocked.count), (8, 0, 8));
+        let blocked = stats.blocked;
+        assert!(blocked.longest <= blocked.time && blocked.time <= blocked.longest * 8);
         assert_balanced(&stats);
     });
 }

@@ -2,6 +2,7 @@
 
 use super::frames::Sink;
 use bytes::Bytes;
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -19,6 +20,11 @@ pub(crate) trait Channel: 'static {
 
     /// Starts a consumer that gives every frame to the sink, and finishes it at the end.
     fn consume(rx: Self::Rx, on: &Handle, sink: Sink);
+
+    /// How long a sender has waited for room at most, if the channel knows.
+    fn longest_wait(_tx: &Self::Tx) -> Option<Duration> {
+        None
+    }
 }
 
 /// How many frames a batched receive takes at most.
@@ -34,6 +40,7 @@ macro_rules! channel {
         another |$first:ident| $another:expr;
         send |$sender:ident, $frame:ident| $send:expr;
         consume |$receiver:ident, $sink:ident| $consume:expr;
+        $(longest_wait |$asked:ident| $longest_wait:expr;)?
     ) => {
         $(#[$doc])*
         pub(crate) struct $name;
@@ -61,6 +68,10 @@ macro_rules! channel {
                     $sink.finish();
                 });
             }
+
+            $(fn longest_wait($asked: &Self::Tx) -> Option<Duration> {
+                Some($longest_wait)
+            })?
         }
     };
 }
@@ -74,6 +85,7 @@ channel! {
     consume |rx, sink| while let Some(frame) = rx.recv().await {
         sink.take(&frame);
     };
+    longest_wait |tx| tx.stats().blocked.longest;
 }
 
 channel! {

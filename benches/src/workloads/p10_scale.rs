@@ -118,8 +118,7 @@ fn waits<C: Channel>(on: &Loop, ops: u64) -> Round {
     let stamps = Stamps::new(0);
     let (sink, seen) = Sink::new(Some(stamps.clone()));
     C::consume(rx, on.handle(), sink);
-    let mut senders: Vec<_> = (1..100).map(|_| C::another(&tx)).collect();
-    senders.push(tx);
+    let senders: Vec<_> = (0..100).map(|_| C::another(&tx)).collect();
     let meter = Meter::start();
     thread::scope(|scope| {
         for mut tx in senders {
@@ -131,12 +130,18 @@ fn waits<C: Channel>(on: &Loop, ops: u64) -> Round {
                 .expect("a thread");
         }
     });
+    let longest_wait = C::longest_wait(&tx);
+    drop(tx);
     let seen = seen.recv().expect("the consumer reports");
     assert_eq!(seen.frames, ops, "frames were lost");
     let latency = seen.latency.expect("it was asked for");
     let (most, longest) = (latency.value_at_quantile(0.9999), latency.max());
     let round = meter.stop(ops).with_latency(latency);
-    round.with("p99.99", most as f64).with("longest", longest as f64)
+    let round = round.with("p99.99", most as f64).with("longest", longest as f64);
+    match longest_wait {
+        Some(longest) => round.with("longest wait for room", longest.as_nanos() as f64),
+        None => round,
+    }
 }
 
 fn ready<C: Caller>(on: &Loop, in_flight: usize, ops: u64) -> Round {
