@@ -25,7 +25,7 @@ WORDS = ("nap", "naps", "rhythm", "crew", "roster", "desk", "seat", "seats", "be
          "farewell", "bury", "ledger", "stragglers", "leavers")
 # In the crate this is the poll timeout; programs may have a clock that ticks.
 SOURCE_WORDS = ("tick", "ticks", "habit", "lane")
-# The executor's jobs and what runs them are one thing in five files.
+# An executor, its jobs and its threads are one thing in three files.
 KNOWN = {"executor/core.rs"}
 WHERE = ("src", "tests", "examples", "benches", "soak", "relay", "fuzz/src", "fuzz/fuzz_targets", "docs")
 

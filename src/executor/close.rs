@@ -46,7 +46,7 @@ impl<S: 'static> Core<S> {
         let queued: Vec<_> = std::iter::from_fn(|| self.next_job()).collect();
         self.threads.cancel_running();
         for job in queued {
-            current.inspect(|current| current.begin(&job));
+            current.inspect(|current| current.begin(job.running()));
             job.refuse(self.why());
             current.inspect(|current| current.end());
         }

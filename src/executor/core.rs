@@ -1,5 +1,5 @@
 use super::cycle::Cycle;
-use super::job::{Body, Job, Left, Site, Submission, prepare};
+use super::job::{Body, Job, Left, Submission, prepare};
 use super::threads::{Current, Threads};
 use super::worker;
 use super::workers::{Action, Workers};
@@ -7,8 +7,8 @@ use crate::future::Refusal;
 use crate::future::{BlockingFuture, SubmitError};
 use crate::sync::prim::CachePadded;
 use crate::sync::{
-    AcquirePermit, Began, Deadline, Limiter, NoPermit, ThreadSettings, Timing, WaitError, contain,
-    wait, wake,
+    AcquirePermit, Began, Deadline, Limiter, NoPermit, Site, ThreadSettings, Timing, WaitError,
+    contain, wait, wake,
 };
 use async_channel::{Receiver, Sender};
 use std::error::Error;

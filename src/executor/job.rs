@@ -8,7 +8,7 @@
 //! 3. User code (the closure, its drop, the result's wakers and callbacks) runs unlocked.
 
 use super::core::Core;
-use super::threads::Current;
+use super::threads::{Current, Running};
 use super::token::{CancelToken, Signal, Signalled};
 use crate::future::Refusal;
 use crate::future::{BlockingFuture, Delivery, Origin, Panic, Promise, ResultError, promise_of};
@@ -16,14 +16,11 @@ use crate::sync::context::drives_a_loop;
 use crate::sync::prim::atomic::AtomicBool;
 use crate::sync::prim::atomic::Ordering::{Relaxed, SeqCst};
 use crate::sync::prim::{Mutex, lock};
-use crate::sync::{Began, Shown, Span, contain, panic_message, shown};
+use crate::sync::{Began, Shown, Site, Span, contain, panic_message, shown};
 use std::any::Any;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use tokio::runtime::Handle;
-
-/// Where a job was submitted.
-pub(super) type Site = &'static Location<'static>;
 
 /// How a job left the thread.
 pub(super) enum Left {
@@ -127,7 +124,8 @@ impl<S> Job<S> {
         }
     }
 
-    pub(super) fn token_and_site(&self) -> Option<(CancelToken, Site)> {
+    /// The job as its thread notes it.
+    pub(super) fn running(&self) -> Option<Running> {
         self.cell.as_ref().map(|cell| (Arc::clone(cell).token(), cell.site()))
     }
 }
@@ -330,7 +328,7 @@ impl<S: 'static, B: Body<S>> Origin for Cell<S, B> {
         let core = Arc::clone(&self.core);
         if core.is_own_and_full() && !drives_a_loop() {
             let job = Job { cell: Some(self as Arc<dyn RunJob<S>>) };
-            let _nested = Current::nested(&job);
+            let _nested = Current::nested(job.running());
             let (left, rest) = job.run(&mut None, || ());
             if let Some(rest) = rest {
                 contain("the delivery of a job's result", rest);

@@ -1,7 +1,7 @@
 use super::call::ThreadCall;
-use super::job::Site;
 use super::pool::ThreadPool;
 use crate::future::ResultError;
+use crate::sync::Site;
 use futures_core::Stream;
 use std::collections::VecDeque;
 use std::panic::Location;

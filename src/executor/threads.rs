@@ -7,11 +7,10 @@
 //!    a thread that doesn't come out of its thread-locals' destructors holds up one other at most.
 //! 3. Nothing is joined under the lock.
 
-use super::job::{Job, Site};
 use super::token::CancelToken;
-use crate::sync::Monitor;
 use crate::sync::prim::thread::JoinHandle;
 use crate::sync::prim::{Mutex, lock, thread_local};
+use crate::sync::{Monitor, Site};
 use slab::Slab;
 use std::cell::RefCell;
 use std::future::Future;
@@ -22,8 +21,11 @@ pub(super) struct Current {
     /// The executor, by its address.
     owner: usize,
     name: Box<str>,
-    running: Mutex<Option<(CancelToken, Site)>>,
+    running: Mutex<Option<Running>>,
 }
+
+/// A job that runs: its token, and where it was submitted.
+pub(super) type Running = (CancelToken, Site);
 
 thread_local! {
     static CURRENT: RefCell<Option<Arc<Current>>> = const { RefCell::new(None) };
@@ -43,9 +45,9 @@ impl Current {
     }
 
     /// The calling thread runs another job inside the one that it runs, as long as the guard lives.
-    pub(super) fn nested<S>(job: &Job<S>) -> Option<Nested> {
+    pub(super) fn nested(job: Option<Running>) -> Option<Nested> {
         let current = Self::of_this_thread()?;
-        let outer = std::mem::replace(&mut *lock(&current.running), job.token_and_site());
+        let outer = std::mem::replace(&mut *lock(&current.running), job);
         Some(Nested { current, outer })
     }
 
@@ -58,14 +60,8 @@ impl Current {
         CURRENT.try_with(|slot| slot.borrow().clone()).ok().flatten()
     }
 
-    /// The token of the job that the calling thread runs.
-    pub(super) fn job() -> Option<CancelToken> {
-        Self::of_this_thread()?.token()
-    }
-
-    pub(super) fn begin<S>(&self, job: &Job<S>) {
-        let running = job.token_and_site();
-        let before = std::mem::replace(&mut *lock(&self.running), running);
+    pub(super) fn begin(&self, job: Option<Running>) {
+        let before = std::mem::replace(&mut *lock(&self.running), job);
         drop(before);
     }
 
@@ -87,12 +83,25 @@ impl Current {
 /// See [`Current::nested`].
 pub(super) struct Nested {
     current: Arc<Current>,
-    outer: Option<(CancelToken, Site)>,
+    outer: Option<Running>,
 }
 
 impl Drop for Nested {
     fn drop(&mut self) {
         std::mem::swap(&mut *lock(&self.current.running), &mut self.outer);
+    }
+}
+
+impl CancelToken {
+    /// The token of the job that runs on this thread; `None` outside of a job.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(callbridge::executor::CancelToken::current().is_none(), "no job runs here");
+    /// ```
+    pub fn current() -> Option<Self> {
+        Current::of_this_thread()?.token()
     }
 }
 

@@ -6,7 +6,6 @@
 //!    job's end, and never runs.
 //! 2. Hooks run, and are dropped, after the lock is released.
 
-use super::threads::Current;
 use crate::sync::prim::{Mutex, lock};
 use crate::sync::{Deadline, WaitError, WaitList, contain, wait_in_place, wake};
 use std::fmt;
@@ -138,17 +137,6 @@ impl CancelToken {
 
     pub(super) fn cancel(&self) {
         self.job.signal().fire();
-    }
-
-    /// The token of the job that runs on this thread; `None` outside of a job.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(callbridge::executor::CancelToken::current().is_none(), "no job runs here");
-    /// ```
-    pub fn current() -> Option<Self> {
-        Current::job()
     }
 
     /// Whether the cancel was asked for.

@@ -198,7 +198,7 @@ impl<S> Worker<S> {
 
     /// Runs a job and delivers its result; whether the thread goes on.
     fn run(&self, job: Job<S>, value: &mut Option<S>, current: &Current) -> (Option<Left>, bool) {
-        current.begin(&job);
+        current.begin(job.running());
         let ran = contain("the delivery of a job's result", || {
             // A job that the waiting side submits next finds this thread looking for it.
             job.run(value, || {
