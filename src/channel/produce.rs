@@ -298,6 +298,7 @@ impl<T> Shared<T> {
     /// so far.
     pub(super) fn serve_waiting(&self, mut most: usize) {
         let mut served = 0;
+        let mut now = None;
         loop {
             let mut state = lock(&self.state);
             if let Some((_, flusher)) = self.pop_flush(&mut state) {
@@ -311,7 +312,7 @@ impl<T> Shared<T> {
                 return;
             }
             if served == most || !self.has_room(&mut state, weight) {
-                if self.hurry_first(&mut state) {
+                if self.hurry_first(&mut state, now) {
                     most = most.saturating_add(1);
                     continue;
                 }
@@ -320,7 +321,8 @@ impl<T> Shared<T> {
             served += 1;
             let Some((parked, sender)) = state.parked.pop_front() else { return };
             self.retract_if_idle(&state);
-            state.counters.waited(parked.since.elapsed());
+            let waited = now.insert(Instant::now()).saturating_duration_since(parked.since);
+            state.counters.waited(waited);
             let consumer = match parked.frame {
                 Some(frame) => self.accept(&mut state, frame, weight),
                 None => {
@@ -337,13 +339,17 @@ impl<T> Shared<T> {
         }
     }
 
-    /// Whether the first in line has, as is seen here, been patient for long enough. Its own thread may take
-    /// long to wake up and say so, where many others want to run.
-    fn hurry_first(&self, state: &mut State<T>) -> bool {
+    /// Whether the first in line has, as is seen here, been patient for long enough by `now`. Its own thread
+    /// may take long to wake up and say so, where many others want to run.
+    fn hurry_first(&self, state: &mut State<T>, now: Option<Instant>) -> bool {
         let (Some(ticket), Some(first)) = (state.parked.first(), state.parked.front()) else {
             return false;
         };
-        if ticket < state.hurried || first.since.elapsed() < self.rules.patience {
+        if ticket < state.hurried {
+            return false;
+        }
+        let now = now.unwrap_or_else(Instant::now);
+        if now.saturating_duration_since(first.since) < self.rules.patience {
             return false;
         }
         state.hurried = ticket + 1;
