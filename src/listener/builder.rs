@@ -96,7 +96,7 @@ impl<S: FrameSource> Origin for S {
             let may_follow = verdict.as_ref().ok().map(|verdict| may_follow(&driver, verdict));
             let end = End::of(verdict, &core.name);
             feed.end_with_listener(&end);
-            if driver.is_cut() {
+            if driver.phase() > Phase::Running {
                 lose_buffered(&mut driver, &feed);
             }
             if let Some(may_follow) = may_follow {

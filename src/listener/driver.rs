@@ -137,7 +137,7 @@ impl<S: FrameSource> Driver<S> {
     }
 
     /// Whether a server's connection is to be closed.
-    fn is_closing(&self) -> bool {
+    pub(crate) fn is_closing(&self) -> bool {
         #[cfg(feature = "net")]
         return self.connection.as_ref().is_some_and(|link| link.is_closing());
         #[cfg(not(feature = "net"))]

@@ -6,11 +6,11 @@ use super::patience::Patience;
 use super::source::{FrameSource, is_timeout};
 use super::stats::count;
 use super::stop::Phase;
-use crate::channel::Overflow;
+use crate::channel::{Overflow, SendError};
 use crate::sync::{Deadline, contain};
 use std::future::Future;
 use std::io;
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 /// What a thread writes into its source between the frames that it reads.
@@ -26,6 +26,9 @@ pub(crate) trait Outflow<S>: Send {
     /// Whether more may come although nothing more can be read; also of somebody who has not begun yet,
     /// unless the listener is `ending`.
     fn is_open(&self, ending: bool) -> bool;
+
+    /// Whether somebody has begun to read or to write; nobody else is waited for once the listener is ending.
+    fn has_begun(&self) -> bool;
 
     /// Refuses what comes from now on, and whatever hasn't been written.
     fn close(&mut self);
@@ -67,6 +70,10 @@ impl<'a, S: FrameSource> Writing<'a, S> {
         self.patience.deadline()
     }
 
+    fn has_begun(&self) -> bool {
+        self.outflow.as_ref().is_none_or(|outflow| outflow.has_begun())
+    }
+
     /// Writes the rest after the reading has ended, and whatever may still follow.
     pub(crate) fn finish(mut self, driver: &mut Driver<S>, may_follow: bool) {
         while !driver.is_cut() && self.go_on(driver) {
@@ -99,8 +106,8 @@ pub(crate) fn pump<S: FrameSource>(
         match driver.take(may_wait) {
             Taken::Frame(frame) => {
                 count(&driver.core.counters.frames);
-                if !put(frame, driver, feed, writing) {
-                    return Verdict::Stopped;
+                if let Err(verdict) = put(frame, driver, feed, writing) {
+                    return verdict;
                 }
             }
             Taken::Nothing => {
@@ -136,25 +143,36 @@ fn gave_up() -> Verdict {
     Verdict::Failed(io::Error::new(io::ErrorKind::TimedOut, text))
 }
 
-/// Sends a frame; goes on writing while the channel is full. False once nothing more is taken.
+/// Sends a frame; goes on writing while the channel is full, and waits for room as long as it may come.
 fn put<S: FrameSource>(
     frame: S::Frame,
     driver: &mut Driver<S>,
     feed: &Feed<S::Frame>,
     writing: &mut Writing<'_, S>,
-) -> bool {
+) -> Result<(), Verdict> {
+    let taken = |taken: bool| if taken { Ok(()) } else { Err(Verdict::Stopped) };
     if writing.outflow.is_none() || !matches!(feed.sender.overflow(), Overflow::Block) {
-        return feed.put(frame);
+        return taken(feed.put(frame));
     }
     let waker = driver.wake.waker();
-    let mut sending = pin!(feed.sender.send_async(frame));
-    loop {
-        if let Poll::Ready(sent) = sending.as_mut().poll(&mut Context::from_waker(&waker)) {
-            return feed.settle(sent);
+    let mut sending = feed.sender.send_async(frame);
+    let verdict = loop {
+        if let Poll::Ready(sent) = Pin::new(&mut sending).poll(&mut Context::from_waker(&waker)) {
+            return taken(feed.settle(sent));
         }
         if !writing.go_on(driver) {
-            return false;
+            break gave_up();
+        }
+        if driver.is_closing() {
+            break Verdict::Closed;
+        }
+        if driver.phase() > Phase::Running && !writing.has_begun() {
+            break Verdict::Stopped;
         }
         driver.wait(For { read: false, write: writing.is_blocked() }, writing.deadline());
+    };
+    if let Some(frame) = sending.cancel() {
+        feed.settle(Err(SendError::Closed(frame)));
     }
+    Err(verdict)
 }

@@ -441,6 +441,11 @@ where
         false
     }
 
+    fn has_begun(&self) -> bool {
+        // The stream was handed out with the listener.
+        true
+    }
+
     fn close(&mut self) {
         self.commands.close();
         while let Ok(command) = self.commands.try_recv() {

@@ -24,6 +24,7 @@ mod faulty_source;
 #[cfg(unix)]
 mod fork;
 mod framing;
+mod full_channels;
 #[cfg(target_os = "linux")]
 mod icmp;
 mod legacy;

@@ -39,7 +39,8 @@ const HANDED_ON: usize = 8 * 1024;
 ///
 /// Dropping the connection closes it as [`ConnectionHandle::close`] does: what was flushed still leaves. A
 /// [`close`](crate::Listener::close) of the listener waits for connections that somebody holds and has begun with,
-/// since they may still answer; those that nobody has taken from the stream end at once.
+/// since they may still answer; those that nobody has taken from the stream end at once, and lose what finds
+/// their channel full.
 ///
 /// # Examples
 ///
@@ -267,7 +268,7 @@ where
     link.peer_is_gone();
     let may_follow = verdict.as_ref().is_ok_and(|verdict| may_follow(&driver, verdict));
     feed.end(&End::of(verdict, &core.name));
-    if driver.is_cut() {
+    if driver.phase() > Phase::Running {
         lose_buffered(&mut driver, feed);
     }
     contain("the end of a connection", || {
@@ -295,6 +296,10 @@ impl<S: FrameSource> Outflow<S> for Queued {
 
     fn is_open(&self, ending: bool) -> bool {
         self.0.is_open(ending)
+    }
+
+    fn has_begun(&self) -> bool {
+        self.0.is_in_use()
     }
 
     fn close(&mut self) {

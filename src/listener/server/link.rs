@@ -135,9 +135,13 @@ impl Link {
         self.in_use.store(true, Ordering::Relaxed);
     }
 
+    pub(super) fn is_in_use(&self) -> bool {
+        self.in_use.load(Ordering::Relaxed)
+    }
+
     /// Whether somebody may still write; if the listener is `ending`, who has begun already.
     pub(super) fn is_open(&self, ending: bool) -> bool {
-        !self.is_over() && (!ending || self.in_use.load(Ordering::Relaxed))
+        !self.is_over() && (!ending || self.is_in_use())
     }
 
     /// Nothing more will be queued.
@@ -318,7 +322,7 @@ impl ConnectionHandle {
     }
 
     /// Ends the connection: nothing more is read, what is queued or being answered is written, then the
-    /// peer sees the end.
+    /// peer sees the end. A frame that has been read and finds the connection's channel full is lost.
     ///
     /// Returns at once. The thread waits for the peer's own end for as long as
     /// [`with_linger`](super::StreamServer::with_linger) says, so that nothing that was written is lost.
