@@ -177,8 +177,7 @@ pub(crate) fn restarted(seed: u64) -> u64 {
             1 => drop((connections, listener)),
             2 => listener.stop(),
             _ => {
-                // Nobody takes the connection: where its channel is full, the close waits for all its time.
-                let report = listener.close_blocking(Duration::from_millis(200));
+                let report = listener.close_blocking(PATIENCE);
                 assert!(report.is_clean(), "{report}");
                 let stats = connections.stats();
                 assert!(stats.balances(), "{stats:?}");
