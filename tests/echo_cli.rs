@@ -59,12 +59,20 @@ impl Echo {
 
     /// Ctrl-C, as a terminal would send it; what the program says about its end.
     fn interrupt(self) -> Vec<String> {
-        self.signal("-INT")
+        self.interrupt_peers::<TcpStream, 0>([])
     }
 
-    fn signal(self, signal: &str) -> Vec<String> {
+    /// The same while peers are connected; each hangs up once the program has ended its side.
+    fn interrupt_peers<P: Read, const N: usize>(self, peers: [P; N]) -> Vec<String> {
+        self.signal("-INT", peers)
+    }
+
+    fn signal<P: Read, const N: usize>(self, signal: &str, peers: [P; N]) -> Vec<String> {
         let kill = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
         assert!(kill.expect("kill runs").success());
+        for mut peer in peers {
+            assert_eq!(peer.read(&mut [0; 8]).expect("an end, not a reset"), 0);
+        }
         let (status, stdout, stderr) = self.end();
         assert_eq!(status.code(), Some(0), "{stdout:?} {stderr:?}");
         assert!(stderr.is_empty(), "{stderr:?}");
@@ -253,7 +261,7 @@ fn a_port_in_use_is_refused() {
 
 #[test]
 fn a_short_run_in_a_pipe_echoes_everything() {
-    let arguments = ["--frames", "600", "--sizes", "1,7,8,1400,65507,70000", "--window", "8"];
+    let arguments = ["--frames", "120", "--sizes", "1,7,8,1400,65507,70000", "--window", "8"];
     let (status, stdout, stderr) = Echo::start(&arguments).end();
     assert_eq!(status.code(), Some(0), "{stdout:#?} {stderr:#?}");
     for title in ["udp listener, stream mode", "tcp listener, stream mode"] {
@@ -263,9 +271,9 @@ fn a_short_run_in_a_pipe_echoes_everything() {
     }
     assert_eq!(stdout.iter().filter(|line| line.ends_with("they balance")).count(), 4);
     let last = stdout.last().expect("a verdict");
-    assert_eq!(last, "ok: 2400 frames came back unaltered, and the counters balance");
+    assert_eq!(last, "ok: 480 frames came back unaltered, and the counters balance");
     for label in ["udp stream", "tcp stream", "udp call", "tcp call"] {
-        assert!(stderr.iter().any(|line| *line == format!("{label}: 600 of 600 frames")));
+        assert!(stderr.iter().any(|line| *line == format!("{label}: 120 of 120 frames")));
     }
     assert!(stderr.iter().all(|line| !line.contains(['\r', '\x1b'])), "{stderr:?}");
 }
@@ -301,8 +309,7 @@ fn length_delimited_frames_come_back_until_ctrl_c() {
         let mut other = tcp(&address);
         assert_echo(&mut other, &framed(b"second connection"), &framed(b"second connection"));
         // The connections are open: stopping closes them.
-        assert_counters(&echo.interrupt(), 5);
-        assert_eq!(stream.read(&mut [0; 8]).expect("an end, not a reset"), 0);
+        assert_counters(&echo.interrupt_peers([stream, other]), 5);
     }
 }
 
@@ -317,7 +324,8 @@ fn a_frame_over_the_limit_closes_only_its_connection() {
         bad.write_all(&101u32.to_be_bytes()).expect("write");
         assert_eq!(bad.read(&mut [0; 8]).unwrap_or(0), 0, "{mode}: no reply is due");
         assert_echo(&mut good, &framed(b"still here"), &framed(b"still here"));
-        let said = echo.interrupt();
+        drop(bad);
+        let said = echo.interrupt_peers([good]);
         assert_counters(&said, 2);
         assert!(said.iter().any(|line| line.contains("not framed 1")), "{said:?}");
     }
@@ -331,7 +339,7 @@ fn lines_come_back_until_ctrl_c() {
         let mut stream = tcp(&address);
         assert_echo(&mut stream, b"hello\n", b"hello\n");
         assert_echo(&mut stream, b"two\nlines, then none:\n\n", b"two\nlines, then none:\n\n");
-        assert_counters(&echo.interrupt(), 4);
+        assert_counters(&echo.interrupt_peers([stream]), 4);
     }
 }
 
@@ -361,7 +369,7 @@ fn a_unix_socket_echoes_until_ctrl_c() {
         let mut stream = UnixStream::connect(&path.0).expect("connect");
         stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
         assert_echo(&mut stream, b"hello\n", b"hello\n");
-        assert_counters(&echo.interrupt(), 1);
+        assert_counters(&echo.interrupt_peers([stream]), 1);
         assert!(!path.0.exists(), "{mode}: the socket's file is left behind");
     }
 }
@@ -374,7 +382,7 @@ fn sigterm_ends_it_in_order() {
     let mut stream = UnixStream::connect(&path.0).expect("connect");
     stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
     assert_echo(&mut stream, b"hello\n", b"hello\n");
-    assert_counters(&echo.signal("-TERM"), 1);
+    assert_counters(&echo.signal("-TERM", [stream]), 1);
     assert!(!path.0.exists(), "the socket's file is left behind");
 }
 
@@ -392,7 +400,7 @@ fn a_peer_that_never_reads_stops_nobody() {
             assert_echo(&mut other, &framed(b"still here"), &framed(b"still here"));
         }
         drop(deaf);
-        let said = echo.interrupt();
+        let said = echo.interrupt_peers([other]);
         assert!(said.iter().any(|line| line.ends_with("they balance")), "{said:?}");
     }
 }

@@ -13,6 +13,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Wake, Waker};
+use std::time::Duration;
 use tokio_util::codec::{Decoder, Encoder, LinesCodec};
 
 /// Panics where it is dropped.
@@ -262,6 +263,7 @@ fn ask(client: &mut BufReader<TcpStream>, line: &str) -> String {
 fn an_encoder_a_handler_and_a_codecs_destructor_cost_their_connection_only() {
     let event_loop = Loop::multi(1);
     let server = TcpServer::bind("127.0.0.1:0", 100, || BadCodec(LinesCodec::new())).unwrap();
+    let server = server.with_linger(Duration::from_millis(1));
     let handler = |request: Request<String>| {
         assert_ne!(request.frame, "handler");
         async move { Some(request.frame) }

@@ -2,7 +2,7 @@
 //! a child of its own: this binary, started again for the one test.
 
 use crate::child::{child, in_a_child, is_child};
-use crate::common::{LONG, Loop, eventually};
+use crate::common::{LONG, Loop, SHORT, eventually};
 use crate::limited::{Resource, limit, without_threads};
 use callbridge::listener::{Listener, Request, TcpServer, UdpSource};
 use std::fs::File;
@@ -13,7 +13,8 @@ use std::sync::{Arc, OnceLock};
 use tokio_util::codec::LinesCodec;
 
 fn lines() -> TcpServer<fn() -> LinesCodec> {
-    TcpServer::bind("127.0.0.1:0", 100, LinesCodec::new as fn() -> _).unwrap()
+    let server = TcpServer::bind("127.0.0.1:0", 100, LinesCodec::new as fn() -> _).unwrap();
+    server.with_linger(SHORT)
 }
 
 fn ask(client: &TcpStream, line: &str) -> String {

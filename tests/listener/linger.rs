@@ -149,7 +149,7 @@ fn a_peer_that_reads_slowly_is_waited_for_as_long_as_it_reads() {
 fn a_peer_that_reads_a_byte_now_and_then_is_given_up() {
     let (_loop, bridge) = event_loop();
     let (server, addr) = lines(100);
-    let listener = Listener::builder(server)
+    let listener = Listener::builder(server.with_linger(MS))
         .write_timeout(50 * MS)
         .serve(&bridge, |_: Request<String>| async { Some("x".repeat(32 << 20)) })
         .spawn()

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 fn a_peer_that_doesnt_read_its_replies_loses_its_connection_only() {
     let (_runtime, bridge) = event_loop();
     let (server, addr) = lines(1 << 20);
-    let listener = Listener::builder(server)
+    let listener = Listener::builder(server.with_linger(MS))
         .poll_timeout(Duration::from_millis(5))
         .write_timeout(Duration::from_millis(50))
         .serve(&bridge, |_: Request<String>| async move { Some("x".repeat(1 << 20)) })

@@ -74,7 +74,7 @@ async fn fed_frames_leave_with_the_next_flush_in_order() {
     let mut read = vec![0; expected.len()];
     client.read_exact(&mut read).unwrap();
     assert_eq!(String::from_utf8(read).unwrap(), expected);
-    drop(connection);
+    drop((client, connection));
     assert!(listener.close(LONG).await.is_clean());
 }
 
@@ -172,7 +172,7 @@ fn poll_flush(connection: Pin<&mut Connection<LinesCodec>>) -> Poll<std::io::Res
 #[test]
 fn a_peer_that_stops_reading_holds_back_its_frames_then_loses_its_connection() {
     let (server, addr) = lines(100);
-    let server = server.with_write_buffer(100_000);
+    let server = server.with_write_buffer(100_000).with_linger(SHORT);
     let (listener, mut connections) =
         Listener::builder(server).write_timeout(Duration::from_millis(100)).spawn().unwrap();
     let client = connect(addr);

@@ -175,7 +175,7 @@ fn a_handler_is_given_no_half_request() {
 fn handler_is_given_none(bridge: &Bridge, end: fn(&Listener)) {
     let (said, heard) = mpsc::channel();
     let (server, addr) = lines(100);
-    let listener = Listener::builder(server)
+    let listener = Listener::builder(server.with_linger(MS))
         .serve(bridge, move |request: Request<String>| {
             said.send(request.frame.clone()).unwrap();
             async move { Some(request.frame) }

@@ -1,5 +1,6 @@
 //! A listener's thread never waits for what it has already, nor has others wait for what can't come.
 
+use crate::common::SHORT;
 use bytes::{Bytes, BytesMut};
 use callbridge::Bridge;
 use callbridge::listener::{Listener, Request, TcpServer};
@@ -28,6 +29,7 @@ fn requests_that_were_read_beyond_the_pipeline_are_answered() {
         let bridge =
             Bridge::builder(runtime.handle().clone()).max_in_flight(in_flight).build().unwrap();
         let server = TcpServer::bind("127.0.0.1:0", 1024, LinesCodec::new).unwrap();
+        let server = server.with_linger(SHORT);
         let listener = Listener::builder(server)
             .serve(&bridge, |request: Request<String>| async move {
                 tokio::time::sleep(Duration::from_millis(1)).await;
