@@ -73,35 +73,45 @@ fn drops_wait_for_nothing_that_is_stuck() {
 #[test]
 fn drops_of_a_runners_types_come_back_from_a_stuck_loop() {
     use callbridge::ThreadRunner;
+    use common::in_parallel;
     use futures_util::stream;
     use std::task::Poll;
 
-    is_dropped_though_stuck("a runner", |stuck| {
+    let a_runner = || {
+        is_dropped_though_stuck("a runner", |stuck| {
+            let runner = ThreadRunner::new();
+            let call = runner.spawn(async { stuck.wait() });
+            (runner, call)
+        });
+    };
+    // Here the runner goes after what is looked at, or its own drop would end that.
+    let a_guard = || {
         let runner = ThreadRunner::new();
-        let call = runner.spawn(async { stuck.wait() });
-        (runner, call)
-    });
-    // The runner goes after what is looked at, or its own drop would end that.
-    let runner = ThreadRunner::new();
-    let (stuck, _is_stuck, release) = Stuck::new();
-    let guard = runner.enter_context(
-        || async { Ok::<_, String>(()) },
-        |_, _| async move {
-            stuck.wait();
-            Ok::<_, String>(())
-        },
-    );
-    drop(guard.unwrap());
-    drop(release);
-    let (stuck, is_stuck, release) = Stuck::new();
-    let mut stuck = Some(stuck);
-    let items = runner.wrap_iter(stream::poll_fn(move |_| {
-        stuck.take().into_iter().for_each(Stuck::wait);
-        Poll::Ready(None::<()>)
-    }));
-    is_stuck.recv_timeout(LONG).unwrap();
-    drop(items);
-    drop(release);
+        let (stuck, _is_stuck, release) = Stuck::new();
+        let guard = runner.enter_context(
+            || async { Ok::<_, String>(()) },
+            |_, _| async move {
+                stuck.wait();
+                Ok::<_, String>(())
+            },
+        );
+        drop(guard.unwrap());
+        drop(release);
+    };
+    let an_iterator = || {
+        let runner = ThreadRunner::new();
+        let (stuck, is_stuck, release) = Stuck::new();
+        let mut stuck = Some(stuck);
+        let items = runner.wrap_iter(stream::poll_fn(move |_| {
+            stuck.take().into_iter().for_each(Stuck::wait);
+            Poll::Ready(None::<()>)
+        }));
+        is_stuck.recv_timeout(LONG).unwrap();
+        drop(items);
+        drop(release);
+    };
+    let all: [&(dyn Fn() + Sync); 3] = [&a_runner, &a_guard, &an_iterator];
+    in_parallel(all, |is_dropped| is_dropped());
 }
 
 #[test]

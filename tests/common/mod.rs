@@ -34,6 +34,14 @@ pub fn rounds(rounds: usize) -> usize {
     if std::env::var_os("CALLBRIDGE_LONG").is_some() { 10 * rounds } else { rounds }
 }
 
+/// Runs the body with each item, all at once: for what spends its time waiting.
+pub fn in_parallel<T: Send>(items: impl IntoIterator<Item = T>, body: impl Fn(T) + Sync) {
+    let body = &body;
+    std::thread::scope(|scope| {
+        items.into_iter().for_each(|item| drop(scope.spawn(move || body(item))));
+    });
+}
+
 /// What an error says, and what its sources say.
 pub fn whole(error: &dyn std::error::Error) -> String {
     let sources = std::iter::successors(Some(error), |error| error.source());

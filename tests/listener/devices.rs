@@ -1,6 +1,6 @@
 //! Readers: pipes, ttys and devices that wait, or don't, or are noisy.
 
-use crate::common::{LONG, eventually};
+use crate::common::{LONG, eventually, in_parallel};
 use crate::support::*;
 use bytes::BytesMut;
 use callbridge::channel::Ending;
@@ -29,29 +29,29 @@ impl Read for Impatient {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_device_that_says_at_once_that_there_is_nothing_costs_no_core() {
-    for (says, name) in
-        [(ErrorKind::TimedOut, "at-once-timeout"), (ErrorKind::WouldBlock, "at-once-block")]
-    {
+    let devices =
+        [(ErrorKind::TimedOut, "at-once-timeout"), (ErrorKind::WouldBlock, "at-once-block")];
+    in_parallel(devices, |(says, name)| {
         let reads = Arc::new(AtomicU64::new(0));
         let device = Impatient { says, reads: Arc::clone(&reads) };
         let source = ReadSource::new(device, 1024, LinesCodec::new()).unwrap();
-        let (listener, _lines) =
-            Listener::builder(source).name(&name[..15.min(name.len())]).spawn().unwrap();
-        let percent = percent_of_a_core(&name[..15.min(name.len())]);
+        let (listener, _lines) = Listener::builder(source).name(name).spawn().unwrap();
+        let percent = percent_of_a_core(name);
         assert!(percent < 10, "{percent} % of a core, {} reads", reads.load(Ordering::Relaxed));
         clean(&listener);
-    }
+    });
 }
 
 #[cfg(unix)]
 #[test]
 fn an_idle_reader_costs_no_core_whether_it_blocks_or_not() {
     use std::os::unix::net::UnixStream;
-    for (nonblocking, polled, name) in [
+    let readers = [
         (true, false, "idle-nonblock"),
         (true, true, "idle-nb-polled"),
         (false, true, "idle-polled"),
-    ] {
+    ];
+    in_parallel(readers, |(nonblocking, polled, name)| {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(nonblocking).unwrap();
         let mut source = ReadSource::new(ours, 1024, LinesCodec::new()).unwrap();
@@ -69,7 +69,7 @@ fn an_idle_reader_costs_no_core_whether_it_blocks_or_not() {
         theirs.write_all(b"awake\n").unwrap();
         assert_eq!(next(&mut frames), "awake");
         clean(&listener);
-    }
+    });
 }
 
 /// A pipe that nothing comes from can be stopped, since its descriptor is waited for.

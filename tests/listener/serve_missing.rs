@@ -1,6 +1,6 @@
 //! Requests without a reply: late, panicking, not encodable.
 
-use crate::common::LONG;
+use crate::common::{LONG, in_parallel};
 use crate::support::*;
 use bytes::{Bytes, BytesMut};
 use callbridge::channel::Ending;
@@ -75,7 +75,8 @@ async fn hang_or_echo(request: Request<String>) -> Option<String> {
 #[test]
 fn a_missing_reply_closes_its_connection_after_the_replies_before_it() {
     let (_runtime, bridge) = event_loop();
-    for (bad, pipeline) in [("hang", 1), ("hang", 8), ("panic", 1), ("panic", 8)] {
+    let requests = [("hang", 1), ("hang", 8), ("panic", 1), ("panic", 8)];
+    in_parallel(requests, |(bad, pipeline)| {
         let (server, addr) = lines(1 << 20);
         let listener = Listener::builder(server)
             .serve(&bridge, hang_or_echo)
@@ -92,7 +93,7 @@ fn a_missing_reply_closes_its_connection_after_the_replies_before_it() {
         assert_eq!(hear(&mut other), "c", "it costs only its own connection");
         let stats = clean(&listener);
         assert_eq!((stats.replies, stats.no_reply, stats.late + stats.panicked), (3, 1, 1));
-    }
+    });
 }
 
 #[test]
@@ -261,6 +262,7 @@ fn requests_before_a_bad_frame_are_answered_before_the_connection_closes() {
         Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
     }
     assert_eq!(all, b"a\nb\n");
+    drop(client);
     wait_for(&listener, |stats| stats.open == 0);
     let stats = clean(&listener);
     assert_eq!((stats.replies, stats.decode_errors), (2, 1));

@@ -1,6 +1,6 @@
 //! What can't keep a close from its deadline.
 
-use crate::common::{Census, LONG, SHORT, eventually};
+use crate::common::{Census, LONG, SHORT, eventually, in_parallel};
 use crate::{assert_clean, both};
 use callbridge::runner::{EnterError, ReadySignal, StartTaskError};
 use callbridge::{ResultError, ThreadRunner};
@@ -115,41 +115,40 @@ impl Drop for Blocks {
 /// Users' destructors run on the loop; the deadline is the closer's own.
 #[test]
 fn a_destructor_that_blocks_cannot_hang_close_or_drop() {
-    for forget in [false, true] {
-        for runner in both() {
-            let mut holds = Vec::new();
-            let mut blocks = || {
-                let (hold, blocked) = mpsc::channel();
-                holds.push(hold);
-                Blocks(blocked)
-            };
-            let (suspended, spawned, unpolled) = (blocks(), blocks(), blocks());
-            let _call = runner.spawn(async move {
-                let _held = suspended;
-                pending::<()>().await;
-            });
-            let task = tokio::spawn;
-            runner
-                .run(async move {
-                    task(async move {
-                        let _held = spawned;
-                        pending::<()>().await;
-                    });
-                })
-                .unwrap();
-            runner.spawn(tokio::task::yield_now()).result(LONG).unwrap();
-            let _late = runner.spawn(async move { drop(unpolled) });
-            let asked = Instant::now();
-            if forget {
-                drop(runner);
-            } else {
-                let report = runner.close(Duration::from_millis(50));
-                assert!(!report.still_running.is_empty(), "{report}");
-            }
-            assert!(asked.elapsed() < LONG / 10, "{:?}", asked.elapsed());
-            drop(holds);
+    let ends = [false, true].into_iter().flat_map(|forget| both().map(|runner| (forget, runner)));
+    in_parallel(ends, |(forget, runner)| {
+        let mut holds = Vec::new();
+        let mut blocks = || {
+            let (hold, blocked) = mpsc::channel();
+            holds.push(hold);
+            Blocks(blocked)
+        };
+        let (suspended, spawned, unpolled) = (blocks(), blocks(), blocks());
+        let _call = runner.spawn(async move {
+            let _held = suspended;
+            pending::<()>().await;
+        });
+        let task = tokio::spawn;
+        runner
+            .run(async move {
+                task(async move {
+                    let _held = spawned;
+                    pending::<()>().await;
+                });
+            })
+            .unwrap();
+        runner.spawn(tokio::task::yield_now()).result(LONG).unwrap();
+        let _late = runner.spawn(async move { drop(unpolled) });
+        let asked = Instant::now();
+        if forget {
+            drop(runner);
+        } else {
+            let report = runner.close(Duration::from_millis(50));
+            assert!(!report.still_running.is_empty(), "{report}");
         }
-    }
+        assert!(asked.elapsed() < LONG / 10, "{:?}", asked.elapsed());
+        drop(holds);
+    });
 }
 
 /// The loop's thread isn't gone before its thread-locals are, and these may block.
