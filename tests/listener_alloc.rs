@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio_util::codec::LengthDelimitedCodec;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-const FRAMES: usize = 5000;
+const FRAMES: usize = 2000;
 
 #[test]
 fn frames_cost_no_allocation_but_a_datagrams_payload_once_warm() {

@@ -2,14 +2,13 @@
 //!
 //! `CALLBRIDGE_SEED` starts the runs at another seed; a failure names the seed of its run.
 
+use crate::common::rounds;
 use crate::*;
 use callbridge::channel::Fallback;
 use callbridge::channel::{LossReason, Pressure, Sent};
 use callbridge::{FrameStream, Overflow, channel};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
-
-const RUNS: u64 = 12_000;
 
 /// Xorshift; good enough to shuffle.
 struct Dice(u64);
@@ -242,7 +241,7 @@ fn run(seed: u64) {
 
 fn run_all(residue: u64) {
     let first = std::env::var("CALLBRIDGE_SEED").map_or(0, |seed| seed.parse().unwrap());
-    for seed in (first..first + RUNS).filter(|seed| seed % 2 == residue) {
+    for seed in (first..first + rounds(4_000) as u64).filter(|seed| seed % 2 == residue) {
         let result = std::panic::catch_unwind(|| run(seed));
         assert!(result.is_ok(), "the counters don't balance for CALLBRIDGE_SEED={seed}");
     }

@@ -6,7 +6,6 @@
 #[cfg(unix)]
 #[path = "../common/child.rs"]
 mod child;
-#[cfg(unix)]
 #[path = "../common/mod.rs"]
 mod common;
 

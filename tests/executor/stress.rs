@@ -1,9 +1,8 @@
 //! Many jobs of all kinds, in pools and on dedicated threads that come and go.
 //!
-//! `CALLBRIDGE_EXECUTOR_JOBS` says how many jobs; a long run is
-//! `CALLBRIDGE_EXECUTOR_JOBS=1000000 cargo test --release --test executor stress -- --nocapture`.
+//! `cargo test --test executor stress -- --nocapture` shows what became of them.
 
-use crate::common::{Census, LONG, SHORT, eventually, refusal};
+use crate::common::{Census, LONG, SHORT, eventually, refusal, rounds};
 use callbridge::bridge::CloseReport;
 use callbridge::executor::CancelToken;
 use callbridge::executor::CapacityLimiter;
@@ -231,7 +230,7 @@ fn threads_called(prefix: &str) -> usize {
 
 #[test]
 fn nothing_hangs_and_nothing_is_left_of_many_jobs() {
-    let jobs = std::env::var("CALLBRIDGE_EXECUTOR_JOBS").map_or(12_000, |n| n.parse().unwrap());
+    let jobs = rounds(6_000) as u64;
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         if info.payload().downcast_ref::<&str>() != Some(&ON_PURPOSE) {

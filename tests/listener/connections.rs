@@ -7,11 +7,12 @@ use callbridge::channel::SourceError;
 use callbridge::channel::{Ending, RecvError};
 use callbridge::listener::{FrameError, Listener, Peer, TcpServer};
 use futures_util::StreamExt;
+use socket2::SockRef;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
-use tokio_util::codec::{Decoder, LengthDelimitedCodec};
+use tokio_util::codec::{Decoder, LengthDelimitedCodec, LinesCodec};
 
 #[test]
 fn a_connection_comes_with_its_peer_gives_its_frames_and_ends() {
@@ -180,7 +181,7 @@ fn resets_in_the_middle_of_a_frame_end_only_their_connections() {
         let mut connection = next(&mut connections);
         // Not before the frame was read: a reset discards what the peer hasn't read.
         assert_eq!(frame(&mut connection), "whole");
-        socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
         drop(client);
         assert_eq!(failure(&mut connection).kind(), ErrorKind::ConnectionReset);
     }
@@ -193,10 +194,15 @@ fn resets_in_the_middle_of_a_frame_end_only_their_connections() {
 
 #[test]
 fn a_connection_whose_frames_nobody_takes_holds_its_peer_back_and_nobody_else() {
-    let (server, addr) = lines(100);
+    // Little room in the system: there are many frames in what it holds.
+    let listening = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listening.local_addr().unwrap();
+    SockRef::from(&listening).set_recv_buffer_size(32 << 10).unwrap();
+    let server = TcpServer::from_socket(listening, 100, LinesCodec::new).unwrap();
     let server = server.with_connection_capacity(2);
     let (listener, mut connections) = Listener::builder(server).spawn().unwrap();
     let mut pushy = connect(addr);
+    SockRef::from(&pushy).set_send_buffer_size(32 << 10).unwrap();
     let mut unread = next(&mut connections);
     let mut other = connect(addr);
     let mut read = next(&mut connections);
