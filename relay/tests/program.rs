@@ -3,6 +3,7 @@
 
 mod common;
 
+use async_nats::jetstream::stream;
 use callbridge_relay::server::NatsServer;
 use common::{LIMIT, STREAM, SUBJECT, config, context, server};
 use std::fmt::Write as _;
@@ -19,11 +20,10 @@ fn relay(arguments: &[&str]) -> Command {
     command
 }
 
-fn forward_file(server: &NatsServer, file: &Path) -> Command {
+fn forward_file(server: &NatsServer, subject: &str, file: &Path) -> Command {
     let url = server.url();
-    let mut command =
-        relay(&["forward", "--server", &url, "--stream", STREAM, "--subject", SUBJECT]);
-    command.arg("--file").arg(file).stderr(Stdio::piped());
+    let mut command = relay(&["forward", "--server", &url, "--stream", STREAM]);
+    command.args(["--subject", subject, "--file"]).arg(file).stderr(Stdio::piped());
     command
 }
 
@@ -78,18 +78,18 @@ async fn a_killed_relay_goes_on_where_the_server_has_its_file() {
     (1..=lines).for_each(|line| writeln!(text, "{line}").unwrap());
     fs::write(&file, text).unwrap();
     for kill_at in [2_000, 8_000, 15_000] {
-        let mut child = forward_file(&server, &file).spawn().unwrap();
+        let mut child = forward_file(&server, SUBJECT, &file).spawn().unwrap();
         wait_for(&server, kill_at).await;
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    let (output, said) = output(&mut forward_file(&server, &file));
+    let (output, said) = output(&mut forward_file(&server, SUBJECT, &file));
     assert!(output.status.success(), "{said}");
     assert!(said.starts_with("drained: "), "{said}");
     assert_eq!(messages(&server).await, lines);
     assert_eq!(consumed(&server, lines), (1..=lines).collect::<Vec<_>>());
     // Nothing is left to do for another one.
-    let (again, said) = self::output(&mut forward_file(&server, &file));
+    let (again, said) = self::output(&mut forward_file(&server, SUBJECT, &file));
     assert!(again.status.success() && said.contains("0 offered"), "{said}");
 }
 
@@ -188,6 +188,55 @@ async fn requests_go_through_two_programs() {
     let refused = ask();
     let said = String::from_utf8_lossy(&refused.stderr);
     assert!(!refused.status.success() && said.contains("no service answers there"), "{said}");
+}
+
+/// What `relay forward` says of lines that aren't all stored, which is no success.
+fn fails(server: &NatsServer, subject: &str, lines: &str) -> String {
+    let url = server.url();
+    let mut child =
+        relay(&["forward", "--server", &url, "--stream", STREAM, "--subject", subject, "--stdin"])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+    // It may have ended already.
+    let _ = child.stdin.take().unwrap().write_all(lines.as_bytes());
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    said
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subject_that_the_stream_doesnt_take_is_an_error_at_once() {
+    let server = server(config()).await;
+    let said = fails(&server, "water.7", "1\n2\n");
+    let expected = "relay: stream METERS doesn't take the subject water.7, only meters.>: \
+                    give --subject what it takes, or have the stream take it\n";
+    assert_eq!(said, expected);
+    // The file is as it was, to be sent when that is mended.
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("lines");
+    fs::write(&file, "1\n").unwrap();
+    let (output, said) = output(&mut forward_file(&server, "water.7", &file));
+    assert!(!output.status.success() && said == expected, "{said}");
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "no position is kept");
+    assert_eq!(messages(&server).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_server_never_takes_is_an_error_at_the_end() {
+    // With its headers, which have the id.
+    let server = server(stream::Config { max_message_size: 1000, ..config() }).await;
+    let said = fails(&server, SUBJECT, &format!("1\n{}\n2\n", "x".repeat(1000)));
+    assert!(said.contains("3 offered = 2 acknowledged"), "{said}");
+    assert!(
+        said.ends_with(
+            "relay: 1 rejected, and so not stored: see above why, mend it, and send again\n"
+        ),
+        "{said}"
+    );
+    assert_eq!(common::stored(&server).await, [1, 2]);
 }
 
 #[test]

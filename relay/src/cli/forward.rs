@@ -6,8 +6,9 @@ use callbridge::channel::{FrameStream, Tracked, channel};
 use callbridge::listener::{Listener, Request, TcpServer, UdpSource};
 use callbridge::{Bridge, Overflow};
 use callbridge_relay::nats::JetStream;
-use callbridge_relay::{Forwarder, ForwarderBuilder, Message};
+use callbridge_relay::{Fault, Forwarder, ForwarderBuilder, Message, StartError};
 use clap::Args;
+use std::error::Error;
 use std::fs::File;
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
@@ -73,14 +74,15 @@ impl Forward {
         if self.create {
             make_stream(&client, &self.stream, &self.subject).await?;
         }
+        let engine = self.engine().await?;
         if let Some(path) = self.source.file.clone() {
-            return self.file(path).await;
+            return self.file(path, engine).await;
         }
         if let Some(at) = &self.source.udp {
-            return self.udp(at).await;
+            return self.udp(at, engine).await;
         }
         if let Some(at) = &self.source.tcp {
-            return self.tcp(at).await;
+            return self.tcp(at, engine).await;
         }
         let (sender, frames) = channel::<Vec<u8>>(1024);
         std::thread::Builder::new().name("stdin".to_owned()).spawn(move || {
@@ -98,7 +100,24 @@ impl Forward {
                 }
             }
         })?;
-        self.carry(self.settings(frames, |line: &Vec<u8>| line.clone().into())).await
+        self.carry(self.settings(frames, |line: &Vec<u8>| line.clone().into()), engine).await
+    }
+
+    /// The stream, which must take the subject: nothing is read before that is known.
+    async fn engine(&self) -> Result<JetStream, Box<dyn Error + Send + Sync>> {
+        let server = &*self.server.server;
+        let mut engine = JetStream::connect(server, Default::default(), &*self.stream).await?;
+        if self.shared {
+            engine = engine.shared();
+        }
+        match engine.check_subject(&self.subject).await {
+            Ok(()) => Ok(engine),
+            Err(Fault::Rejected(why)) => {
+                Err(format!("{why}: give --subject what it takes, or have the stream take it")
+                    .into())
+            }
+            Err(fault) => Err(StartError::Engine(fault).into()),
+        }
     }
 
     /// A forwarder with the settings of the command line.
@@ -112,7 +131,7 @@ impl Forward {
             Message::new(Arc::clone(&subject), payload(frame))
         });
         let builder = builder.window(self.window).on_rejected(|_, id, why| {
-            let source = std::error::Error::source(why).map(ToString::to_string);
+            let source = why.source().map(ToString::to_string);
             eprintln!("rejected {id}: {why}: {}", source.unwrap_or_default());
         });
         match &self.run {
@@ -121,12 +140,11 @@ impl Forward {
         }
     }
 
-    async fn carry<T: Send + 'static>(&self, builder: ForwarderBuilder<T>) -> Outcome {
-        let engine = JetStream::connect(&*self.server.server, Default::default(), &*self.stream);
-        let mut engine = engine.await?;
-        if self.shared {
-            engine = engine.shared();
-        }
+    async fn carry<T: Send + 'static>(
+        &self,
+        builder: ForwarderBuilder<T>,
+        engine: JetStream,
+    ) -> Outcome {
         let mut forwarder = builder.start(engine).await?;
         let drain = Duration::try_from_secs_f64(self.drain).unwrap_or(Duration::MAX);
         let every = self.report_every.and_then(|every| Duration::try_from_secs_f64(every).ok());
@@ -142,13 +160,17 @@ impl Forward {
             }
         };
         eprintln!("{report}");
-        match report.is_clean() {
-            true => Ok(()),
-            false => Err("not everything was acknowledged".into()),
+        match (report.is_clean(), report.stats.rejected) {
+            (true, 0) => Ok(()),
+            (true, n) => Err(format!(
+                "{n} rejected, and so not stored: see above why, mend it, and send again"
+            )
+            .into()),
+            (false, _) => Err("not everything was acknowledged".into()),
         }
     }
 
-    async fn file(self, path: PathBuf) -> Outcome {
+    async fn file(self, path: PathBuf, engine: JetStream) -> Outcome {
         let name = path.display().to_string();
         let bookmark = Bookmark::new(&PathBuf::from(format!("{name}.position")));
         let position = bookmark.load()?;
@@ -181,7 +203,7 @@ impl Forward {
             }
         };
         let outcome: Outcome = tokio::select! {
-            outcome = self.carry(builder) => outcome,
+            outcome = self.carry(builder, engine) => outcome,
             error = save => {
                 let error: std::io::Result<Position> = error;
                 error.map(drop).map_err(|error| format!("can't keep the position: {error}").into())
@@ -196,7 +218,7 @@ impl Forward {
         outcome
     }
 
-    async fn udp(&self, at: &str) -> Outcome {
+    async fn udp(&self, at: &str, engine: JetStream) -> Outcome {
         let source = UdpSource::bind(at)?;
         let (listener, frames) = Listener::builder(source)
             .name("udp")
@@ -207,12 +229,13 @@ impl Forward {
             "listening at {}",
             listener.local_addr().map_or(at.to_owned(), |at| at.to_string())
         );
-        let outcome = self.carry(self.settings(frames, |frame| frame.payload.clone())).await;
+        let builder = self.settings(frames, |frame| frame.payload.clone());
+        let outcome = self.carry(builder, engine).await;
         eprintln!("{}", listener.close(Duration::from_secs(1)).await);
         outcome
     }
 
-    async fn tcp(&self, at: &str) -> Outcome {
+    async fn tcp(&self, at: &str, engine: JetStream) -> Outcome {
         let server = TcpServer::bind(at, LONGEST, || LinesCodec::new_with_max_length(LONGEST))?;
         // Room for what 64 peers may ask at once: nobody waits for room, and so nobody is overtaken.
         let (sender, frames) = channel::<Tracked<String>>(64 * 64);
@@ -235,7 +258,8 @@ impl Forward {
             listener.local_addr().map_or(at.to_owned(), |at| at.to_string())
         );
         let builder = self.settings(frames, |frame| frame.as_bytes().to_vec().into());
-        let outcome = self.carry(builder.on_acknowledged(|frame| drop(frame.done()))).await;
+        let builder = builder.on_acknowledged(|frame| drop(frame.done()));
+        let outcome = self.carry(builder, engine).await;
         eprintln!("{}", listener.close(Duration::from_secs(1)).await);
         outcome
     }

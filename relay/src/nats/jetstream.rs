@@ -87,16 +87,34 @@ impl JetStream {
         self
     }
 
+    /// Looks whether the stream takes a subject: where all messages go to one, this is told before there
+    /// is any.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Rejected`] if it doesn't; another if there is no such stream, or it can't be asked.
+    pub async fn check_subject(&mut self, subject: &str) -> Result<(), Fault> {
+        self.bind().await?;
+        self.covered(subject)
+    }
+
+    fn covered(&self, subject: &str) -> Result<(), Fault> {
+        if self.subjects.iter().any(|pattern| covers(pattern, subject)) {
+            return Ok(());
+        }
+        let (stream, takes) = (&self.stream, self.subjects.join(", "));
+        Err(Fault::rejected(format!(
+            "stream {stream} doesn't take the subject {subject}, only {takes}"
+        )))
+    }
+
     fn subject(&mut self, subject: &Arc<str>) -> Result<Subject, Fault> {
         if let Some((known, checked)) = &self.last_subject
             && (Arc::ptr_eq(known, subject) || known == subject)
         {
             return Ok(checked.clone());
         }
-        if !self.subjects.iter().any(|pattern| covers(pattern, subject)) {
-            let why = format!("stream {} doesn't take the subject {subject}", self.stream);
-            return Err(Fault::rejected(why));
-        }
+        self.covered(subject)?;
         if self.denied.contains(&**subject) {
             return Err(Fault::rejected(format!("not allowed to publish to {subject}")));
         }
