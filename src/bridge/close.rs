@@ -60,7 +60,7 @@ impl<'a> Closing<'a> {
         let stuck = running.into_iter().map(call).collect();
         CloseReport {
             drained: (in_time.ended() - self.before.ended()) as usize,
-            cancelled: (stats.loop_closed - in_time.loop_closed) as usize,
+            cut_off: (stats.loop_closed - in_time.loop_closed) as usize,
             stuck,
             in_flight: stats.in_flight,
             still_running: Vec::new(),
@@ -80,11 +80,11 @@ impl Drop for AbortOnDrop<'_> {
 }
 
 impl Bridge {
-    /// Refuses new work, lets the work in flight drain for `timeout`, then cancels the rest.
+    /// Refuses new work, lets the work in flight drain for `timeout`, then cuts off the rest.
     ///
     /// Tokens from [`child_token`](Self::child_token) are cancelled at the start, so that work
     /// which runs until told otherwise can end by itself. What has drained is resolved and its callbacks
-    /// have run. Work that is cancelled gives [`LoopClosed`](crate::ResultError::LoopClosed); its future
+    /// have run. Work that is cut off gives [`LoopClosed`](crate::ResultError::LoopClosed); its future
     /// is dropped on the loop (or by the thread that [`call`](Self::call)s). What doesn't come out of a
     /// poll, or out of a destructor, is given 100 ms more and then named in the report. Closing twice is
     /// fine; the second caller waits as well.
@@ -94,8 +94,8 @@ impl Bridge {
     ///
     /// # Cancel safety
     ///
-    /// New work is refused from the first poll on. Dropping the returned future after that cancels what
-    /// is in flight at once.
+    /// New work is refused from the first poll on. Dropping the returned future after that cuts off
+    /// what is in flight at once.
     ///
     /// # Examples
     ///
@@ -136,7 +136,7 @@ impl Bridge {
     /// # let bridge = callbridge::Bridge::new(runtime.handle().clone());
     /// let mut never = bridge.run_coroutine_threadsafe(std::future::pending::<()>());
     /// let report = bridge.close_blocking(Duration::from_millis(5));
-    /// assert_eq!((report.cancelled, report.stuck.len()), (1, 0));
+    /// assert_eq!((report.cut_off, report.stuck.len()), (1, 0));
     /// assert!(never.result(None).is_err());
     /// # Ok::<(), std::io::Error>(())
     /// ```

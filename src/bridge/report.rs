@@ -25,8 +25,10 @@ use std::time::Duration;
 pub struct CloseReport {
     /// Calls in flight that ended before the deadline, their callbacks included.
     pub drained: usize,
-    /// Calls that were dropped at the deadline, or refused, since they hadn't begun.
-    pub cancelled: usize,
+    /// Calls that the deadline cut off, which were dropped: their callers are told
+    /// [`LoopClosed`](crate::ResultError::LoopClosed), and those of jobs that hadn't begun
+    /// [`Refused`](crate::ResultError::Refused).
+    pub cut_off: usize,
     /// Calls that could not be ended, because they don't come out of a poll, or run on.
     pub stuck: Vec<StuckCall>,
     /// Calls that are still in flight: stuck ones, and all of them if the closing did not wait.
@@ -43,14 +45,14 @@ pub struct CloseReport {
 impl CloseReport {
     /// Whether everything in flight, and every thread, ended by itself and in time.
     pub fn is_clean(&self) -> bool {
-        self.cancelled == 0 && self.in_flight == 0 && self.still_running.is_empty()
+        self.cut_off == 0 && self.in_flight == 0 && self.still_running.is_empty()
     }
 }
 
 impl fmt::Display for CloseReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let CloseReport { drained, cancelled, elapsed, .. } = self;
-        write!(f, "closed in {elapsed:?}: {drained} drained, {cancelled} cancelled")?;
+        let CloseReport { drained, cut_off, elapsed, .. } = self;
+        write!(f, "closed in {elapsed:?}: {drained} drained, {cut_off} cut off")?;
         if self.in_flight > 0 {
             write!(f, ", {} in flight", self.in_flight)?;
         }

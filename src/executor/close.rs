@@ -141,7 +141,7 @@ impl<S: 'static> Closing<S> {
         let call = |(location, thread)| StuckCall { location, thread: Some(thread) };
         CloseReport {
             drained: (in_time.completed - self.before.completed) as usize,
-            cancelled: (now.dropped - in_time.dropped) as usize,
+            cut_off: (now.dropped - in_time.dropped) as usize,
             stuck: stuck.into_iter().map(call).collect(),
             in_flight: now.in_flight,
             still_running,

@@ -287,7 +287,7 @@ impl ThreadPool {
     ///
     /// let report = pool.close_blocking(Duration::from_millis(1));
     /// assert!(!report.is_clean());
-    /// assert_eq!((report.cancelled, report.stuck.len()), (1, 1));
+    /// assert_eq!((report.cut_off, report.stuck.len()), (1, 1));
     /// assert_eq!(report.stuck[0].thread.as_deref(), Some("slow-0"));
     /// assert!(queued.result(None).is_err());
     /// drop(release);

@@ -79,14 +79,15 @@ impl fmt::Display for RunnerCloseReport {
 }
 
 impl ThreadRunner {
-    /// Ends the loop: exits the contexts, drains, cancels, and joins the background thread.
+    /// Ends the loop: exits the contexts, drains, cuts off what is left, and joins the background
+    /// thread.
     ///
     /// New work is refused from the start, tokens from [`child_token`](crate::Bridge::child_token) are
     /// cancelled, and whoever waits for a start is released. Then contexts are exited, the last one
     /// entered first, each with [`Outcome::Ok`] and after the other, those included that their guards are
     /// just exiting; then calls in flight can end by themselves until `timeout`, and what is left is
-    /// cancelled; then the runtime is shut down, its tasks dropped, and blocking jobs of its own pool
-    /// waited for until `timeout`. What is cancelled is dropped on the loop, never on the calling thread.
+    /// cut off; then the runtime is shut down, its tasks dropped, and blocking jobs of its own pool
+    /// waited for until `timeout`. What is cut off is dropped on the loop, never on the calling thread.
     /// A poll, or a destructor, that blocks can hold up none of this beyond the timeout: the report
     /// names it, and its thread is left behind. Closing twice is fine: the second caller waits as
     /// well.
@@ -107,7 +108,7 @@ impl ThreadRunner {
     /// let runner = callbridge::ThreadRunner::new();
     /// let mut never = runner.spawn(std::future::pending::<()>());
     /// let report = runner.close(Duration::from_millis(5));
-    /// assert_eq!((report.cancelled, report.still_running.len()), (1, 0));
+    /// assert_eq!((report.cut_off, report.still_running.len()), (1, 0));
     /// assert!(never.result(None).is_err());
     /// ```
     pub fn close(&self, timeout: impl Into<Option<Duration>>) -> RunnerCloseReport {
@@ -200,7 +201,7 @@ impl Patience {
 }
 
 impl Core {
-    /// Exits the contexts, drains and cancels the calls, ends and joins the loop.
+    /// Exits the contexts, drains the calls and cuts off the rest, ends and joins the loop.
     pub(super) fn close(
         self: &Arc<Self>,
         outcome: Outcome,

@@ -57,7 +57,7 @@ const DROP_WAIT: Duration = Duration::from_secs(1);
 ///
 /// # Drop, and fork
 ///
-/// Dropping the runner closes it: contexts are exited, and calls in flight are cancelled without
+/// Dropping the runner closes it: contexts are exited, and calls in flight are cut off without
 /// being waited for. That takes at most about 1.5 s; on a thread that drives an event loop the drop
 /// doesn't wait, and a thread of its own does the closing.
 ///

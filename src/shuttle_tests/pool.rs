@@ -103,7 +103,7 @@ fn every_job_ends_once_however_the_pool_ends() {
         threads.into_iter().chain([ender]).for_each(|thread| thread.join().unwrap());
         // Without a deadline that could pass: all there is left is the workers' own way out.
         let report = pool.close_blocking(Duration::MAX);
-        assert_eq!((report.cancelled, report.still_running.len()), (0, 0), "{report}");
+        assert_eq!((report.cut_off, report.still_running.len()), (0, 0), "{report}");
         assert_eq!(pool.stats().workers, 0);
         tally.assert_settled();
     });

@@ -308,7 +308,7 @@ fn a_close_on_another_thread_releases_it() {
         let bridge = Bridge::builder(runtime.handle()).max_in_flight(2).build().unwrap();
         released_by(&bridge, || {
             let report = bridge.close_blocking(SHORT);
-            assert_eq!((report.cancelled, report.in_flight), (2, 0), "{report}");
+            assert_eq!((report.cut_off, report.in_flight), (2, 0), "{report}");
         });
     }
 }

@@ -51,7 +51,7 @@ fn close_cancels_what_is_left_at_the_deadline() {
             })
             .collect();
         let report = bridge.close_blocking(SHORT);
-        assert_eq!((report.drained, report.cancelled, report.stuck.len()), (0, 10, 0));
+        assert_eq!((report.drained, report.cut_off, report.stuck.len()), (0, 10, 0));
         assert_eq!(census.alive(), 0);
         for call in &mut calls {
             assert!(matches!(call.result(None), Err(ResultError::LoopClosed)));
@@ -75,7 +75,7 @@ fn close_names_the_call_that_does_not_come_out_of_its_poll() {
     });
     begun.recv_timeout(LONG).unwrap();
     let report = bridge.close_blocking(SHORT);
-    assert_eq!((report.cancelled, report.stuck.len()), (0, 1), "{report}");
+    assert_eq!((report.cut_off, report.stuck.len()), (0, 1), "{report}");
     assert_eq!(report.stuck[0].location.line(), line);
     assert!(report.to_string().contains("close.rs"), "{report}");
     drop(release);
@@ -93,7 +93,7 @@ fn a_close_on_a_loop_that_nobody_drives_releases_whoever_waits() {
     let mut awaited = bridge.run_coroutine_threadsafe(async {});
     let waiter = thread::spawn(move || call.result(None));
     let report = bridge.close_blocking(SHORT);
-    assert_eq!((report.cancelled, report.in_flight, report.stuck.len()), (0, 2, 0), "{report}");
+    assert_eq!((report.cut_off, report.in_flight, report.stuck.len()), (0, 2, 0), "{report}");
     assert!(matches!(waiter.join().unwrap(), Err(ResultError::LoopClosed)));
     let elsewhere = Builder::new_current_thread().build().unwrap();
     assert!(matches!(elsewhere.block_on(&mut awaited), Err(ResultError::LoopClosed)));
@@ -113,7 +113,7 @@ fn close_can_be_awaited_without_timers_and_refuses_to_block_the_loop() {
             let refused = bridge.close_blocking(LONG);
             assert!(refused.would_deadlock && refused.in_flight == 1, "{refused:?}");
             let report = bridge.close(SHORT).await;
-            assert_eq!((report.cancelled, report.would_deadlock), (1, false), "{report:?}");
+            assert_eq!((report.cut_off, report.would_deadlock), (1, false), "{report:?}");
             assert!(matches!(call.await, Err(ResultError::LoopClosed)));
             assert!(bridge.close(Duration::MAX).await.is_clean());
         });
@@ -177,7 +177,7 @@ fn a_call_that_ends_by_itself_after_the_deadline_was_not_cancelled() {
     begun.recv_timeout(LONG).unwrap();
     let report = bridge.close_blocking(Duration::ZERO);
     assert_eq!(call.result(LONG).unwrap(), 7);
-    assert_eq!(report.cancelled, 0, "{report}");
+    assert_eq!(report.cut_off, 0, "{report}");
 }
 
 /// Blocks where it is dropped, until released.
@@ -234,7 +234,7 @@ fn a_close_reaches_a_call_that_is_about_to_be_polled() {
         begun.recv_timeout(LONG).unwrap();
         open.send(()).unwrap();
         let report = bridge.close_blocking(Duration::ZERO);
-        assert_eq!((report.cancelled, report.in_flight), (0, 1), "{report}");
+        assert_eq!((report.cut_off, report.in_flight), (0, 1), "{report}");
         drop(release);
         if loop_ends {
             drop(runtime);
@@ -286,7 +286,7 @@ fn a_broken_waker_of_a_child_token_keeps_no_caller_waiting() {
             let mut call = bridge.run_coroutine_threadsafe(pending::<()>());
             eventually("it waits", || call.is_running());
             if by_close {
-                assert_eq!(bridge.close_blocking(Duration::ZERO).cancelled, 1);
+                assert_eq!(bridge.close_blocking(Duration::ZERO).cut_off, 1);
             }
             drop(runtime);
             assert!(matches!(call.result(LONG), Err(ResultError::LoopClosed)));

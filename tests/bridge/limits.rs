@@ -88,7 +88,7 @@ fn a_blocked_submitter_is_released_by_close_and_by_the_loops_end() {
             })
             .collect();
         if by_close {
-            assert_eq!(bridge.close_blocking(SHORT).cancelled, 1);
+            assert_eq!(bridge.close_blocking(SHORT).cut_off, 1);
         } else {
             drop(runtime);
         }

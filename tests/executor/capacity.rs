@@ -56,7 +56,7 @@ fn a_submission_that_awaits_room_is_refused_when_the_pool_closes() {
         assert!(futures_poll_once(&mut waiting).await.is_none());
         let called = run_in_executor(&pool, || ());
         let report = pool.close(SHORT).await;
-        assert_eq!((report.cancelled, report.in_flight), (2, 1), "{report}");
+        assert_eq!((report.cut_off, report.in_flight), (2, 1), "{report}");
         let refused = waiting.await.unwrap_err();
         assert!(matches!(refused, SubmitError::Closed(_)), "{refused:?}");
         assert_eq!(refused.into_inner()(), 7);

@@ -62,7 +62,7 @@ fn close_names_what_is_stuck_at_the_deadline() {
     let (second, mut second_job) = blocker(&pool);
     let mut queued: Vec<_> = (0..10).map(|_| pool.submit(|| ())).collect();
     let report = pool.close_blocking(SHORT);
-    assert_eq!((report.cancelled, report.still_running.len(), report.stuck.len()), (10, 2, 2));
+    assert_eq!((report.cut_off, report.still_running.len(), report.stuck.len()), (10, 2, 2));
     assert!(!report.would_deadlock);
     let names: HashSet<_> =
         report.stuck.iter().map(|job| job.thread.as_deref().unwrap().to_owned()).collect();

@@ -176,7 +176,7 @@ fn close_names_the_call_that_is_stuck() {
     begun.recv_timeout(LONG).unwrap();
     let mut queued = thread.submit(|()| ());
     let report = thread.close_blocking(SHORT);
-    assert_eq!((report.cancelled, report.still_running.len(), report.stuck.len()), (1, 1, 1));
+    assert_eq!((report.cut_off, report.still_running.len(), report.stuck.len()), (1, 1, 1));
     assert_eq!(report.stuck[0].thread.as_deref().unwrap(), "stuck");
     assert!(report.stuck[0].location.file().ends_with("dedicated.rs"));
     let refused = queued.result(LONG);

@@ -104,7 +104,7 @@ fn an_impatient_close_cancels_calls_and_tasks() {
         thread::scope(|scope| {
             let callers = calls.map(|mut call| scope.spawn(move || call.result(LONG)));
             let report = runner.close(Duration::ZERO);
-            assert_eq!(report.cancelled, 2, "{report}");
+            assert_eq!(report.cut_off, 2, "{report}");
             assert!(report.still_running.is_empty(), "{report}");
             for caller in callers {
                 assert!(matches!(caller.join().unwrap(), Err(ResultError::LoopClosed)));

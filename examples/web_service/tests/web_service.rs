@@ -81,7 +81,7 @@ fn the_smoke_reaches_the_limit_and_ends_cleanly() {
     assert!(stdout.contains("48 through the pool, 16 through to_thread"), "{stdout}");
     assert!(stdout.contains("4 of 4 in the pool"), "{stdout}");
     // Nothing follows: no call in flight, no thread left.
-    assert_eq!(stdout.matches(": 0 drained, 0 cancelled\n").count(), 2, "{stdout}");
+    assert_eq!(stdout.matches(": 0 drained, 0 cut off\n").count(), 2, "{stdout}");
     assert_eq!(stderr, "");
 }
 
@@ -135,5 +135,5 @@ fn ctrl_c_answers_what_is_under_way() {
     assert_eq!(output.status.code(), Some(0), "{stdout}");
     assert!(stdout.contains("requests          all answered"), "{stdout}");
     // Nothing follows: no call in flight, no thread left.
-    assert_eq!(stdout.matches(": 0 drained, 0 cancelled\n").count(), 2, "{stdout}");
+    assert_eq!(stdout.matches(": 0 drained, 0 cut off\n").count(), 2, "{stdout}");
 }
