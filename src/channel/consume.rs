@@ -43,17 +43,18 @@ impl<T> Shared<T> {
             state.counters.delivered += used_up as u64;
             state.followed.leave(&self.waited, usize::MAX);
         } else {
-            let before = taken;
+            // Nothing is taken yet: here the batch holds at most one gap, and gaps are asked for one by one.
             while taken < max && state.queue.is_plain() {
                 let Some(frame) = state.queue.pop_slot() else { break };
                 sink(FrameOrGap::Frame(frame));
                 taken += 1;
             }
-            state.counters.delivered += (taken - before) as u64;
-            state.followed.leave(&self.waited, taken - before);
-            if taken < max && !state.queue.is_empty() {
+            state.counters.delivered += taken as u64;
+            state.followed.leave(&self.waited, taken);
+            // What lies between the slots was there before the first was taken.
+            if taken == 0 && !state.queue.is_empty() {
                 let slots = state.queue.slots();
-                taken += Self::pop_pieces(&mut state, max - taken, sink);
+                taken = Self::pop_pieces(&mut state, max, sink);
                 let left = slots - state.queue.slots();
                 state.followed.leave(&self.waited, left);
             }
