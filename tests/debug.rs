@@ -51,6 +51,10 @@ fn of_a_channel() {
     shows(&FrameOrGap::<Secret>::Gap(3), "Gap(3)");
     shows(&Sent::Evicted(secret()), "Evicted(..)");
     shows(&Sent::Dropped(secret()), "Dropped(..)");
+    let (sender, mut frames) = channel::<u8>(1);
+    sender.fail("unplugged");
+    assert!(frames.try_recv().is_err());
+    shows(&frames.error().unwrap(), "SourceError(\"unplugged\")");
     let (sender, mut frames) = channel::<Tracked<String>>(1);
     shows(&sender.send_tracked(secret()).unwrap(), "BlockingFuture { state: ");
     shows(&frames.try_recv().unwrap(), "Tracked");

@@ -509,12 +509,18 @@ mod tests {
     fn full(turn: usize, patience: Duration) -> (Sender<u64>, FrameStream<u64>, JoinHandle<bool>) {
         let (sender, frames) = builder().capacity(4).turns(turn, patience).build().unwrap();
         (0..4).for_each(|frame| assert!(sender.send(frame).is_ok()));
-        let waiting = sender.clone();
+        let waiting = waits(&sender);
+        (sender, frames, waiting)
+    }
+
+    /// One more thread that waits to send a 4.
+    fn waits(sender: &Sender<u64>) -> JoinHandle<bool> {
+        let (waiting, before) = (sender.clone(), sender.stats().waiting);
         let waiting = thread::spawn(move || waiting.send(4).is_ok());
-        while sender.stats().waiting == 0 {
+        while sender.stats().waiting == before {
             thread::yield_now();
         }
-        (sender, frames, waiting)
+        waiting
     }
 
     #[test]
@@ -545,6 +551,17 @@ mod tests {
         assert_eq!(frames.recv_blocking(None), Ok(2));
         assert_eq!(frames.len(), 4, "the third needs no turn");
         assert_eq!([(); 4].map(|()| frames.recv_blocking(None)), [3, 4, 5, 6].map(Ok));
+    }
+
+    #[test]
+    fn a_turn_serves_one_of_those_that_wait() {
+        let (sender, mut frames, first) = full(2, Duration::MAX);
+        let second = waits(&sender);
+        assert_eq!([(); 2].map(|()| frames.recv_blocking(None)), [0, 1].map(Ok));
+        assert_eq!((frames.len(), sender.stats().waiting), (3, 1), "there is room for both");
+        assert_eq!([(); 2].map(|()| frames.recv_blocking(None)), [2, 3].map(Ok));
+        assert_eq!((frames.len(), sender.stats().waiting), (2, 0), "the next turn has ended");
+        assert!(first.join().unwrap() && second.join().unwrap());
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use crate::common::rounds;
 use crate::*;
 use callbridge::channel::Fallback;
-use callbridge::channel::{LossReason, Pressure, Sent};
+use callbridge::channel::{LossReason, Lost, Pressure, Sent};
 use callbridge::{FrameStream, Overflow, channel};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
@@ -255,6 +255,28 @@ fn the_counters_balance_over_random_runs_even() {
 #[test]
 fn the_counters_balance_over_random_runs_odd() {
     within(|| run_all(1));
+}
+
+#[test]
+fn a_frame_that_is_in_no_column_is_missed() {
+    let mut stats = Stats::default();
+    assert!(stats.balances());
+    stats.offered = 1;
+    assert!(!stats.balances());
+    let columns: [fn(&mut Lost) -> &mut u64; 8] = [
+        |lost| &mut lost.overflow,
+        |lost| &mut lost.evicted,
+        |lost| &mut lost.consumer_dropped,
+        |lost| &mut lost.closed,
+        |lost| &mut lost.shutdown,
+        |lost| &mut lost.too_heavy,
+        |lost| &mut lost.send_cancelled,
+        |lost| &mut lost.would_deadlock,
+    ];
+    for column in columns {
+        *column(&mut stats.lost) += 1;
+    }
+    assert_eq!(stats.lost.total(), 8);
 }
 
 #[test]

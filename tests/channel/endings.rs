@@ -1,5 +1,6 @@
 //! Who ends a channel, what the other side is told, and in what order.
 
+use crate::common::whole;
 use crate::*;
 use callbridge::channel::{Ending, RecvError, SendError, SourceError};
 use callbridge::{FrameStream, channel};
@@ -27,6 +28,7 @@ fn frames_the_error_and_the_end_come_in_this_order() {
     for expected in 0..5 {
         assert_eq!(next(&mut frames).unwrap().unwrap(), expected);
         assert_eq!(frames.get_ref().ending(), None);
+        assert!(!frames.is_terminated());
     }
     let error: SourceError = next(&mut frames).unwrap().unwrap_err();
     let inner = error.downcast_ref::<io::Error>().unwrap();
@@ -48,6 +50,18 @@ fn a_plain_stream_just_ends_and_keeps_the_reason() {
     assert_eq!(frames.ending(), Some(Ending::Failed));
     assert_eq!(frames.error().unwrap().to_string(), "unplugged");
     assert!(frames.is_terminated());
+}
+
+#[test]
+fn the_error_of_a_stream_has_the_cause_of_the_sources() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("the device is gone")]
+    struct Gone(#[source] io::Error);
+
+    let (sender, mut frames) = channel::<u8>(1);
+    sender.fail(Gone(io::ErrorKind::ConnectionReset.into()));
+    assert!(next(&mut frames).is_none());
+    assert_eq!(whole(&frames.error().unwrap()), "the device is gone: connection reset");
 }
 
 /// b8, b24, b32, b34, b48. Kotlin and Swift: true once, then false; what comes after the end

@@ -165,6 +165,32 @@ fn a_flush_waits_for_control_frames_in_a_batch() {
 }
 
 #[test]
+fn a_control_frame_that_is_read_is_no_slot_that_a_flush_waits_for() {
+    for (sender, mut frames) in both_kinds() {
+        sender.send_control(1).unwrap();
+        sender.send(2).unwrap();
+        let mut flush = sender.flush_async();
+        assert_eq!(frames.try_recv(), Ok(1));
+        assert!(poll_once(&mut flush).is_pending());
+        assert_eq!(frames.try_recv(), Ok(2));
+        assert_eq!(poll_once(&mut flush), Poll::Ready(Ok(())));
+    }
+}
+
+#[test]
+fn a_flush_that_is_given_up_keeps_no_waker() {
+    for (sender, _frames) in both_kinds() {
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(Arc::clone(&wakes));
+        sender.send(1).unwrap();
+        let mut flush = sender.flush_async();
+        assert!(Pin::new(&mut flush).poll(&mut Context::from_waker(&waker)).is_pending());
+        drop((flush, waker));
+        assert_eq!(Arc::strong_count(&wakes), 1);
+    }
+}
+
+#[test]
 fn waiting_senders_and_flushes_share_the_consumer() {
     let (sender, mut frames) = channel::channel(1);
     sender.send(1).unwrap();

@@ -1,7 +1,7 @@
 //! Sends that are awaited: cancelled, dropped, forgotten, and in one line with threads.
 
 use crate::*;
-use callbridge::channel::{Loss, LossReason, SendError, Sent};
+use callbridge::channel::{Fallback, Loss, LossReason, RecvError, SendError, Sent};
 use callbridge::{Overflow, channel};
 use std::sync::Mutex;
 
@@ -70,6 +70,22 @@ fn a_sending_future_hands_its_frame_back_on_cancel_and_on_close() {
     assert_eq!(poll_once(&mut closed), Poll::Ready(Err(SendError::Closed(3))));
     assert_eq!(sender.stats().refused, 2);
     assert_balanced(&sender.stats());
+}
+
+#[test]
+fn a_frame_that_waits_enters_no_channel_that_has_ended() {
+    for overflow in [Overflow::Block, Overflow::BlockFor(LIMIT, Fallback::DropOldest)] {
+        let (sender, mut frames) =
+            channel::builder().capacity(1).overflow(overflow).build().unwrap();
+        sender.send(1).unwrap();
+        let mut late = sender.send_async(2);
+        assert!(poll_once(&mut late).is_pending());
+        sender.close();
+        assert_eq!(frames.try_recv(), Ok(1));
+        assert_eq!(frames.try_recv(), Err(RecvError::Ended));
+        assert_eq!(poll_once(&mut late), Poll::Ready(Err(SendError::Closed(2))));
+        assert_balanced(&frames.stats());
+    }
 }
 
 /// b50. Swift: a token that is cancelled before it waits is told so; what was accepted stays.

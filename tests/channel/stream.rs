@@ -165,12 +165,16 @@ fn a_closed_stream_is_read_to_its_end() {
 fn the_size_hint_counts_what_will_surely_come() {
     let (sender, mut frames) = channel(4);
     assert_eq!(frames.size_hint(), (0, None));
+    assert!(sender.is_empty() && frames.is_empty());
     sender.send(1).unwrap();
     sender.send(2).unwrap();
     assert_eq!(frames.try_recv(), Ok(1));
+    assert!(!sender.is_empty() && !frames.is_empty());
     assert_eq!(frames.size_hint(), (1, None));
     drop(sender);
     assert_eq!(frames.size_hint(), (1, Some(1)));
+    assert_eq!(frames.iter_blocking().size_hint(), (1, None), "errors may come as well");
+    assert_eq!(frames.with_gaps().size_hint(), (1, None), "gaps may come as well");
 
     let (sender, frames) = channel::builder().weigh(|_: &u8| 1, 4).build().unwrap();
     sender.send(1).unwrap();
