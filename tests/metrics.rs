@@ -186,6 +186,30 @@ fn frames_that_wake_a_consumer_are_all_timed_and_of_many_some() {
 }
 
 #[test]
+fn a_frame_that_is_followed_is_timed_when_it_is_read_and_not_if_it_is_evicted() {
+    let notebook = notebook();
+    let evicting = |name| {
+        let builder = channel::builder().capacity(128).overflow(callbridge::Overflow::DropOldest);
+        builder.name(name).build().unwrap()
+    };
+    let timed =
+        |name| notebook.of(name).get("channel_wait_seconds").copied().unwrap_or_default() as u32;
+
+    // Of those that wake nobody the 64th is followed, and no other until it is read.
+    let (sender, mut frames) = evicting("followed");
+    (0..128).for_each(|frame| assert!(sender.send(frame).is_ok()));
+    (0..63).for_each(|frame| assert_eq!(frames.try_recv(), Ok(frame)));
+    assert_eq!(timed("followed"), 0);
+    assert_eq!(frames.try_recv(), Ok(63));
+    assert_eq!(timed("followed"), 1);
+
+    let (sender, mut frames) = evicting("evicted");
+    (0..192).for_each(|frame| assert!(sender.send(frame).is_ok()));
+    while frames.try_recv().is_ok() {}
+    assert_eq!(timed("evicted"), 0);
+}
+
+#[test]
 fn a_bridge_shows_its_calls_by_outcome_and_how_long_they_took() {
     let notebook = notebook();
     let driven = Loop::multi(1);
@@ -207,6 +231,22 @@ fn a_bridge_shows_its_calls_by_outcome_and_how_long_they_took() {
     drop(bridge);
     eventually("the watch of the loop to end", || {
         notebook.of("asked")["bridge_calls_total{outcome=cancelled}"] == 1.0
+    });
+}
+
+#[test]
+fn a_bridge_with_an_alarm_shows_how_it_stalls() {
+    let notebook = notebook();
+    let undriven = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let bridge = Bridge::builder(undriven.handle().clone())
+        .name("stuck")
+        .stall_after(Duration::from_millis(10), |_| ())
+        .build()
+        .unwrap();
+    let _call = bridge.run_coroutine_threadsafe(async {});
+    eventually("it has stalled", || {
+        let shown = notebook.of("stuck");
+        (shown["bridge_stalled"], shown["bridge_stalls_total"]) == (1.0, 1.0)
     });
 }
 
