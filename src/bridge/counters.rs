@@ -64,9 +64,9 @@ impl Counters {
         self.0.0.settled.fetch_add(1, AcqRel);
     }
 
-    /// How many calls are settled; who settles one afterwards sees what was written before this.
-    pub(super) fn see_settled(&self) -> u64 {
-        self.0.0.settled.fetch_add(0, AcqRel)
+    /// Who settles a call afterwards sees what was written before this.
+    pub(super) fn see_settled(&self) {
+        self.0.0.settled.fetch_add(0, AcqRel);
     }
 
     /// Pairs with `settle`: the callbacks of the calls counted here have run.
