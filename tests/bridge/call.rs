@@ -387,6 +387,19 @@ fn a_timer_inside_ends_with_its_loop() {
     }
 }
 
+/// So does a timer that finds its loop gone while it is polled.
+#[test]
+fn a_panic_in_the_poll_that_sees_the_loop_go_is_the_loops_end() {
+    let runtime = Builder::new_current_thread().build().unwrap();
+    let bridge = Bridge::new(runtime.handle().clone());
+    let polled = async move {
+        runtime.shutdown_background();
+        panic!("the loop is gone")
+    };
+    let result: Result<(), _> = bridge.call(polled, LONG);
+    assert!(matches!(result, Err(ResultError::LoopClosed)), "{result:?}");
+}
+
 /// What was called by reference goes on later, where it was.
 #[test]
 fn a_future_called_by_reference_goes_on_later() {

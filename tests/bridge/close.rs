@@ -17,13 +17,15 @@ use tokio::sync::oneshot;
 fn close_drains_what_ends_in_time() {
     for runtime in Loop::both() {
         let bridge = runtime.bridge();
+        // What ended before has not drained.
+        bridge.call(async {}, LONG).unwrap();
         let token = bridge.child_token();
         let mut call = bridge.run_coroutine_threadsafe(async move {
             token.cancelled().await;
             "told, and ended by itself"
         });
         let report = bridge.close_blocking(LONG);
-        assert!(report.is_clean(), "{report}");
+        assert!(report.is_clean() && !report.to_string().contains("in flight"), "{report}");
         assert_eq!(report.drained, 1, "also if it ended the moment it was told");
         assert_eq!(call.result(None).unwrap(), "told, and ended by itself");
         assert!(bridge.is_closed());
@@ -61,6 +63,20 @@ fn close_cancels_what_is_left_at_the_deadline() {
     }
 }
 
+/// More than what room is kept for when they are fewer.
+#[test]
+fn close_reaches_all_of_many_when_one_has_gone() {
+    let runtime = Loop::current();
+    let bridge = runtime.bridge();
+    let mut first = bridge.run_coroutine_threadsafe(pending::<()>());
+    let others: Vec<_> =
+        (0..2_000).map(|_| bridge.run_coroutine_threadsafe(pending::<()>())).collect();
+    bridge.run_coroutine_threadsafe(async {}).result(LONG).unwrap();
+    first.cancel_and_wait(LONG).unwrap();
+    let report = bridge.close_blocking(Duration::ZERO);
+    assert_eq!((report.cancelled, report.in_flight), (others.len(), 0), "{report}");
+}
+
 #[test]
 fn close_names_the_call_that_does_not_come_out_of_its_poll() {
     let runtime = Loop::multi(1);
@@ -94,6 +110,7 @@ fn a_close_on_a_loop_that_nobody_drives_releases_whoever_waits() {
     let waiter = thread::spawn(move || call.result(None));
     let report = bridge.close_blocking(SHORT);
     assert_eq!((report.cut_off, report.in_flight, report.stuck.len()), (0, 2, 0), "{report}");
+    assert!(report.to_string().contains(", 2 in flight"), "{report}");
     assert!(matches!(waiter.join().unwrap(), Err(ResultError::LoopClosed)));
     let elsewhere = Builder::new_current_thread().build().unwrap();
     assert!(matches!(elsewhere.block_on(&mut awaited), Err(ResultError::LoopClosed)));
@@ -118,6 +135,37 @@ fn close_can_be_awaited_without_timers_and_refuses_to_block_the_loop() {
             assert!(bridge.close(Duration::MAX).await.is_clean());
         });
     }
+}
+
+#[test]
+fn a_close_that_is_given_up_cancels_what_is_in_flight() {
+    for runtime in Loop::both() {
+        let bridge = runtime.bridge();
+        let mut call = bridge.run_coroutine_threadsafe(pending::<()>());
+        let mut close = Box::pin(bridge.close(LONG));
+        assert!(close.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert!(bridge.is_closed());
+        assert!(matches!(call.result(SHORT), Err(ResultError::TimedOut { .. })));
+        drop(close);
+        assert!(matches!(call.result(LONG), Err(ResultError::LoopClosed)));
+    }
+}
+
+#[test]
+fn a_close_that_is_given_up_keeps_no_waker() {
+    struct Idle;
+    impl Wake for Idle {
+        fn wake(self: Arc<Self>) {}
+    }
+    let undriven = Builder::new_current_thread().build().unwrap();
+    let bridge = Bridge::new(undriven.handle().clone());
+    let _never = bridge.run_coroutine_threadsafe(async {});
+    let idle = Arc::new(Idle);
+    let waker = Waker::from(Arc::clone(&idle));
+    let mut close = Box::pin(bridge.close(None));
+    assert!(close.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    drop((close, waker));
+    assert_eq!(Arc::strong_count(&idle), 1);
 }
 
 #[test]

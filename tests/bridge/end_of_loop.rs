@@ -285,3 +285,24 @@ fn calls_on_an_undriven_loop_time_out_as_not_started_and_run_once_it_is_driven()
     });
     assert_eq!(values, (1, 2));
 }
+
+#[test]
+fn a_call_that_others_are_begun_before_is_queued() {
+    let undriven = Builder::new_current_thread().build().unwrap();
+    let bridge = Bridge::new(undriven.handle().clone());
+    let (begin, begun) = mpsc::channel();
+    let (release, released) = mpsc::channel();
+    let mut first = bridge.run_coroutine_threadsafe(async move {
+        begin.send(()).unwrap();
+        released.recv_timeout(LONG).unwrap();
+    });
+    let mut second = bridge.run_coroutine_threadsafe(async {});
+    assert_eq!(second.state(), FutureState::NotStarted);
+    let driver = thread::spawn(move || undriven.block_on(bridge.close(LONG)));
+    begun.recv_timeout(LONG).unwrap();
+    let late = second.result(SHORT).unwrap_err();
+    assert!(matches!(late, ResultError::TimedOut { state: FutureState::Queued }), "{late}");
+    release.send(()).unwrap();
+    assert!(driver.join().unwrap().is_clean());
+    assert!(first.result(LONG).is_ok() && second.result(LONG).is_ok());
+}

@@ -17,6 +17,9 @@ fn a_setting_that_cannot_be_is_refused_and_named() {
         assert_eq!(refused.build().unwrap_err().setting(), setting);
     }
     assert_eq!(builder().name("/dev/tty").build().unwrap().name(), "/dev/tty");
+    let alarmed = |millis| builder().stall_after(Duration::from_millis(millis), |_| ()).build();
+    assert_eq!(alarmed(9).unwrap_err().setting(), "stall_after");
+    assert!(alarmed(10).is_ok());
 }
 
 #[test]

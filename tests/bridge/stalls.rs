@@ -106,6 +106,19 @@ fn calls_that_wait_and_an_idle_bridge_are_no_stall() {
     let poll = told.try_iter().find(|stall| matches!(stall, Stall::Poll(..)));
     assert!(poll.is_none(), "{poll:?}");
     assert_eq!(idle.stats().stalls, 0);
+    assert_eq!(runtime.metrics().num_alive_tasks(), 1, "the watch of the loop, and no probe");
+}
+
+#[test]
+fn a_loop_that_is_waited_for_again_stalls_anew() {
+    let undriven = Builder::new_current_thread().build().unwrap();
+    let (bridge, told) = watched(undriven.handle().clone());
+    for _ in 0..2 {
+        // Polled here, it needs no loop to end.
+        assert!(bridge.call(pending::<()>(), 4 * AFTER).is_err());
+        assert!(loop_stall(&told) >= AFTER);
+        assert!(told.recv_timeout(4 * AFTER).is_err(), "nobody waits for the loop");
+    }
 }
 
 #[test]
