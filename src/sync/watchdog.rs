@@ -78,3 +78,30 @@ fn run() {
         }
     }
 }
+
+#[cfg(all(test, not(any(callbridge_loom, callbridge_shuttle))))]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    const PAUSE: Duration = Duration::from_millis(20);
+
+    struct Told(mpsc::Sender<()>);
+
+    impl Watched for Told {
+        fn look(&self) -> Duration {
+            let _ = self.0.send(());
+            PAUSE
+        }
+    }
+
+    #[test]
+    fn what_is_watched_is_left_alone_for_as_long_as_it_says() {
+        let (tell, looks) = mpsc::channel();
+        let began = Instant::now();
+        let watched = Arc::new(Told(tell));
+        watch(&watched).unwrap();
+        (0..3).for_each(|_| looks.recv().unwrap());
+        assert!(began.elapsed() >= 2 * PAUSE);
+    }
+}
