@@ -29,9 +29,10 @@ pub fn refusal(error: &ResultError) -> Option<&Refusal> {
     }
 }
 
-/// How often, of a default of `rounds`: ten times that with `CALLBRIDGE_LONG=1`.
+/// How often, of a default of `rounds`: as many times that as `CALLBRIDGE_ROUNDS` says.
 pub fn rounds(rounds: usize) -> usize {
-    if std::env::var_os("CALLBRIDGE_LONG").is_some() { 10 * rounds } else { rounds }
+    let times = |times: String| times.parse::<usize>().expect("CALLBRIDGE_ROUNDS is a number");
+    rounds * std::env::var("CALLBRIDGE_ROUNDS").map_or(1, times)
 }
 
 /// Runs the body with each item, all at once: for what spends its time waiting.

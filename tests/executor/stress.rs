@@ -1,6 +1,7 @@
 //! Many jobs of all kinds, in pools and on dedicated threads that come and go.
 //!
-//! `cargo test --test executor stress -- --nocapture` shows what became of them.
+//! `CALLBRIDGE_ROUNDS=170 cargo test --release --test executor stress -- --nocapture` runs a million, and shows
+//! what became of them.
 
 use crate::common::{Census, LONG, SHORT, eventually, refusal, rounds};
 use callbridge::bridge::CloseReport;
