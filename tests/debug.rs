@@ -91,7 +91,10 @@ fn of_a_loss() {
 #[test]
 fn of_calls_and_their_errors() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let bridge = Bridge::builder(runtime.handle().clone()).name("meters").build().unwrap();
+    let builder =
+        Bridge::builder(runtime.handle().clone()).name("meters").stall_after(LONG, |_| ());
+    assert!(format!("{builder:?}").contains("Alarm { after: 60s, .. }"), "{builder:?}");
+    let bridge = builder.build().unwrap();
     shows(&bridge, "Bridge { name: \"meters\", in_flight: 0, closed: false");
     let (completer, future) = promise::<String>();
     shows(&completer, "Completer");

@@ -235,6 +235,27 @@ fn a_bridge_shows_its_calls_by_outcome_and_how_long_they_took() {
 }
 
 #[test]
+fn the_times_of_two_bridges_of_one_name_are_shown_together() {
+    let notebook = notebook();
+    let driven = Loop::multi(1);
+    let bridges = [(); 2].map(|()| Bridge::builder(driven.handle()).name("both").build().unwrap());
+    for bridge in &bridges {
+        bridge.call(async {}, LONG).unwrap();
+    }
+    assert_eq!(notebook.of("both")["bridge_call_seconds"], 2.0);
+}
+
+#[test]
+fn a_call_without_a_bridge_is_not_shown() {
+    let notebook = notebook();
+    let driven = Loop::multi(1);
+    let _bridge = Bridge::new(driven.handle());
+    callbridge::run_coroutine_threadsafe(async {}, &driven.handle()).result(LONG).unwrap();
+    drop(driven);
+    assert_eq!(notebook.of("callbridge")["bridge_submitted_total"], 0.0);
+}
+
+#[test]
 fn a_bridge_with_an_alarm_shows_how_it_stalls() {
     let notebook = notebook();
     let undriven = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -301,7 +322,7 @@ fn a_listener_and_its_channel_are_shown_under_its_name() {
 fn a_handler_shows_how_long_it_held_the_thread() {
     let notebook = notebook();
     let driven = Loop::multi(1);
-    let bridge = Bridge::new(driven.handle());
+    let bridge = Bridge::builder(driven.handle()).name("answering").build().unwrap();
     let source = UdpSource::bind("127.0.0.1:0").unwrap();
     let addr = source.local_addr().unwrap();
     let listener = Listener::builder(source)

@@ -7,7 +7,7 @@ use callbridge::listener::{Listener, UdpSource};
 use std::future::pending;
 use std::net::UdpSocket;
 use std::sync::mpsc::{self, Receiver};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Handle};
 
 const AFTER: Duration = Duration::from_millis(40);
@@ -20,7 +20,13 @@ fn watched(handle: Handle) -> (Bridge, Receiver<Stall>) {
 
 fn loop_stall(told: &Receiver<Stall>) -> Duration {
     match told.recv_timeout(LONG).unwrap() {
-        Stall::Loop(waited) => waited,
+        stall @ Stall::Loop(waited) => {
+            assert_eq!(
+                stall.to_string(),
+                format!("the loop has begun with nothing for {waited:?}")
+            );
+            waited
+        }
         other => panic!("another stall: {other}"),
     }
 }
@@ -127,6 +133,9 @@ fn polls_in_quick_succession_are_not_taken_for_one() {
     let (bridge, told) = watched(driven.handle());
     let mut busy = bridge.run_coroutine_threadsafe(async {
         for _ in 0..u64::MAX {
+            // Each look is to find one of them.
+            let began = Instant::now();
+            while began.elapsed() < AFTER / 200 {}
             tokio::task::yield_now().await;
         }
     });
