@@ -53,3 +53,23 @@ impl Deadline {
         self.remaining() == Some(Duration::ZERO)
     }
 }
+
+#[cfg(all(test, not(any(callbridge_loom, callbridge_shuttle))))]
+mod tests {
+    use super::Deadline::{Never, Now};
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn the_sooner_of_two_counts() {
+        let (soon, late) = (Deadline::after(MINUTE), Deadline::after(60 * MINUTE));
+        for (sooner, later) in [(soon, late), (soon, Never), (Now, soon), (Now, Never)] {
+            assert_eq!((sooner.or(later), later.or(sooner)), (sooner, sooner));
+        }
+        assert_eq!((soon.or_after(60 * MINUTE), Now.or_after(MINUTE)), (soon, Now));
+        for later in [late, Never] {
+            assert!(later.or_after(MINUTE).remaining().unwrap() <= MINUTE);
+        }
+    }
+}

@@ -96,12 +96,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_watched_is_left_alone_for_as_long_as_it_says() {
+    fn what_is_watched_is_left_alone_for_as_long_as_it_says_and_the_thread_goes_with_it() {
         let (tell, looks) = mpsc::channel();
         let began = Instant::now();
         let watched = Arc::new(Told(tell));
         watch(&watched).unwrap();
         (0..3).for_each(|_| looks.recv().unwrap());
         assert!(began.elapsed() >= 2 * PAUSE);
+        drop(watched);
+        while state().thread.is_some() {
+            assert!(began.elapsed() < Duration::from_secs(60), "there is nobody to look at");
+            thread::yield_now();
+        }
     }
 }
