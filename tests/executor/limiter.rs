@@ -123,6 +123,36 @@ fn a_cancelled_waiter_loses_no_permit() {
     assert!(limiter.try_acquire().is_some());
 }
 
+#[test]
+fn a_waiter_that_moves_to_another_task_wakes_the_new_one() {
+    let limiter = CapacityLimiter::new(1);
+    let held = limiter.try_acquire().unwrap();
+    // The first waker does nothing.
+    let mut acquiring = waiter(&limiter);
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        block_on(poll_fn(|cx| {
+            let polled = acquiring.as_mut().poll(cx).map(drop);
+            tell.send(polled).unwrap();
+            polled
+        }));
+    });
+    assert_eq!(told.recv_timeout(LONG), Ok(Poll::Pending));
+    drop(held);
+    assert_eq!(told.recv_timeout(LONG), Ok(Poll::Ready(())));
+}
+
+#[test]
+fn a_permit_that_was_granted_is_not_the_next_ones() {
+    let limiter = CapacityLimiter::new(1);
+    let held = limiter.try_acquire().unwrap();
+    let (mut first, mut second) = (waiter(&limiter), waiter(&limiter));
+    drop(held);
+    assert!(poll(&mut second).is_none());
+    assert!(poll(&mut first).is_some());
+    assert!(poll(&mut second).is_some());
+}
+
 /// A62: served in the order of their arrival.
 #[test]
 fn waiters_are_served_in_order() {
