@@ -145,6 +145,8 @@ fn channels_of_one_name_are_shown_together_and_one_without_isnt() {
         let shown = notebook.of("twins");
         assert_eq!(shown["channel_offered_total"], f64::from(2 * round));
         assert_eq!(shown["channel_depth"], 2.0);
+        drop(one);
+        assert_eq!(notebook.of("twins")["channel_depth"], 1.0);
     }
     let names = notebook.0.lock().unwrap();
     assert!(names.keys().all(|line| line.contains("name=")), "{names:?}");

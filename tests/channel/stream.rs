@@ -168,13 +168,14 @@ fn the_size_hint_counts_what_will_surely_come() {
     assert!(sender.is_empty() && frames.is_empty());
     sender.send(1).unwrap();
     sender.send(2).unwrap();
+    sender.send(3).unwrap();
     assert_eq!(frames.try_recv(), Ok(1));
     assert!(!sender.is_empty() && !frames.is_empty());
-    assert_eq!(frames.size_hint(), (1, None));
+    assert_eq!(frames.size_hint(), (2, None));
     drop(sender);
-    assert_eq!(frames.size_hint(), (1, Some(1)));
-    assert_eq!(frames.iter_blocking().size_hint(), (1, None), "errors may come as well");
-    assert_eq!(frames.with_gaps().size_hint(), (1, None), "gaps may come as well");
+    assert_eq!(frames.size_hint(), (2, Some(2)));
+    assert_eq!(frames.iter_blocking().size_hint(), (2, None), "errors may come as well");
+    assert_eq!(frames.with_gaps().size_hint(), (2, None), "gaps may come as well");
 
     let (sender, frames) = channel::builder().weigh(|_: &u8| 1, 4).build().unwrap();
     sender.send(1).unwrap();
