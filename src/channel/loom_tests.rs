@@ -16,6 +16,13 @@ fn model(check: impl Fn() + Send + Sync + 'static) {
     loom::model::Builder::new().check(check);
 }
 
+/// As [`model`], where what is looked for takes a thread to be passed over several times.
+fn deep_model(check: impl Fn() + Send + Sync + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(5);
+    model.check(check);
+}
+
 fn send_on_thread(sender: &Sender<u64>, frame: u64) -> JoinHandle<bool> {
     let sender = sender.clone();
     thread::spawn(move || match sender.send(frame) {
@@ -553,14 +560,16 @@ fn a_withdrawn_heavy_frame_lets_the_light_one_behind_it_in() {
 
 #[test]
 fn senders_that_wait_for_their_turn_all_get_through() {
-    model(|| {
-        let (sender, mut frames) = builder().capacity(2).turns(2, Duration::MAX).build().unwrap();
+    deep_model(|| {
+        let (sender, mut frames) = builder().capacity(2).turns(4, Duration::MAX).build().unwrap();
         sender.send(1).unwrap();
         sender.send(2).unwrap();
-        let sources = [3, 4].map(|frame| send_on_thread(&sender, frame));
-        drop(sender);
-        assert_eq!(read_all(&mut frames).iter().sum::<u64>(), 10);
-        assert!(sources.into_iter().all(|source| source.join().unwrap()));
+        let mut first = Box::pin(sender.send_async(3));
+        assert!(first.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let source = send_on_thread(&sender, 4);
+        assert_eq!([(); 4].map(|()| frames.recv_blocking(None)), [1, 2, 3, 4].map(Ok));
+        assert!(source.join().unwrap());
+        assert!(block_on(first).is_ok());
         assert_balanced(&frames.stats());
         assert!(frames.stats().high_water <= 2);
     });
@@ -568,16 +577,19 @@ fn senders_that_wait_for_their_turn_all_get_through() {
 
 #[test]
 fn a_sender_that_has_been_patient_for_long_enough_needs_no_turn() {
-    model(|| {
+    deep_model(|| {
         let (sender, mut frames) = builder().capacity(2).turns(4, Duration::ZERO).build().unwrap();
         sender.send(1).unwrap();
         sender.send(2).unwrap();
-        let source = send_on_thread(&sender, 3);
-        drop(sender);
-        assert_eq!(frames.recv_blocking(None), Ok(1));
+        let mut first = Box::pin(sender.send_async(3));
+        assert!(first.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let source = send_on_thread(&sender, 4);
+        assert_eq!([1, 2].map(|_| frames.recv_blocking(None)), [1, 2].map(Ok));
         // The consumer reads no further before the sender is through.
         assert!(source.join().unwrap());
-        assert_eq!(read_all(&mut frames), [2, 3]);
+        sender.close();
+        assert_eq!(read_all(&mut frames), [3, 4]);
+        assert!(block_on(first).is_ok());
         assert_balanced(&frames.stats());
     });
 }
@@ -588,11 +600,16 @@ fn a_patient_sender_and_the_end_meet() {
         let (sender, mut frames) = builder().capacity(2).turns(2, Duration::MAX).build().unwrap();
         sender.send(1).unwrap();
         sender.send(2).unwrap();
-        let source = send_on_thread(&sender, 3);
-        let closer = thread::spawn(move || sender.close());
+        let mut first = Box::pin(sender.send_async(3));
+        assert!(first.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let source = send_on_thread(&sender, 4);
+        let closer = sender.clone();
+        let closer = thread::spawn(move || closer.close());
         let read = read_all(&mut frames);
         assert!(closer.join().unwrap());
-        let expected: &[u64] = if source.join().unwrap() { &[1, 2, 3] } else { &[1, 2] };
+        let first = block_on(first).is_ok().then_some(3);
+        let second = source.join().unwrap().then_some(4);
+        let expected: Vec<u64> = [1, 2].into_iter().chain(first).chain(second).collect();
         assert_eq!(read, expected);
         assert_balanced(&frames.stats());
     });

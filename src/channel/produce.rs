@@ -152,7 +152,8 @@ impl<T> Shared<T> {
             }
         }
         let mut ticket = None;
-        let patient = self.rules.turn.is_some();
+        // Who waits alone gets the first room there is.
+        let patient = self.rules.turn.is_some() && self.handed.somebody_waits();
         let patient_until = if patient { deadline.or_after(self.rules.patience) } else { deadline };
         let mut settled = park_until(patient_until, |cx| {
             let settled = match ticket {
@@ -505,12 +506,26 @@ mod tests {
     use std::thread::{self, JoinHandle};
     use std::time::{Duration, Instant};
 
-    /// A full channel of four, its stream, and a thread that waits to send a 4.
+    /// A full channel of four at the beginning of a turn, its stream, and a thread that waits to send a 4: not
+    /// alone when it came.
     fn full(turn: usize, patience: Duration) -> (Sender<u64>, FrameStream<u64>, JoinHandle<bool>) {
-        let (sender, frames) = builder().capacity(4).turns(turn, patience).build().unwrap();
-        (0..4).for_each(|frame| assert!(sender.send(frame).is_ok()));
+        let (sender, mut frames) = builder().capacity(4).turns(turn, patience).build().unwrap();
+        for _ in 1..turn {
+            assert!(sender.send(9).is_ok());
+            assert_eq!(frames.recv_blocking(None), Ok(9));
+        }
+        [9, 0, 1, 2].into_iter().for_each(|frame| assert!(sender.send(frame).is_ok()));
+        park(&sender, 3, false);
         let waiting = waits(&sender);
+        assert_eq!(frames.recv_blocking(None), Ok(9));
         (sender, frames, waiting)
+    }
+
+    /// Has a frame wait that no thread waits with.
+    fn park(sender: &Sender<u64>, frame: u64, patient: bool) {
+        let waker = Waker::noop().clone();
+        let on_full = OnFull::Park { waker, since: Instant::now(), patient };
+        assert!(matches!(sender.shared.offer(frame, None, on_full), Offered::Parked(_)));
     }
 
     /// One more thread that waits to send a 4.
@@ -521,6 +536,15 @@ mod tests {
             thread::yield_now();
         }
         waiting
+    }
+
+    #[test]
+    fn who_waits_alone_gets_the_first_room() {
+        let (sender, mut frames) = builder().capacity(4).turns(4, Duration::MAX).build().unwrap();
+        (0..4).for_each(|frame| assert!(sender.send(frame).is_ok()));
+        let waiting = waits(&sender);
+        assert_eq!(frames.recv_blocking(None), Ok(0));
+        assert!(waiting.join().unwrap(), "no turn has ended");
     }
 
     #[test]
@@ -538,12 +562,8 @@ mod tests {
     fn the_consumer_sees_at_each_turn_who_has_waited_for_long() {
         let (sender, mut frames) = builder().capacity(4).turns(2, Duration::ZERO).build().unwrap();
         (0..4).for_each(|frame| assert!(sender.send(frame).is_ok()));
-        for frame in [4, 5, 6] {
-            // No thread is there to lose its patience.
-            let waker = Waker::noop().clone();
-            let on_full = OnFull::Park { waker, since: Instant::now(), patient: true };
-            assert!(matches!(sender.shared.offer(frame, None, on_full), Offered::Parked(_)));
-        }
+        // No thread is there to lose its patience.
+        [4, 5, 6].into_iter().for_each(|frame| park(&sender, frame, true));
         assert_eq!(frames.recv_blocking(None), Ok(0));
         assert_eq!(frames.len(), 3, "the turn has not ended");
         assert_eq!(frames.recv_blocking(None), Ok(1));
