@@ -560,6 +560,21 @@ fn a_withdrawn_heavy_frame_lets_the_light_one_behind_it_in() {
 
 #[test]
 fn senders_that_wait_for_their_turn_all_get_through() {
+    model(|| {
+        let (sender, mut frames) = builder().capacity(2).turns(2, Duration::MAX).build().unwrap();
+        sender.send(1).unwrap();
+        sender.send(2).unwrap();
+        let sources = [3, 4].map(|frame| send_on_thread(&sender, frame));
+        drop(sender);
+        assert_eq!(read_all(&mut frames).iter().sum::<u64>(), 10);
+        assert!(sources.into_iter().all(|source| source.join().unwrap()));
+        assert_balanced(&frames.stats());
+        assert!(frames.stats().high_water <= 2);
+    });
+}
+
+#[test]
+fn who_waits_patiently_is_served_before_the_consumer_sleeps() {
     deep_model(|| {
         let (sender, mut frames) = builder().capacity(2).turns(4, Duration::MAX).build().unwrap();
         sender.send(1).unwrap();
