@@ -50,6 +50,7 @@ pub(super) struct Shared<T> {
     pub(super) backoff: Backoff,
 }
 
+/// What a send looks at comes first and lies together.
 #[repr(C)]
 pub(super) struct State<T> {
     pub(super) end: Option<End>,
@@ -59,8 +60,8 @@ pub(super) struct State<T> {
     pub(super) hurried: u64,
     /// Who to wake when a frame or the end comes.
     pub(super) consumer: Option<Waker>,
-    pub(super) counters: Counters,
     pub(super) queue: Queue<T>,
+    pub(super) counters: Counters,
     pub(super) followed: Followed,
     /// Who waits until the consumer has come so far.
     pub(super) flushes: WaitList<Progress>,

@@ -156,15 +156,16 @@ pub struct Blocked {
     pub longest: Duration,
 }
 
-/// The entries that are made under the channel's lock.
+/// The entries that are made under the channel's lock; those that each frame makes come first.
 #[derive(Default)]
+#[repr(C)]
 pub(super) struct Counters {
     pub(super) offered: u64,
     /// Without what was handed out of the consumer's current batch.
     pub(super) delivered: u64,
+    pub(super) high_water: usize,
     pub(super) lost: Lost,
     pub(super) refused: u64,
-    pub(super) high_water: usize,
     pub(super) blocked: Blocked,
 }
 
