@@ -45,7 +45,8 @@ const DROP_WAIT: Duration = Duration::from_secs(1);
 ///
 /// let interrupted = CancellationToken::new();
 /// let pressed = interrupted.clone();
-/// let on_ctrl_c = move || pressed.cancel(); // with the crate ctrlc: `ctrlc::set_handler(on_ctrl_c)?`
+/// // With the crate ctrlc: `ctrlc::set_handler(on_ctrl_c)?`.
+/// let on_ctrl_c = move || pressed.cancel();
 /// # std::thread::spawn(on_ctrl_c);
 ///
 /// let runner = ThreadRunner::new();
