@@ -79,8 +79,20 @@ fn run(hostile: usize) -> io::Result<()> {
     );
     println!("memory: {memory} kB before, {peak} kB at most, {} kB after", status("VmRSS:"));
     let report = listener.close_blocking(PATIENCE);
-    println!("threads: {threads} before, {} after", status("Threads:"));
+    let (closed, at_once) = (Instant::now(), status("Threads:"));
+    // Those that have just ended take the system a moment to clear away.
+    while status("Threads:") >= threads && closed.elapsed() < PATIENCE {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let left = status("Threads:");
+    println!(
+        "threads: {threads} with the listener, {at_once} at its end, {left} after {:?}",
+        closed.elapsed()
+    );
     println!("{report}");
+    if left >= threads {
+        return Err(io::Error::other("threads are left"));
+    }
     if !report.is_clean()
         || !report.stats.balances()
         || beside.p99 > alone.p99.mul_f64(WORSE.0).max(WORSE.1)
