@@ -26,19 +26,10 @@ impl Settings {
     pub(super) fn make_runtime(&self, name: &str) -> Result<Runtime, Refusal> {
         let factory = lock(&self.factory).take();
         let Some(mut factory) = factory else {
-            return own_runtime(self.workers, self.stack_size, name).map_err(Refusal::not_started);
+            // tokio panics where the system has no thread or no memory for its workers.
+            return made_by(|| own_runtime(self.workers, self.stack_size, name));
         };
-        let failure = match catch_unwind(AssertUnwindSafe(&mut factory)) {
-            Ok(Ok(runtime)) => return Ok(runtime),
-            Ok(Err(error)) => Refusal::not_started(error),
-            Err(payload) => {
-                let message = format!("it panicked: {}", panic_message(payload.as_ref()));
-                discard(payload);
-                Refusal::not_started(message)
-            }
-        };
-        *lock(&self.factory) = Some(factory);
-        Err(failure)
+        made_by(&mut factory).inspect_err(|_| *lock(&self.factory) = Some(factory))
     }
 
     fn check(&self, name: &str) -> Result<(), SettingError> {
@@ -52,6 +43,18 @@ impl Settings {
             return Err(SettingError::new("max_in_flight", why));
         }
         Ok(())
+    }
+}
+
+/// What `make` gives; a panic in it is a reason like its error.
+fn made_by(make: impl FnOnce() -> io::Result<Runtime>) -> Result<Runtime, Refusal> {
+    match catch_unwind(AssertUnwindSafe(make)) {
+        Ok(made) => made.map_err(Refusal::not_started),
+        Err(payload) => {
+            let message = format!("it panicked: {}", panic_message(payload.as_ref()));
+            discard(payload);
+            Err(Refusal::not_started(message))
+        }
     }
 }
 

@@ -90,6 +90,17 @@ fn a_panicking_factory_is_the_reason_of_the_refusal() {
     assert!(whole(&error).ends_with("it panicked: bad configuration"), "{error}");
 }
 
+/// tokio panics where a loop can't be made, for want of threads or of memory.
+#[test]
+fn a_loop_that_cannot_be_made_is_the_reason_of_the_refusal() {
+    let runner = ThreadRunner::builder().worker_threads(usize::MAX).build().unwrap();
+    for _ in 0..2 {
+        let refused = runner.run_timeout(async {}, LONG).unwrap_err();
+        assert!(whole(&refused).contains("it panicked: "), "{refused:?}");
+    }
+    assert_clean(&runner.close(LONG));
+}
+
 #[test]
 fn a_thread_that_cannot_be_started_is_an_error_value() {
     let runner = ThreadRunner::builder().stack_size(1 << 60).build().unwrap();
