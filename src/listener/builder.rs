@@ -359,7 +359,7 @@ impl<S: Origin> ListenerBuilder<S> {
     }
 
     /// Makes a sink by which async code writes to the source, through the thread that owns it; up
-    /// to `capacity` frames (at least 1) wait in it.
+    /// to `capacity` frames wait in it: 1 to 65 536, and what is beyond is taken as the nearest.
     ///
     /// A frame outlives the call that sends it, so it is owned: `writer::<String>`, or `&str` where all are
     /// literals.

@@ -17,6 +17,9 @@ use std::time::Duration;
 /// While so many bytes are staged, no more frames are encoded.
 const STAGED: usize = 64 * 1024;
 
+/// So many commands fit into a queue at most, since their places are made with it.
+const MOST_QUEUED: usize = 65_536;
+
 /// Writes frames through the thread that owns the source; made by
 /// [`ListenerBuilder::writer`](super::ListenerBuilder::writer), or for a loop of one's own by
 /// [`inbox`].
@@ -231,7 +234,8 @@ impl<C> fmt::Debug for Command<C> {
     }
 }
 
-/// Makes a queue of commands into a loop of your own; `capacity` is at least 1.
+/// Makes a queue of commands into a loop of your own; `capacity` is 1 to 65 536, and what is beyond is
+/// taken as the nearest.
 ///
 /// The loop polls the inbox's descriptor (on Unix) beside its device's, or looks at it when it comes
 /// round.
@@ -260,7 +264,7 @@ impl<C> fmt::Debug for Command<C> {
 /// # }
 /// ```
 pub fn inbox<C: Send + 'static>(capacity: usize) -> (FrameSink<C>, Inbox<C>) {
-    let (queue, commands) = async_channel::bounded(capacity.max(1));
+    let (queue, commands) = queue_of(capacity);
     #[cfg(unix)]
     let bell = Arc::new(super::wake::Bell::new().ok());
     let wake = Wake::new();
@@ -283,6 +287,10 @@ pub fn inbox<C: Send + 'static>(capacity: usize) -> (FrameSink<C>, Inbox<C>) {
         bell,
     };
     (FrameSink { queue, wake: ring }, inbox)
+}
+
+fn queue_of<C>(capacity: usize) -> (Sender<Command<C>>, Receiver<Command<C>>) {
+    async_channel::bounded(capacity.clamp(1, MOST_QUEUED))
 }
 
 /// Where a loop of your own takes its commands from; made by [`inbox`].
@@ -385,7 +393,7 @@ pub(crate) fn writer<R: Send + 'static>(
     capacity: usize,
     wake: &Arc<Wake>,
 ) -> (FrameSink<R>, Written<R>) {
-    let (queue, commands) = async_channel::bounded(capacity.max(1));
+    let (queue, commands) = queue_of(capacity);
     let wake = Arc::clone(wake);
     let sink = FrameSink { queue, wake: Arc::new(move || wake.notify()) };
     (sink, Written { commands, staged: Vec::new(), written: 0 })

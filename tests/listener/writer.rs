@@ -48,6 +48,17 @@ async fn a_device_is_written_to_while_it_is_read() {
     ));
 }
 
+#[test]
+fn a_queue_of_any_length_is_taken() {
+    for capacity in [0, usize::MAX] {
+        let (_listener, _frames, sink, _theirs) = device(capacity);
+        sink.send_blocking("written".into(), LONG).unwrap();
+        let (commands, inbox) = inbox::<u8>(capacity);
+        drop(commands.try_send(7).unwrap());
+        assert_eq!(inbox.try_recv().map(|command| *command.frame()), Some(7));
+    }
+}
+
 /// The thread waits for the device, and is woken for a frame to write.
 #[test]
 fn a_write_doesnt_wait_for_the_device_to_speak() {
