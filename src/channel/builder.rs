@@ -268,6 +268,7 @@ impl<T> Builder<T> {
     /// ```
     pub fn build(self) -> Result<(Sender<T>, FrameStream<T>), SettingError> {
         let mut rules = self.rules;
+        rules.name.as_deref().map_or(Ok(()), SettingError::check_name)?;
         match rules.overflow {
             Overflow::Latest => rules.capacity = 1,
             Overflow::Unbounded if rules.weigher.is_some() => {

@@ -324,8 +324,9 @@ fn a_channel_without_capacity_is_a_mistake_that_shows_at_once() {
 #[test]
 fn a_builder_refuses_what_makes_no_sense() {
     type Setup = fn(channel::Builder<u8>) -> channel::Builder<u8>;
-    let refusals: [(Setup, &str, &str); 3] = [
+    let refusals: [(Setup, &str, &str); 4] = [
         (|b| b.capacity(0), "capacity", "at least 1"),
+        (|b| b.name("a\0b"), "name", "NUL byte"),
         (|b| b.weigh(|_| 1, 0), "weigh", "must be at least 1"),
         (
             |b| b.weigh(|_| 1, 9).overflow(Overflow::Unbounded),
