@@ -39,8 +39,8 @@ thread_local! {
     static OWNER: Cell<usize> = const { Cell::new(0) };
     /// Set first of all the thread's thread-locals, so the last to be dropped.
     static LISTED: RefCell<Option<Listed>> = const { RefCell::new(None) };
-    /// The interrupter that the current thread is running, by address.
-    static INTERRUPTING: Cell<usize> = const { Cell::new(0) };
+    /// Stands for the current thread, by its address.
+    static HERE: Cell<u8> = const { Cell::new(0) };
 }
 
 struct State {
@@ -86,7 +86,7 @@ impl Stop {
         let entries: Vec<_> = self.state.change(|state| {
             state.interrupters.payloads().filter(|entry| entry.from <= phase).cloned().collect()
         });
-        entries.iter().for_each(Entry::run);
+        entries.iter().for_each(|entry| entry.run());
     }
 
     /// Has `interrupter` run from a phase on, until the registration is dropped.
@@ -187,32 +187,39 @@ struct Entry {
 
 #[derive(Default)]
 struct Runs {
-    running: usize,
+    /// The threads that are running it, as often as they are inside it.
+    by: Vec<usize>,
     over: bool,
 }
 
+fn this_thread() -> usize {
+    HERE.with(|here| std::ptr::from_ref(here).addr())
+}
+
 impl Entry {
-    fn run(self: &Arc<Self>) {
+    fn run(&self) {
+        let here = this_thread();
         let allowed = self.runs.with(|runs| {
-            runs.running += usize::from(!runs.over);
+            if !runs.over {
+                runs.by.push(here);
+            }
             !runs.over
         });
         if !allowed {
             return;
         }
-        let before = INTERRUPTING.with(|entry| entry.replace(Arc::as_ptr(self) as usize));
         self.interrupter.interrupt();
-        INTERRUPTING.with(|entry| entry.set(before));
-        self.runs.change(|runs| runs.running -= 1);
+        self.runs.change(|runs| {
+            let at = runs.by.iter().position(|thread| *thread == here);
+            runs.by.swap_remove(at.expect("it was entered above"));
+        });
     }
 
-    /// Lets no further run begin, and waits for those that have, unless one of them is the caller.
-    fn end(self: &Arc<Self>) {
+    /// Lets no further run begin, and waits for those of other threads: the caller may be inside one.
+    fn end(&self) {
+        let here = this_thread();
         self.runs.with(|runs| runs.over = true);
-        if INTERRUPTING.with(Cell::get) == Arc::as_ptr(self) as usize {
-            return;
-        }
-        let mut idle = self.runs.until(|runs| (runs.running == 0).then_some(()));
+        let mut idle = self.runs.until(|runs| runs.by.iter().all(|by| *by == here).then_some(()));
         park_until(Deadline::Never, |cx| Pin::new(&mut idle).poll(cx));
     }
 }

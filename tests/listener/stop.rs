@@ -3,12 +3,13 @@
 use crate::common::LONG;
 use crate::support::*;
 use callbridge::channel::Ending;
-use callbridge::listener::Listener;
+use callbridge::listener::{Listener, LoopHandle};
 use callbridge::{FrameStream, Overflow};
 use std::io;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// A source that nothing can wake, until it is let go.
 fn stuck() -> (Listener, FrameStream<()>, mpsc::Sender<()>) {
@@ -22,6 +23,29 @@ fn stuck() -> (Listener, FrameStream<()>, mpsc::Sender<()>) {
     let (listener, frames) = Listener::builder(source).name("stuck").spawn().unwrap();
     inside.recv_timeout(LONG).unwrap();
     (listener, frames, release)
+}
+
+/// The hook of one stream's end stops another listener, whose stream's hook lets go of the first.
+#[test]
+fn a_listener_may_be_dropped_inside_its_own_end_by_way_of_anothers() {
+    let waits = |sink: LoopHandle<()>| {
+        let _stop = sink.wait_stop(None);
+        Ok(())
+    };
+    let stop = CancellationToken::new();
+    let (first, mut frames) = Listener::from_fn(waits).stop_on(stop.clone()).spawn().unwrap();
+    let (second, mut others) = Listener::from_fn(waits).spawn().unwrap();
+    let first = Mutex::new(Some(first));
+    let (tell, told) = mpsc::channel();
+    frames.on_ready(move || second.stop());
+    others.on_ready(move || {
+        let first = first.lock().unwrap().take();
+        drop(first);
+        let _ = tell.send(());
+    });
+    let stopping = thread::spawn(move || stop.cancel());
+    assert_eq!(told.recv_timeout(LONG), Ok(()), "it waits for itself");
+    stopping.join().unwrap();
 }
 
 #[test]
