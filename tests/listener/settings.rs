@@ -1,5 +1,6 @@
 //! Settings: which are refused, what the extremes do, what can be sent and shared.
 
+use crate::common::{SHORT, eventually};
 use crate::support::*;
 use bytes::Bytes;
 use callbridge::SettingError;
@@ -7,7 +8,7 @@ use callbridge::channel;
 use callbridge::channel::Ending;
 use callbridge::listener::{
     Connection, ConnectionHandle, DatagramSource, FrameSink, Inbox, Listener, LoopHandle,
-    ReadSource, Replier, TcpSource,
+    ReadSource, Replier, TcpServer, TcpSource,
 };
 use std::io::ErrorKind;
 use std::net::{TcpStream, UdpSocket};
@@ -29,6 +30,26 @@ fn settings_that_make_no_sense_are_refused_with_a_reason() {
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);
     let refused = Listener::builder(udp().0).name("a\0b").spawn().unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+}
+
+/// Linux takes 1 to 32 767 s.
+#[test]
+fn a_keepalive_that_the_system_wouldnt_take_turns_nobody_away() {
+    let server = |time| {
+        let server = TcpServer::bind("127.0.0.1:0", 100, LinesCodec::new).unwrap();
+        Listener::builder(server.with_keepalive(time)).spawn()
+    };
+    for time in [Duration::from_nanos(1), Duration::MAX] {
+        let (listener, mut connections) = server(time).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        eventually("a connection", || {
+            listener.stats().accepted + listener.stats().accept_errors > 0
+        });
+        assert!(connections.recv_blocking(SHORT).is_ok(), "{time:?}: {:?}", listener.stats());
+    }
+    let refused = server(Duration::ZERO).unwrap_err();
+    let reason = refused.get_ref().unwrap().downcast_ref::<SettingError>();
+    assert_eq!(reason.map(SettingError::setting), Some("with_keepalive"));
 }
 
 #[test]

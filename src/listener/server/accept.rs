@@ -18,6 +18,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// After how much silence the system can be told to ask a peer: Linux counts whole seconds, in 15 bits.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(32_767));
+
 /// What a server asks of its connections.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Terms {
@@ -166,6 +169,7 @@ where
         if let Peer::Ip(_) = peer {
             socket.set_tcp_nodelay(true)?;
             if let Some(time) = self.terms.keepalive {
+                let time = time.clamp(KEEPALIVE.0, KEEPALIVE.1);
                 socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(time))?;
             }
         }

@@ -294,6 +294,9 @@ where
     /// Sets after how much silence the system asks a TCP peer whether it is still there; 60 s by
     /// default, none for never. A peer that doesn't answer is a failed connection.
     ///
+    /// 1 s to 32 767 s, about nine hours; what is beyond is taken as the nearest, and zero is an error at
+    /// the start.
+    ///
     /// # Examples
     ///
     /// ```
@@ -394,6 +397,10 @@ where
         if terms.capacity == 0 {
             let why = "is 0, which lets no frame through: give at least 1";
             return Err(SettingError::new("with_connection_capacity", why).into());
+        }
+        if terms.keepalive == Some(Duration::ZERO) {
+            let why = "is 0, which no system takes: give at least 1 s, or none";
+            return Err(SettingError::new("with_keepalive", why).into());
         }
         listening.prepare(core.poll_timeout)?;
         let mut start = start;
