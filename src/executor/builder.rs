@@ -234,26 +234,25 @@ impl ThreadPoolBuilder {
     pub fn build(self) -> Result<ThreadPool, SettingError> {
         self.check()?;
         let ExecutorBuilder { name, threads, capacity, kind } = self;
-        let spare = kind.max_workers.saturating_add(SPARE_THREADS);
-        let max_threads = kind.max_threads.unwrap_or(spare);
         if kind.max_workers == 0 {
             return Err(SettingError::new(
                 "max_workers",
                 "is 0, which would run nothing: allow at least 1",
             ));
         }
-        if max_threads < kind.max_workers {
-            return Err(SettingError::new(
-                "max_threads",
-                "is less than max_workers: allow at least as many",
-            ));
-        }
+        let spare_threads = match kind.max_threads {
+            None => SPARE_THREADS,
+            Some(threads) => threads.checked_sub(kind.max_workers).ok_or_else(|| {
+                let why = "is less than max_workers: allow at least as many";
+                SettingError::new("max_threads", why)
+            })?,
+        };
         Ok(ThreadPool::new(Core::new(Settings {
             name,
             threads,
             capacity,
             max_workers: kind.max_workers,
-            max_threads,
+            spare_threads,
             idle_timeout: Some(kind.idle_timeout),
             make: kind.initializer.unwrap_or_else(|| Box::new(|_| Ok(()))),
             alone: None,
@@ -400,7 +399,7 @@ impl DedicatedThreadBuilder {
             threads,
             capacity,
             max_workers: 1,
-            max_threads: 1,
+            spare_threads: 0,
             idle_timeout: None,
             make,
             alone: Some(alone),

@@ -30,7 +30,8 @@ pub(super) struct Settings<S> {
     /// How many submitted jobs may wait; `usize::MAX` for no limit.
     pub(super) capacity: usize,
     pub(super) max_workers: usize,
-    pub(super) max_threads: usize,
+    /// How many threads there may be beyond `max_workers`.
+    pub(super) spare_threads: usize,
     /// How long a thread sleeps before it ends; `None` for ever.
     pub(super) idle_timeout: Option<Duration>,
     pub(super) make: Make<S>,
@@ -106,7 +107,7 @@ impl<S: 'static> Core<S> {
             first: async_channel::unbounded(),
             first_len: AtomicUsize::new(0),
             room: Arc::new(Limiter::new(settings.capacity)),
-            workers: Workers::new(settings.max_workers, settings.max_threads),
+            workers: Workers::new(settings.max_workers, settings.spare_threads),
             threads: Threads::new(),
             cycle: Cycle::new(),
             settings,

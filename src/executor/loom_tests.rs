@@ -34,7 +34,7 @@ struct Worker {
 impl Pool {
     fn new(max: usize, max_threads: usize) -> Arc<Self> {
         Arc::new(Pool {
-            workers: Workers::new(max, max_threads),
+            workers: Workers::new(max, max_threads - max),
             queue: Mutex::new(VecDeque::new()),
             threads: Mutex::new(Vec::new()),
             started: AtomicUsize::new(0),
@@ -212,7 +212,7 @@ fn a_job_may_wait_for_a_later_one_in_a_pool_of_one() {
 #[test]
 fn a_job_that_comes_during_a_delivery_is_run() {
     loom::model(|| {
-        let workers = Arc::new(Workers::new(1, 1));
+        let workers = Arc::new(Workers::new(1, 0));
         let queued = Arc::new(AtomicUsize::new(0));
         let start = workers.submit(|| queued.fetch_add(1, SeqCst) + 1);
         assert!(matches!(start, Some(Action::Start)));

@@ -15,7 +15,7 @@
 //!    Whoever takes it out gives it a place and wakes it.
 //! 4. While the queue isn't empty, one of these holds, under the lock: somebody looks; `active >= max`,
 //!    and all of them look when their jobs are done; a thread is starting for each job; or no thread can
-//!    be had, since nobody is idle and `threads == max_threads`.
+//!    be had, since nobody is idle and there are all `max` and `spare` threads.
 //! 5. A place that is given up goes to who is `returning` before anybody looks at the queue.
 //! 6. Nobody is woken, started or told under the lock.
 
@@ -38,8 +38,8 @@ pub(super) struct Workers {
 struct State {
     /// The most places.
     max: usize,
-    /// The most threads.
-    max_threads: usize,
+    /// How many threads there may be beyond that.
+    spare: usize,
     threads: usize,
     active: usize,
     /// Busy with their initialisation, each with a place.
@@ -116,7 +116,7 @@ impl State {
         }
         let action = if let Some(idle) = self.idle.pop() {
             Action::Wake(idle.waker)
-        } else if queued > self.starting && self.threads < self.max_threads {
+        } else if queued > self.starting && !self.has_all_threads() {
             self.threads += 1;
             self.largest = self.largest.max(self.threads);
             Action::Start
@@ -148,6 +148,11 @@ impl State {
         self.active > self.max || !self.returning.is_empty()
     }
 
+    /// Whether there are as many threads as there may be.
+    fn has_all_threads(&self) -> bool {
+        self.threads >= self.max.saturating_add(self.spare)
+    }
+
     /// Whether all threads sleep, or have left.
     fn is_at_rest(&self) -> bool {
         self.threads == self.idle.len()
@@ -155,10 +160,10 @@ impl State {
 }
 
 impl Workers {
-    pub(super) fn new(max: usize, max_threads: usize) -> Self {
+    pub(super) fn new(max: usize, spare: usize) -> Self {
         let state = State {
             max,
-            max_threads,
+            spare,
             threads: 0,
             active: 0,
             starting: 0,
@@ -209,8 +214,6 @@ impl Workers {
     /// Changes the number of places; called again until there is nothing more to do.
     pub(super) fn set_max(&self, max: usize, queued: usize) -> Action {
         self.change(|state| {
-            // The spare ones stay as many.
-            state.max_threads = (state.max_threads - state.max).saturating_add(max);
             state.max = max;
             state.call(queued)
         })
@@ -300,7 +303,7 @@ impl Workers {
 
     /// Whether no thread can be had.
     pub(super) fn is_full(&self) -> bool {
-        self.state.0.with(|state| state.threads >= state.max_threads && state.idle.is_empty())
+        self.state.0.with(|state| state.has_all_threads() && state.idle.is_empty())
     }
 
     /// Whether a thread with a place is to look whether it keeps it.

@@ -241,6 +241,26 @@ fn a_pool_grows_and_shrinks_while_it_works() {
     assert_eq!(pool.stats().largest, 3);
 }
 
+/// Two jobs wait for a third, whatever the limit was meanwhile.
+#[test]
+fn the_spare_threads_stay_as_many_when_the_limit_was_lifted() {
+    for workers in [2, usize::MAX] {
+        let pool = ThreadPool::builder().max_workers(workers).build().unwrap();
+        pool.set_max_workers(usize::MAX).unwrap();
+        pool.set_max_workers(2).unwrap();
+        let (sender, mut frames) = callbridge::channel(1);
+        sender.send(0).unwrap();
+        let sends = [(); 2].map(|()| {
+            let sender = sender.clone();
+            pool.submit(move || sender.send_timeout(1, LONG).is_ok())
+        });
+        eventually("both wait", || sender.stats().waiting == 2);
+        let third = pool.submit(move || [(); 3].map(|()| frames.recv_blocking(LONG).unwrap()));
+        assert_eq!(sends.map(|mut send| send.result(LONG).unwrap()), [true, true]);
+        drop(third);
+    }
+}
+
 #[test]
 fn a_pool_tells_when_it_is_idle() {
     let pool = ThreadPool::builder().max_workers(2).build().unwrap();
