@@ -13,7 +13,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::thread::{self, ScopedJoinHandle};
 
-type Job<'scope> = Box<dyn FnOnce() + Send + 'scope>;
+/// Runs, or is refused.
+type Job<'scope> = Box<dyn FnOnce(Option<Refusal>) + Send + 'scope>;
 
 /// Jobs that borrow from whoever waits for them; see [`ThreadPool::scope`].
 ///
@@ -32,7 +33,10 @@ struct Shared<'scope> {
 struct State<'scope> {
     /// Jobs that haven't ended.
     pending: usize,
+    /// Those that run or are being started.
     threads: usize,
+    /// Why the last one couldn't be started.
+    not_started: Option<Refusal>,
     handles: Vec<ScopedJoinHandle<'scope, ()>>,
 }
 
@@ -81,7 +85,12 @@ impl ThreadPool {
             let shared = Arc::new(Shared {
                 core: Arc::clone(self.core()),
                 queue: async_channel::unbounded(),
-                state: Monitor::new(State { pending: 0, threads: 0, handles: Vec::new() }),
+                state: Monitor::new(State {
+                    pending: 0,
+                    threads: 0,
+                    not_started: None,
+                    handles: Vec::new(),
+                }),
             });
             let scope = PoolScope { threads, shared };
             let result = catch_unwind(AssertUnwindSafe(|| body(&scope)));
@@ -127,6 +136,11 @@ impl<'scope> PoolScope<'scope, '_> {
                 promise.resolve(caller.run(job).map_err(panicked));
             }
         };
+        let job = move |refused: Option<Refusal>| {
+            let refused = refused.or_else(|| shared.refusal());
+            contain("the delivery of a job's result", || run(refused));
+            shared.end_job();
+        };
         let max = core.workers.max();
         let starts = state.with(|state| {
             state.pending += 1;
@@ -134,25 +148,17 @@ impl<'scope> PoolScope<'scope, '_> {
             state.threads += usize::from(starts);
             starts
         });
-        let started = if starts { self.start() } else { Ok(()) };
-        match started {
-            Err(why) if state.with(|state| state.threads == 0) => {
-                run(Some(why));
-                shared.end_job();
-            }
-            _ => {
-                let job = move || {
-                    contain("the delivery of a job's result", || run(shared.refusal()));
-                    shared.end_job();
-                };
-                // Never full, and closed only when no job is pending.
-                let _ = queue.0.try_send(Box::new(job));
-            }
+        if starts {
+            self.start();
         }
+        // Never full, and closed only when no job is pending.
+        let _ = queue.0.try_send(Box::new(job));
+        // Behind the start and the job: of two that count on each other's thread, the last one looks.
+        self.shared.refuse_without_threads();
         result
     }
 
-    fn start(&self) -> Result<(), Refusal> {
+    fn start(&self) {
         let shared = Arc::clone(&self.shared);
         let settings = &self.shared.core.settings;
         let mut builder = thread::Builder::new().name(format!("{}-scope", settings.name));
@@ -160,16 +166,16 @@ impl<'scope> PoolScope<'scope, '_> {
             builder = builder.stack_size(bytes);
         }
         let spawned = builder.spawn_scoped(self.threads, move || shared.work());
-        self.shared.state.with(|state| match spawned {
+        let _former = self.shared.state.with(|state| match spawned {
             Ok(handle) => {
                 state.handles.push(handle);
-                Ok(())
+                None
             }
             Err(error) => {
                 state.threads -= 1;
-                Err(Refusal::not_started(error))
+                state.not_started.replace(Refusal::not_started(error))
             }
-        })
+        });
     }
 }
 
@@ -190,11 +196,23 @@ impl Shared<'_> {
         loop {
             let mut next = pin!(self.queue.1.recv());
             match park_until(Deadline::Never, |cx| next.as_mut().poll(cx)) {
-                Some(Ok(job)) => job(),
+                Some(Ok(job)) => job(None),
                 _ => break,
             }
         }
         settings.threads.stopping();
+    }
+
+    /// Refuses what is queued, if no thread can be had for it.
+    fn refuse_without_threads(&self) {
+        let alone = |state: &mut State<'_>| match state.threads {
+            0 => state.not_started.clone(),
+            _ => None,
+        };
+        while let Some(why) = self.state.with(alone) {
+            let Ok(job) = self.queue.1.try_recv() else { return };
+            job(Some(why));
+        }
     }
 
     /// Why the jobs aren't run, if the pool is broken.

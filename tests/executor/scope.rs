@@ -1,12 +1,13 @@
 //! ThreadPool::scope: jobs that borrow.
 
 use super::block_on;
-use crate::common::{LONG, refusal};
+use crate::common::{LONG, refusal, rounds};
 use callbridge::future::Refusal;
 use callbridge::{ResultError, ThreadPool, WaitError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Barrier, mpsc};
+use std::thread;
 
 fn pool_of(workers: usize) -> ThreadPool {
     ThreadPool::builder().max_workers(workers).name("scoped").build().unwrap()
@@ -112,4 +113,29 @@ fn a_closed_or_broken_pool_refuses_scoped_jobs() {
     let no_thread = ThreadPool::builder().stack_size(usize::MAX / 4).build().unwrap();
     let refused = no_thread.scope(|scope| scope.submit(|| ()).result(LONG)).unwrap().unwrap_err();
     assert!(matches!(refusal(&refused), Some(Refusal::NotStarted(_))), "{refused:?}");
+}
+
+/// Each counts on a thread that another is about to start in vain.
+#[test]
+fn jobs_that_get_no_thread_are_refused_whoever_submits_beside() {
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        let pool = ThreadPool::builder().max_workers(2).stack_size(usize::MAX / 4).build().unwrap();
+        for _ in 0..rounds(300) {
+            let (pool, together) = (&pool, Barrier::new(3));
+            let all = pool.scope(|scope| {
+                let submit = || {
+                    together.wait();
+                    scope.submit(|| ()).result(LONG)
+                };
+                thread::scope(|threads| {
+                    let submits = [(); 3].map(|()| threads.spawn(submit));
+                    submits.map(|submit| submit.join().unwrap())
+                })
+            });
+            assert!(all.unwrap().iter().all(|job| refusal(job.as_ref().unwrap_err()).is_some()));
+        }
+        tell.send(()).unwrap();
+    });
+    assert_eq!(told.recv_timeout(LONG), Ok(()));
 }
