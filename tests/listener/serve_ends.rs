@@ -1,6 +1,6 @@
 //! Serving comes to its limits and its end: no room, stops, a loop that goes away.
 
-use crate::common::LONG;
+use crate::common::{LONG, SHORT, eventually};
 use crate::support::*;
 use callbridge::Bridge;
 use callbridge::channel::Ending;
@@ -103,6 +103,40 @@ fn a_stop_with_handlers_that_hang_is_prompt_and_cancels_them() {
     while bridge.in_flight() > 0 {
         assert!(Instant::now() < patience);
         thread::yield_now();
+    }
+}
+
+/// Nobody can end the handlers there; a close of the bridge gives them up.
+#[test]
+fn a_service_ends_with_its_bridge_on_a_loop_that_nobody_drives() {
+    let idle = Builder::new_current_thread().build().unwrap();
+    let bridge = Bridge::new(idle.handle().clone());
+    let (source, client) = udp();
+    let datagrams = Listener::builder(source)
+        .serve(&bridge, |_: Datagram| std::future::pending::<Option<&str>>())
+        .reply_timeout(Duration::MAX)
+        .spawn()
+        .unwrap();
+    client.send(b"anyone?").unwrap();
+    let (server, addr) = lines(1 << 20);
+    let connections = Listener::builder(server)
+        .serve(&bridge, |_: Request<String>| std::future::pending::<Option<String>>())
+        .reply_timeout(Duration::MAX)
+        .spawn()
+        .unwrap();
+    let peer = talk(addr);
+    say(peer.get_ref(), "a\nb\n");
+    let both = [(datagrams, 1), (connections, 2)];
+    both.iter().for_each(|(listener, requests)| {
+        wait_for(listener, |stats| stats.in_flight == *requests);
+    });
+    let report = bridge.close_blocking(SHORT);
+    assert_eq!(report.in_flight, 3, "{report}");
+    for (listener, requests) in both {
+        eventually("the service has ended", || listener.is_finished());
+        assert_eq!(listener.ending(), Some(Ending::LoopClosed));
+        let stats = listener.stats();
+        assert!(stats.aborted == requests && stats.balances(), "{stats:?}");
     }
 }
 

@@ -324,7 +324,8 @@ where
                     match reply {
                         Reply::Done(outcome) => self.answer(address, outcome)?,
                         Reply::Call(mut call) => {
-                            let outcome = call.try_result().unwrap_or(Err(ResultError::Cancelled));
+                            // Without a result it was given up: its bridge closed.
+                            let outcome = call.try_result().unwrap_or(Err(ResultError::LoopClosed));
                             self.answer(address, outcome)?;
                         }
                         Reply::NoRoom(_) | Reply::Late => {
@@ -348,7 +349,7 @@ where
         let late = pending.deadline.passed();
         match &mut pending.reply {
             Reply::Done(_) | Reply::Late => return true,
-            Reply::Call(call) if call.is_done() => return true,
+            Reply::Call(call) if call.is_over() => return true,
             Reply::Call(_) if !late => return false,
             Reply::NoRoom(_) if !late => {}
             late => {
