@@ -187,7 +187,7 @@ struct Entry {
 
 #[derive(Default)]
 struct Runs {
-    /// The threads that are running it, as often as they are inside it.
+    /// The threads that are inside it.
     by: Vec<usize>,
     over: bool,
 }
@@ -200,10 +200,12 @@ impl Entry {
     fn run(&self) {
         let here = this_thread();
         let allowed = self.runs.with(|runs| {
-            if !runs.over {
+            // What it does may tell of the stop once more: it doesn't run inside itself.
+            let allowed = !runs.over && !runs.by.contains(&here);
+            if allowed {
                 runs.by.push(here);
             }
-            !runs.over
+            allowed
         });
         if !allowed {
             return;

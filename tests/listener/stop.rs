@@ -3,10 +3,10 @@
 use crate::common::LONG;
 use crate::support::*;
 use callbridge::channel::Ending;
-use callbridge::listener::{Listener, LoopHandle};
+use callbridge::listener::{Interrupter, Listener, LoopHandle};
 use callbridge::{FrameStream, Overflow};
 use std::io;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +46,29 @@ fn a_listener_may_be_dropped_inside_its_own_end_by_way_of_anothers() {
     let stopping = thread::spawn(move || stop.cancel());
     assert_eq!(told.recv_timeout(LONG), Ok(()), "it waits for itself");
     stopping.join().unwrap();
+}
+
+/// The interrupter has a library call back, and what is called back stops the listener.
+#[test]
+fn an_interrupter_may_stop_its_own_listener() {
+    let own = Arc::new(OnceLock::<Listener>::new());
+    let ((tell, told), stops) = (mpsc::channel(), Arc::downgrade(&own));
+    let waits = move |sink: LoopHandle<()>| {
+        let interrupted = tell.clone();
+        let _guard = sink.on_stop(Interrupter::new(move || {
+            interrupted.send("interrupted").unwrap();
+            stops.upgrade().iter().filter_map(|own| own.get()).for_each(Listener::stop);
+        }));
+        tell.send("ready").unwrap();
+        let _stop = sink.wait_stop(None);
+        Ok(())
+    };
+    let (listener, _frames) = Listener::from_fn(waits).spawn().unwrap();
+    own.set(listener).unwrap();
+    assert_eq!(told.recv_timeout(LONG), Ok("ready"));
+    own.get().unwrap().stop();
+    assert!(own.get().unwrap().close_blocking(LONG).is_clean());
+    assert_eq!(told.recv(), Ok("interrupted"));
 }
 
 #[test]
