@@ -58,6 +58,7 @@ macro_rules! a_close_doesnt_wait_for_an_untaken_connection {
             flood(&client);
             // One is in the channel, and its thread waits with the other.
             wait_for(&listener, |stats| stats.frames == 2);
+            eventually("it is handed over", || connections.len() == 1);
             let report = listener.close_blocking(LONG);
             assert!(report.is_clean() && report.elapsed < LONG / 2, "{report}");
             assert_eq!((report.stats.frames, report.stats.open), (LINES, 0));
