@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Runs the tests of the crate, all features, for another system or processor, on an emulator.
+# Runs the tests of the crate, all features, for another system or processor, on an emulator where one is needed.
 #
 #   scripts/emulated.sh windows           under wine
 #   scripts/emulated.sh aarch64           under qemu: 64-bit ARM
 #   scripts/emulated.sh s390x             under qemu: big-endian
 #   scripts/emulated.sh arm               under qemu: 32 bits
+#   scripts/emulated.sh i686              32 bits too, without an emulator: x86-64 runs it
 #   scripts/emulated.sh SYSTEM TEST...    only these test programs, such as `channel`; `lib` is the unit tests
 #
 # Prints which programs passed, and the failed tests. What is skipped, and why, is below and in
@@ -33,7 +34,8 @@ case $system in
     aarch64) target=aarch64-unknown-linux-gnu cross=aarch64-linux-gnu debian=arm64 ;;
     s390x) target=s390x-unknown-linux-gnu cross=s390x-linux-gnu debian=s390x ;;
     arm) target=armv7-unknown-linux-gnueabihf cross=arm-linux-gnueabihf debian=armhf ;;
-    *) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
+    i686) target=i686-unknown-linux-gnu cross=i686-linux-gnu debian=i386 ;;
+    *) sed -n '2,12s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
 esac
 use_std_sources
 # A panic's trace takes seconds.
@@ -46,9 +48,14 @@ if [ "$system" = windows ]; then
         x86_64-w64-mingw32-gcc -shared -o "$folder/bcryptprimitives.dll" scripts/bcryptprimitives.c -ladvapi32
     done
 else
-    install_debian qemu-user "gcc-$cross" "libc6-dev-$debian-cross"
+    install_debian "gcc-$cross" "libc6-dev-$debian-cross"
     upper=$(tr 'a-z-' 'A-Z_' <<<"$target")
     export "CARGO_TARGET_${upper}_LINKER=$cross-gcc"
+fi
+if [ "$system" = i686 ]; then
+    install_debian libc6-i386 lib32gcc-s1
+elif [ "$system" != windows ]; then
+    install_debian qemu-user
     # A test that starts itself again needs it too.
     export CALLBRIDGE_EMULATOR="qemu-${cross%%-*} -L /usr/$cross"
     export "CARGO_TARGET_${upper}_RUNNER=$CALLBRIDGE_EMULATOR"
@@ -65,10 +72,10 @@ which=(--lib --tests)
 for name in "$@"; do
     if [ "$name" = lib ]; then which+=(--lib); else which+=(--test "$name"); fi
 done
-cargo=(cargo test -p callbridge --all-features "-Zbuild-std=std,panic_unwind,test" --target "$target")
-"${cargo[@]}" --quiet --example echo --no-run # a test runs the program
+settings=(-p callbridge --all-features "-Zbuild-std=std,panic_unwind,test" --target "$target")
+cargo build --quiet "${settings[@]}" --example echo # a test runs the program
 log=target/emulated/$system.log code=0
-timeout 3000 "${cargo[@]}" --no-fail-fast "${which[@]}" -- --test-threads=2 "${skip[@]}" >"$log" 2>&1 || code=$?
+timeout 3000 cargo test "${settings[@]}" --no-fail-fast "${which[@]}" -- --test-threads=2 "${skip[@]}" >"$log" 2>&1 || code=$?
 grep -E '^test .* FAILED$|^test result' "$log" || tail -n 30 "$log"
 awk '/^test result/ { passed += $4; failed += $6; ignored += $8 }
     END { printf "%d passed, %d failed, %d skipped\n", passed, failed, ignored }' "$log"

@@ -41,10 +41,10 @@ which=(--lib --tests)
 for name in "$@"; do
     if [ "$name" = lib ]; then which+=(--lib); else which+=(--test "$name"); fi
 done
-cargo=(cargo test -p callbridge --all-features -Zbuild-std --target "$target")
-"${cargo[@]}" --quiet --example echo --no-run # a test runs the program
+settings=(-p callbridge --all-features -Zbuild-std --target "$target")
+cargo build --quiet "${settings[@]}" --example echo # a test runs the program
 log=target/$kind/log code=0
-timeout 3000 "${cargo[@]}" --no-fail-fast "${which[@]}" >"$log" 2>&1 || code=$?
+timeout 3000 cargo test "${settings[@]}" --no-fail-fast "${which[@]}" >"$log" 2>&1 || code=$?
 grep -E '^test .* FAILED$|^test result|Running' "$log" || tail -n 30 "$log"
 echo "$(cat "$reports"/* 2>/dev/null | grep -c 'WARNING: ThreadSanitizer\|ERROR: AddressSanitizer\|ERROR: LeakSanitizer') reports"
 exit "$code"

@@ -21,6 +21,9 @@ pub const LONG: Duration = Duration::from_secs(60);
 /// A wait that is meant to time out.
 pub const SHORT: Duration = Duration::from_millis(10);
 
+/// A stack that no address space has room for, be it of 32 bits.
+pub const HUGE_STACK: usize = usize::MAX / 8 * 7;
+
 /// Why an executor refused its work, if it did.
 pub fn refusal(error: &ResultError) -> Option<&Refusal> {
     match error {

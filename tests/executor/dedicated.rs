@@ -1,7 +1,7 @@
 //! DedicatedThread.
 
 use super::block_on;
-use crate::common::{Alive, Census, LONG, Loop, SHORT, refusal, whole};
+use crate::common::{Alive, Census, HUGE_STACK, LONG, Loop, SHORT, refusal, whole};
 use callbridge::future::Refusal;
 use callbridge::{Bridge, DedicatedThread, ResultError};
 use std::cell::RefCell;
@@ -69,7 +69,7 @@ fn a_failing_start_reaches_the_caller() {
     let panicked = DedicatedThread::spawn(|| -> Result<(), String> { panic!("no bus") });
     let panicked = block_on(panicked).unwrap_err();
     assert!(whole(&panicked).contains("no bus"), "{panicked}");
-    let huge = DedicatedThread::builder().stack_size(usize::MAX / 4);
+    let huge = DedicatedThread::builder().stack_size(HUGE_STACK);
     let refused = huge.spawn(|| Ok::<_, String>(())).result(LONG).unwrap_err();
     assert!(matches!(refusal(&refused), Some(Refusal::NotStarted(_))), "{refused:?}");
 }

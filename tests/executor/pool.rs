@@ -2,7 +2,7 @@
 
 use super::{block_on, blocker, pool_of};
 use crate::child::in_a_child;
-use crate::common::{Census, LONG, Loop, eventually, refusal};
+use crate::common::{Census, HUGE_STACK, LONG, Loop, eventually, refusal};
 use callbridge::SettingError;
 use callbridge::future::{Refusal, ReturnWhen};
 use callbridge::{Bridge, ResultError, ThreadPool, run_in_executor, to_thread, wait};
@@ -350,7 +350,7 @@ fn a_panic_is_a_value_and_costs_no_thread() {
 /// C76: a thread that can't be started is an error value, and the pool isn't broken by it.
 #[test]
 fn a_thread_that_cannot_be_started_is_an_error() {
-    let pool = ThreadPool::builder().stack_size(usize::MAX / 4).build().unwrap();
+    let pool = ThreadPool::builder().stack_size(HUGE_STACK).build().unwrap();
     for _ in 0..3 {
         let error = pool.submit(|| ()).result(LONG).unwrap_err();
         assert!(matches!(refusal(&error), Some(Refusal::NotStarted(_))), "{error:?}");

@@ -1,7 +1,7 @@
 //! ThreadPool::scope: jobs that borrow.
 
 use super::block_on;
-use crate::common::{LONG, refusal, rounds};
+use crate::common::{HUGE_STACK, LONG, refusal, rounds};
 use callbridge::future::Refusal;
 use callbridge::{ResultError, ThreadPool, WaitError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -110,7 +110,7 @@ fn a_closed_or_broken_pool_refuses_scoped_jobs() {
     let refused = broken.scope(|scope| scope.submit(|| ()).result(LONG)).unwrap().unwrap_err();
     assert!(matches!(refusal(&refused), Some(Refusal::Broken(_))), "{refused:?}");
 
-    let no_thread = ThreadPool::builder().stack_size(usize::MAX / 4).build().unwrap();
+    let no_thread = ThreadPool::builder().stack_size(HUGE_STACK).build().unwrap();
     let refused = no_thread.scope(|scope| scope.submit(|| ()).result(LONG)).unwrap().unwrap_err();
     assert!(matches!(refusal(&refused), Some(Refusal::NotStarted(_))), "{refused:?}");
 }

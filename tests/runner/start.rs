@@ -1,6 +1,6 @@
 //! The start of the loop: by whom, when, of what, and how it fails.
 
-use crate::common::{LONG, SHORT, whole};
+use crate::common::{HUGE_STACK, LONG, SHORT, whole};
 use crate::{assert_clean, both, held_factory, here};
 use callbridge::future::{FutureState, Refusal};
 use callbridge::{ResultError, ThreadRunner};
@@ -103,7 +103,7 @@ fn a_loop_that_cannot_be_made_is_the_reason_of_the_refusal() {
 
 #[test]
 fn a_thread_that_cannot_be_started_is_an_error_value() {
-    let runner = ThreadRunner::builder().stack_size(1 << 60).build().unwrap();
+    let runner = ThreadRunner::builder().stack_size(HUGE_STACK).build().unwrap();
     let refused = runner.run(async {});
     assert!(matches!(refused, Err(ResultError::Refused(Refusal::NotStarted(_)))), "{refused:?}");
 }
