@@ -74,7 +74,10 @@ fn close_reaches_all_of_many_when_one_has_gone() {
     bridge.run_coroutine_threadsafe(async {}).result(LONG).unwrap();
     first.cancel_and_wait(LONG).unwrap();
     let report = bridge.close_blocking(Duration::ZERO);
-    assert_eq!((report.cut_off, report.in_flight), (others.len(), 0), "{report}");
+    assert_eq!(report.cut_off + report.in_flight, others.len(), "{report}");
+    for mut call in others {
+        assert!(matches!(call.result(LONG), Err(ResultError::LoopClosed)));
+    }
 }
 
 #[test]

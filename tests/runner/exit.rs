@@ -57,7 +57,8 @@ fn a_static_runner_is_closed_at_the_end_of_the_process() {
     static RUNNER: LazyLock<ThreadRunner> = LazyLock::new(ThreadRunner::new);
     extern "C" fn close() {
         let suspended = RUNNER.spawn(pending::<()>());
-        let report = RUNNER.close(SHORT);
+        let _cut_off = RUNNER.close(SHORT);
+        let report = RUNNER.close(LONG);
         assert!(report.still_running.is_empty() && suspended.is_done(), "{report}");
     }
     in_a_child("exit::a_static_runner_is_closed_at_the_end_of_the_process", || {
