@@ -40,6 +40,11 @@ fn a_bridge_does_what_a_list_of_calls_on_paper_does() {
 }
 
 #[test]
+fn a_connection_does_at_both_ends_what_paper_does() {
+    replay("connection", targets::connection::check);
+}
+
+#[test]
 fn an_echo_server_withstands_any_bytes() {
     replay("echo", targets::echo::check);
 }

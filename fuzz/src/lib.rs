@@ -3,6 +3,7 @@
 
 pub mod bridge;
 pub mod channel;
+pub mod connection;
 pub mod echo;
 pub mod framing;
 
