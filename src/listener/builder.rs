@@ -282,8 +282,9 @@ impl<S: Origin> ListenerBuilder<S> {
     /// Sets how often a source without a descriptor is asked to return from its wait, so that its
     /// thread can look whether to stop; 50 ms by default.
     ///
-    /// 1 ms to 1 h; longer is taken as 1 h, zero is an error at the start. On Unix the crate's own sources
-    /// don't need it: their threads are woken. Elsewhere it is what a stop is guaranteed by.
+    /// 1 ms to 1 h; longer is taken as 1 h, zero is an error at the start. Sources with a descriptor, as the
+    /// crate's own for sockets have, don't need it: their threads are woken. For any other it is what a stop is
+    /// guaranteed by.
     pub fn poll_timeout(mut self, timeout: Duration) -> Self {
         self.options.poll_timeout = timeout;
         self
@@ -364,7 +365,7 @@ impl<S: Origin> ListenerBuilder<S> {
     /// A frame outlives the call that sends it, so it is owned: `writer::<String>`, or `&str` where all are
     /// literals.
     ///
-    /// On Unix the thread's wait is interrupted for it; a source without a descriptor is written to when its
+    /// The thread's wait is interrupted for it; a source without a descriptor is written to when its
     /// call returns. Of several writers, the last counts: the others are closed. Not for listeners that
     /// [`serve`](Self::serve), which refuse to start with one.
     pub fn writer<R>(&mut self, capacity: usize) -> FrameSink<R>

@@ -7,9 +7,7 @@ use super::server::Link;
 use super::source::{FrameSource, is_framing, is_timeout};
 use super::stats::{count, uncount};
 use super::stop::{Phase, Registered};
-#[cfg(unix)]
-use super::wake::Interest;
-use super::wake::Wake;
+use super::wake::{Interest, Wake};
 use crate::sync::{Deadline, contain, event};
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -145,10 +143,7 @@ impl<S: FrameSource> Driver<S> {
     }
 
     pub(crate) fn has_descriptor(&self) -> bool {
-        #[cfg(unix)]
-        return self.source.as_fd().is_some();
-        #[cfg(not(unix))]
-        false
+        self.source.as_fd().is_some()
     }
 
     /// The next frame; a source without a descriptor waits for it if it `may_wait`.
@@ -307,7 +302,6 @@ impl<S: FrameSource> Driver<S> {
                 return self.wake.wait(deadline.or(pause));
             }
         }
-        #[cfg(unix)]
         if what.read || what.write {
             if let Some(fd) = self.source.as_fd() {
                 let write = what.write || what.read && self.source.wants_to_write();

@@ -23,9 +23,11 @@
 //! [`close`](Listener::close) first lets it finish what it has; [`Listener::finished`] tells of an end that
 //! nobody asked for.
 //!
-//! On Unix a thread waits for its descriptor and for whoever wakes it at once, so a stop ends its wait;
-//! nothing is sent to a socket for that. A source without a descriptor brings an [`Interrupter`], or returns
-//! from its wait every [poll timeout](ListenerBuilder::poll_timeout), as all sources do elsewhere.
+//! A thread waits for its descriptor and for whoever wakes it at once, so a stop ends its wait; nothing is sent
+//! to a socket of yours for that. A source without a descriptor brings an [`Interrupter`], or returns from its
+//! wait every [poll timeout](ListenerBuilder::poll_timeout). On Windows only sockets are descriptors: the thread
+//! is woken by a socket of its own that is connected to itself, and the sockets that it reads are in
+//! non-blocking mode, injected ones, too.
 //!
 //! # Examples
 //!

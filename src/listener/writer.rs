@@ -3,14 +3,13 @@
 use super::patience::LEAST;
 use super::pump::Outflow;
 use super::source::{RequestSource, is_timeout};
-use super::wake::Wake;
+use super::wake::{Bell, Wake};
 use crate::BlockingFuture;
 use crate::future::{Completer, promise};
 use async_channel::{Receiver, Sender, TryRecvError, TrySendError};
+use rustix::fd::BorrowedFd;
 use std::fmt;
 use std::io::{self, ErrorKind};
-#[cfg(unix)]
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -237,8 +236,7 @@ impl<C> fmt::Debug for Command<C> {
 /// Makes a queue of commands into a loop of your own; `capacity` is 1 to 65 536, and what is beyond is
 /// taken as the nearest.
 ///
-/// The loop polls the inbox's descriptor (on Unix) beside its device's, or looks at it when it comes
-/// round.
+/// The loop polls the inbox's descriptor beside its device's, or looks at it when it comes round.
 ///
 /// # Examples
 ///
@@ -265,28 +263,19 @@ impl<C> fmt::Debug for Command<C> {
 /// ```
 pub fn inbox<C: Send + 'static>(capacity: usize) -> (FrameSink<C>, Inbox<C>) {
     let (queue, commands) = queue_of(capacity);
-    #[cfg(unix)]
-    let bell = Arc::new(super::wake::Bell::new().ok());
+    let bell = Arc::new(Bell::new().ok());
     let wake = Wake::new();
     let ring: Arc<dyn Fn() + Send + Sync> = {
         let wake = Arc::clone(&wake);
-        #[cfg(unix)]
         let bell = Arc::clone(&bell);
         Arc::new(move || {
-            #[cfg(unix)]
             if let Some(bell) = &*bell {
                 bell.ring();
             }
             wake.notify();
         })
     };
-    let inbox = Inbox {
-        commands,
-        wake,
-        #[cfg(unix)]
-        bell,
-    };
-    (FrameSink { queue, wake: ring }, inbox)
+    (FrameSink { queue, wake: ring }, Inbox { commands, wake, bell })
 }
 
 fn queue_of<C>(capacity: usize) -> (Sender<Command<C>>, Receiver<Command<C>>) {
@@ -297,8 +286,7 @@ fn queue_of<C>(capacity: usize) -> (Sender<Command<C>>, Receiver<Command<C>>) {
 pub struct Inbox<C> {
     commands: Receiver<Command<C>>,
     wake: Arc<Wake>,
-    #[cfg(unix)]
-    bell: Arc<Option<super::wake::Bell>>,
+    bell: Arc<Option<Bell>>,
 }
 
 impl<C> Drop for Inbox<C> {
@@ -314,13 +302,11 @@ impl<C> Drop for Inbox<C> {
 impl<C> Inbox<C> {
     /// The next command, if there is one.
     pub fn try_recv(&self) -> Option<Command<C>> {
-        #[cfg(unix)]
         if let Some(bell) = &*self.bell {
             bell.silence();
         }
         let command = self.commands.try_recv().ok();
         // What is behind it must be seen by the next poll.
-        #[cfg(unix)]
         if let (Some(bell), false) = (&*self.bell, self.commands.is_empty()) {
             bell.ring();
         }
@@ -355,9 +341,8 @@ impl<C> Inbox<C> {
 }
 
 /// Readable while there are commands.
-#[cfg(unix)]
 impl<C> Inbox<C> {
-    /// The descriptor to poll for; none if the system had none to give.
+    /// The descriptor to poll for, on Windows a socket; none if the system had none to give.
     ///
     /// It is readable once there are commands, until [`try_recv`](Self::try_recv) has taken the last.
     ///
@@ -369,7 +354,7 @@ impl<C> Inbox<C> {
     /// # drop(commands);
     /// ```
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        (*self.bell).as_ref().map(AsFd::as_fd)
+        (*self.bell).as_ref().map(Bell::descriptor)
     }
 }
 

@@ -42,17 +42,15 @@ fn a_device_that_says_at_once_that_there_is_nothing_costs_no_core() {
     });
 }
 
-#[cfg(unix)]
 #[test]
 fn an_idle_reader_costs_no_core_whether_it_blocks_or_not() {
-    use std::os::unix::net::UnixStream;
     let readers = [
         (true, false, "idle-nonblock"),
         (true, true, "idle-nb-polled"),
         (false, true, "idle-polled"),
     ];
     in_parallel(readers, |(nonblocking, polled, name)| {
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let (ours, mut theirs) = pair();
         ours.set_nonblocking(nonblocking).unwrap();
         let mut source = ReadSource::new(ours, 1024, LinesCodec::new()).unwrap();
         if polled {

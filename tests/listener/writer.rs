@@ -3,9 +3,14 @@
 use crate::common::{LONG, SHORT, eventually};
 use crate::support::*;
 use callbridge::channel::Ending;
-use callbridge::listener::{FrameSink, Listener, ReadSource, TcpSource, WriteError, inbox};
+use callbridge::listener::{
+    FrameSink, FrameSource, Listener, ReadSource, RequestSource, TcpSource, WriteError, inbox,
+};
+use rustix::fd::{AsFd, BorrowedFd};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 use tokio_util::codec::LinesCodec;
@@ -266,7 +271,6 @@ fn a_legacy_loop_takes_commands_between_its_turns() {
 }
 
 /// A loop that waits for a device in `poll` waits for its commands there, too.
-#[cfg(unix)]
 #[test]
 fn a_legacy_loop_can_poll_for_its_commands() {
     use rustix::event::{PollFd, PollFlags, poll};
@@ -332,10 +336,9 @@ fn a_write_error_is_an_io_error_whose_kind_tells_which() {
 }
 
 /// A device whose descriptor blocks is written to no faster than it takes, and read meanwhile.
-#[cfg(unix)]
 #[test]
 fn a_device_whose_descriptor_is_polled_is_written_to_while_it_is_read() {
-    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let (ours, theirs) = pair();
     theirs.set_read_timeout(Some(LONG)).unwrap();
     let source = ReadSource::new(ours, 1 << 20, LinesCodec::new()).unwrap().polled().unwrap();
     let mut builder = Listener::builder(source).write_timeout(LONG);
@@ -352,5 +355,57 @@ fn a_device_whose_descriptor_is_polled_is_written_to_while_it_is_read() {
     BufReader::new(theirs).read_line(&mut line).unwrap();
     assert_eq!(line.len(), (4 << 20) + 1);
     written.result(LONG).unwrap().unwrap();
+    clean(&listener);
+}
+
+/// A peer that has ended its side and takes nothing costs no core: it is asked now and then, at most.
+#[test]
+fn a_peer_that_has_ended_its_side_and_doesnt_read_is_waited_for() {
+    /// Writes by itself, and counts how often it is asked to.
+    struct Counting(TcpStream, Arc<AtomicUsize>);
+    impl FrameSource for Counting {
+        type Frame = ();
+        fn next_frame(&mut self) -> io::Result<Option<()>> {
+            self.next_ready()
+        }
+        fn next_ready(&mut self) -> io::Result<Option<()>> {
+            self.0.read(&mut [0; 8]).map(|read| (read > 0).then_some(()))
+        }
+        fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+            Some(self.0.as_fd())
+        }
+    }
+    impl RequestSource<()> for Counting {
+        type Address = ();
+        fn address(&mut self, (): &mut ()) {}
+        fn answer(&mut self, (): (), (): ()) -> io::Result<bool> {
+            Ok(false)
+        }
+        fn flush(&mut self) -> io::Result<bool> {
+            self.1.fetch_add(1, Ordering::SeqCst);
+            self.0.write(&[0; 1 << 16]).map(|_| false)
+        }
+    }
+    let (ours, theirs) = pair();
+    ours.set_nonblocking(true).unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let mut builder = Listener::builder(Counting(ours, Arc::clone(&asked)));
+    let sink = builder.writer::<()>(1);
+    let (listener, mut frames) = builder.spawn().unwrap();
+    let mut written = sink.try_send(()).unwrap();
+    theirs.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(end(&mut frames), Ending::Finished);
+    // What the system takes on the peer's behalf has been written by then.
+    let mut before = asked.load(Ordering::SeqCst);
+    eventually("nothing more fits", || {
+        thread::sleep(100 * MS);
+        asked
+            .load(Ordering::SeqCst)
+            .abs_diff(std::mem::replace(&mut before, asked.load(Ordering::SeqCst)))
+            < 20
+    });
+    assert!(!written.is_done());
+    drop(theirs);
+    assert!(written.result(LONG).unwrap().is_err());
     clean(&listener);
 }

@@ -9,12 +9,12 @@ use super::link::Link;
 use crate::sync::contain;
 use crate::sync::prim::atomic::Ordering;
 use crate::sync::prim::{Mutex, lock};
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::io::Errno;
 use socket2::{SockAddr, Socket, TcpKeepalive};
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
-#[cfg(unix)]
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -97,7 +97,6 @@ impl Drop for Place {
 /// Accepts, and starts a thread for each connection by `start`.
 pub(super) struct Acceptor<T, W> {
     socket: Arc<Socket>,
-    #[cfg(unix)]
     injected: bool,
     core: Arc<Core>,
     terms: Terms,
@@ -118,7 +117,6 @@ where
     pub(super) fn new(socket: Listening, core: &Arc<Core>, terms: Terms, start: W) -> Self {
         Acceptor {
             socket: socket.socket,
-            #[cfg(unix)]
             injected: socket.injected,
             core: Arc::clone(core),
             terms,
@@ -191,7 +189,6 @@ where
     fn next_ready(&mut self) -> io::Result<Option<T>> {
         loop {
             // Others' sockets keep their mode, so an accept may wait.
-            #[cfg(unix)]
             if self.injected && !poll::wait_readable(self.socket.as_fd(), Duration::ZERO) {
                 return Err(ErrorKind::WouldBlock.into());
             }
@@ -217,7 +214,6 @@ where
         }
     }
 
-    #[cfg(unix)]
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.socket.as_fd())
     }
@@ -241,7 +237,7 @@ impl Listening {
     pub(super) fn prepare(&self, poll_timeout: Duration) -> io::Result<()> {
         let poll_timeout = poll::check_poll_timeout(poll_timeout)?;
         // Windows' receive timeouts don't end an accept.
-        if cfg!(not(unix)) || !self.injected {
+        if cfg!(windows) || !self.injected {
             return self.socket.set_nonblocking(true);
         }
         // A connection that was seen may be another owner's by now.
@@ -256,12 +252,6 @@ fn is_gone(error: &io::Error) -> bool {
 
 /// The socket doesn't listen any more: another owner has shut it down.
 fn is_final(error: &io::Error) -> bool {
-    #[cfg(unix)]
-    {
-        use rustix::io::Errno;
-        let never = [Errno::INVAL, Errno::BADF, Errno::NOTSOCK, Errno::OPNOTSUPP];
-        Errno::from_io_error(error).is_some_and(|errno| never.contains(&errno))
-    }
-    #[cfg(not(unix))]
-    matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported)
+    let never = [Errno::INVAL, Errno::BADF, Errno::NOTSOCK, Errno::OPNOTSUPP];
+    Errno::from_io_error(error).is_some_and(|errno| never.contains(&errno))
 }

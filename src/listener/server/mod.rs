@@ -184,7 +184,8 @@ where
     ///
     /// It is never shut down: other owners may go on using it. Its receive timeout is set to the poll
     /// timeout, for every handle of the same socket, since a connection that was seen may be another
-    /// owner's by the time it is accepted.
+    /// owner's by the time it is accepted; on Windows, where that doesn't help, it is in non-blocking mode from
+    /// now on.
     ///
     /// # Errors
     ///

@@ -7,12 +7,13 @@ use crate::sync::SettingError;
 use crate::sync::prim::atomic::{AtomicU64, Ordering};
 use crate::sync::prim::{Mutex, lock};
 use bytes::Bytes;
+use rustix::fd::BorrowedFd;
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use socket2::{SockRef, Socket, Type};
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
-#[cfg(unix)]
-use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -110,7 +111,6 @@ pub trait DatagramSocket:
     const IS_UNIX: bool;
     #[doc(hidden)]
     fn sock(&self) -> SockRef<'_>;
-    #[cfg(unix)]
     #[doc(hidden)]
     fn descriptor(&self) -> BorrowedFd<'_>;
     #[doc(hidden)]
@@ -118,18 +118,18 @@ pub trait DatagramSocket:
     /// The peer of a connected socket.
     #[doc(hidden)]
     fn fixed_peer(&self) -> Option<Self::Addr>;
-    /// Receives without waiting; no address may be told by a socket that is connected, or was shut down.
+    /// No address may be told by a socket that is connected, or was shut down.
     #[doc(hidden)]
-    fn receive_now(&self, buffer: &mut [u8]) -> io::Result<(usize, Option<Self::Addr>)>;
-    /// As [`receive_now`](Self::receive_now), and waits up to the socket's receive timeout.
-    #[doc(hidden)]
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Option<Self::Addr>)>;
-    /// Sends without waiting, as far as the system can; to the fixed peer if `to` is none.
+    fn receive(&self, buffer: &mut [u8], flags: RecvFlags) -> Received<Self::Addr>;
+    /// Sends without waiting; to the fixed peer if `to` is none.
     #[doc(hidden)]
     fn send_now(&self, data: &[u8], to: Option<&Self::Addr>) -> io::Result<usize>;
     #[doc(hidden)]
     fn kernel_drops(&self) -> Option<u64>;
 }
+
+/// How many bytes came, and from where.
+pub(super) type Received<A> = io::Result<(usize, Option<A>)>;
 
 mod sealed {
     #[allow(unnameable_types, reason = "this is what seals DatagramSocket")]
@@ -174,8 +174,9 @@ mod sealed {
 /// ```
 pub struct DatagramSource<S: DatagramSocket> {
     socket: Arc<S>,
-    /// Where a receive lands; one byte longer than the limit, which tells what is longer.
+    /// Where a receive lands; longer than the limit, which tells what is longer.
     scratch: Box<[u8]>,
+    limit: usize,
     /// The peer of a connected socket: the receive then gives none.
     fixed_peer: Option<S::Addr>,
     /// The socket is ours alone, and its receive timeout is brief.
@@ -183,7 +184,6 @@ pub struct DatagramSource<S: DatagramSocket> {
     /// How long a receive that the source itself waits in may take.
     poll_timeout: Duration,
     /// The last receive found nothing.
-    #[cfg(unix)]
     was_empty: bool,
     counters: Arc<Counters>,
     /// Removed when the source is dropped.
@@ -202,9 +202,9 @@ impl<S: DatagramSocket> DatagramSource<S> {
     /// Takes over a socket that is bound and set up already: a [`socket2::Socket`], std's, or on
     /// Unix an `OwnedFd`.
     ///
-    /// On Unix its settings stay as they are, and it is never shut down: other owners may go on using it.
-    /// Elsewhere its blocking mode and its timeouts are set anew, for every handle of the same socket. If
-    /// another owner shuts it down, the source fails.
+    /// Its settings stay as they are, and it is never shut down: other owners may go on using it. Only
+    /// Windows, which can't be told call by call not to wait, has it in non-blocking mode from now on, for
+    /// every handle of the same socket. If another owner shuts it down, the source fails.
     ///
     /// # Errors
     ///
@@ -226,17 +226,16 @@ impl<S: DatagramSocket> DatagramSource<S> {
     pub fn from_socket(socket: impl Into<OwnedSocket>) -> io::Result<Self> {
         let socket = Socket::from(socket.into());
         socket::check_kind(&socket, Type::DGRAM, S::IS_UNIX)?;
+        socket::set_mode(&SockRef::from(&socket))?;
         let socket = S::from(OwnedSocket::from(socket));
-        #[cfg(not(unix))]
-        socket::set_timeouts(&socket.sock(), POLL_TIMEOUT)?;
         let fixed_peer = socket.fixed_peer();
         Ok(DatagramSource {
             socket: Arc::new(socket),
-            scratch: vec![0; MAX_DATAGRAM + 1].into_boxed_slice(),
+            scratch: scratch(MAX_DATAGRAM),
+            limit: MAX_DATAGRAM,
             fixed_peer,
             brief: false,
             poll_timeout: POLL_TIMEOUT,
-            #[cfg(unix)]
             was_empty: false,
             counters: Arc::default(),
             #[cfg(unix)]
@@ -246,9 +245,7 @@ impl<S: DatagramSocket> DatagramSource<S> {
 
     /// Over a socket that nobody else has.
     pub(super) fn over_own(socket: Socket) -> io::Result<Self> {
-        #[cfg(unix)]
-        socket.set_read_timeout(Some(socket::BRIEF))?;
-        Ok(DatagramSource { brief: cfg!(unix), ..Self::from_socket(socket)? })
+        Ok(DatagramSource { brief: socket::set_brief(&socket)?, ..Self::from_socket(socket)? })
     }
 
     /// Sets the longest datagram that is received whole, 1 to 65 535 bytes; 65 507 by default.
@@ -273,7 +270,7 @@ impl<S: DatagramSocket> DatagramSource<S> {
             let why = "must be between 1 and 65535 bytes";
             return Err(SettingError::new("with_max_datagram", why).into());
         }
-        self.scratch = vec![0; bytes + 1].into_boxed_slice();
+        (self.scratch, self.limit) = (scratch(bytes), bytes);
         Ok(self)
     }
 
@@ -292,33 +289,23 @@ impl<S: DatagramSocket> DatagramSource<S> {
         Replier { socket: Arc::downgrade(&self.socket), connected: self.fixed_peer.is_some() }
     }
 
-    fn accept(
-        &mut self,
-        received: io::Result<(usize, Option<S::Addr>)>,
-    ) -> io::Result<Datagram<S::Addr>> {
+    fn accept(&mut self, received: Received<S::Addr>) -> io::Result<Datagram<S::Addr>> {
         let (received, peer) = received.map_err(|error| self.judge(error))?;
-        if received == 0 && self.was_shut_down(peer.is_some()) {
+        if received == 0 && self.was_shut_down() {
             return Err(shut_down());
         }
         let peer = peer.or_else(|| self.fixed_peer.clone()).ok_or_else(shut_down)?;
-        let limit = self.scratch.len() - 1;
-        let truncated = received > limit;
+        let truncated = received > self.limit;
         if truncated {
             self.counters.truncated.fetch_add(1, Ordering::Relaxed);
         }
-        let payload = Bytes::copy_from_slice(&self.scratch[..received.min(limit)]);
+        let payload = Bytes::copy_from_slice(&self.scratch[..received.min(self.limit)]);
         Ok(Datagram { payload, peer, truncated })
     }
 
     /// Whether there is an end behind a receive of nothing, which a peer may have sent as well.
-    #[cfg(unix)]
-    fn was_shut_down(&self, _has_peer: bool) -> bool {
+    fn was_shut_down(&self) -> bool {
         poll::is_hung_up(self.socket.descriptor())
-    }
-
-    #[cfg(not(unix))]
-    fn was_shut_down(&self, has_peer: bool) -> bool {
-        !has_peer
     }
 
     /// Makes a timeout of an error that concerns one peer or one moment.
@@ -331,26 +318,24 @@ impl<S: DatagramSocket> DatagramSource<S> {
     }
 }
 
-/// Whether a receive will never succeed again: the mistake is ours, or the socket is no more.
-#[cfg(unix)]
-fn is_final(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let never =
-        [Errno::BADF, Errno::NOTSOCK, Errno::FAULT, Errno::INVAL, Errno::NOTCONN, Errno::OPNOTSUPP];
-    Errno::from_io_error(error).is_none_or(|errno| never.contains(&errno))
+/// Where a datagram of up to so many bytes lands. Windows says nothing of one that doesn't fit but that.
+fn scratch(limit: usize) -> Box<[u8]> {
+    let room = if cfg!(windows) { LARGEST } else { limit };
+    vec![0; room + 1].into_boxed_slice()
 }
 
-#[cfg(not(unix))]
+/// Whether a receive will never succeed again: the mistake is ours, or the socket is no more.
 fn is_final(error: &io::Error) -> bool {
-    !matches!(
-        error.kind(),
-        ErrorKind::ConnectionRefused
-            | ErrorKind::ConnectionReset
-            | ErrorKind::HostUnreachable
-            | ErrorKind::NetworkUnreachable
-            | ErrorKind::NetworkDown
-            | ErrorKind::OutOfMemory
-    )
+    let never = [
+        Errno::BADF,
+        Errno::NOTSOCK,
+        Errno::FAULT,
+        Errno::INVAL,
+        Errno::NOTCONN,
+        Errno::OPNOTSUPP,
+        Errno::SHUTDOWN,
+    ];
+    Errno::from_io_error(error).is_none_or(|errno| never.contains(&errno))
 }
 
 fn shut_down() -> io::Error {
@@ -360,10 +345,9 @@ fn shut_down() -> io::Error {
 impl<S: DatagramSocket> FrameSource for DatagramSource<S> {
     type Frame = Datagram<S::Addr>;
 
-    #[cfg(unix)]
     fn next_frame(&mut self) -> io::Result<Option<Self::Frame>> {
         if self.brief {
-            let received = self.socket.receive(&mut self.scratch);
+            let received = self.socket.receive(&mut self.scratch, RecvFlags::empty());
             return self.accept(received).map(Some);
         }
         match self.next_ready() {
@@ -375,18 +359,11 @@ impl<S: DatagramSocket> FrameSource for DatagramSource<S> {
         }
     }
 
-    #[cfg(not(unix))]
-    fn next_frame(&mut self) -> io::Result<Option<Self::Frame>> {
-        let received = self.socket.receive(&mut self.scratch);
-        self.accept(received).map(Some)
-    }
-
     fn next_ready(&mut self) -> io::Result<Option<Self::Frame>> {
-        let received = self.socket.receive_now(&mut self.scratch);
-        #[cfg(unix)]
+        let received = self.socket.receive(&mut self.scratch, socket::RECEIVE_NOW);
         if received.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
             // A UDP socket that was shut down is readable for ever, and has nothing.
-            if std::mem::replace(&mut self.was_empty, true) && self.was_shut_down(false) {
+            if std::mem::replace(&mut self.was_empty, true) && self.was_shut_down() {
                 return Err(shut_down());
             }
         } else {
@@ -395,7 +372,6 @@ impl<S: DatagramSocket> FrameSource for DatagramSource<S> {
         self.accept(received).map(Some)
     }
 
-    #[cfg(unix)]
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.socket.descriptor())
     }
@@ -406,8 +382,6 @@ impl<S: DatagramSocket> FrameSource for DatagramSource<S> {
 
     fn set_poll_timeout(&mut self, timeout: Duration) -> io::Result<()> {
         self.poll_timeout = poll::check_poll_timeout(timeout)?;
-        #[cfg(not(unix))]
-        socket::set_timeouts(&self.socket.sock(), timeout)?;
         Ok(())
     }
 
@@ -473,8 +447,7 @@ pub struct Replier<S: DatagramSocket = UdpSocket> {
 impl<S: DatagramSocket> Replier<S> {
     /// Sends `payload` to `peer` as one datagram.
     ///
-    /// Never waits on Unix, so it may be called on an event loop; elsewhere it can wait for one poll
-    /// timeout while the kernel's buffer is full.
+    /// Never waits, so it may be called on an event loop.
     ///
     /// # Errors
     ///

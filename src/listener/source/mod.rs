@@ -39,10 +39,9 @@ pub use {
 pub(crate) use framing::check_limit;
 pub(crate) use framing::is_framing;
 
+use rustix::fd::BorrowedFd;
 use std::io;
 use std::net::SocketAddr;
-#[cfg(unix)]
-use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 /// Something a listener's thread can get frames from.
@@ -54,7 +53,7 @@ use std::time::Duration;
 ///
 /// There are two ways to wait for a frame:
 ///
-/// - A source with a descriptor ([`as_fd`](Self::as_fd), Unix only) never waits itself: the listener calls
+/// - A source with a descriptor ([`as_fd`](Self::as_fd)) never waits itself: the listener calls
 ///   [`next_ready`](Self::next_ready), and where that has nothing, waits for the descriptor. A stop, a
 ///   reply and a frame to write end that wait at once.
 /// - Any other source waits in [`next_frame`](Self::next_frame). One that blocks for ever can't be
@@ -135,8 +134,8 @@ pub trait FrameSource: Send + 'static {
 
     /// The descriptor to wait for, while nothing is ready; by default there is none.
     ///
+    /// On Windows it is a socket, as a `BorrowedSocket`: the system can wait for nothing else.
     /// It may change from call to call, and come and go.
-    #[cfg(unix)]
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
@@ -287,6 +286,7 @@ pub trait RequestSource<R>: FrameSource {
 ///
 /// On Unix a receive that wasn't to wait for longer says `EAGAIN`. The system's `ETIMEDOUT` is how it gives
 /// a connection up (tcp(7): keepalive, retransmissions), and is told once, before an end that looks clean.
+/// On Windows it is both; the crate's own sockets have no receive timeout there (`socket::told`).
 pub(crate) fn is_timeout(error: &io::Error) -> bool {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => true,

@@ -1,17 +1,15 @@
 //! Poll timeouts, and looks at one descriptor.
 
 use crate::sync::SettingError;
-#[cfg(unix)]
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::BorrowedFd;
 use std::io;
-#[cfg(unix)]
-use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 /// How often a thread that can't be woken looks at its stop, by default.
 pub(crate) const POLL_TIMEOUT: Duration = Duration::from_millis(50);
 
-const LONGEST_POLL: Duration = Duration::from_secs(3600);
+pub(crate) const LONGEST_POLL: Duration = Duration::from_secs(3600);
 
 pub(crate) fn check_poll_timeout(timeout: Duration) -> io::Result<Duration> {
     if timeout.is_zero() {
@@ -22,7 +20,6 @@ pub(crate) fn check_poll_timeout(timeout: Duration) -> io::Result<Duration> {
 }
 
 /// What a descriptor is ready for of what is asked, within the timeout; an error and a hang-up always count.
-#[cfg(unix)]
 fn poll_one(fd: BorrowedFd<'_>, asked: PollFlags, timeout: Duration) -> PollFlags {
     let mut fds = [PollFd::from_borrowed_fd(fd, asked)];
     // A signal ends the wait early, which does no harm.
@@ -31,23 +28,21 @@ fn poll_one(fd: BorrowedFd<'_>, asked: PollFlags, timeout: Duration) -> PollFlag
 }
 
 /// Waits until there is something to receive, up to the timeout.
-#[cfg(unix)]
 pub(crate) fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
     !poll_one(fd, PollFlags::IN, timeout).is_empty()
 }
 
 /// Whether something can be written without waiting.
-#[cfg(unix)]
 pub(crate) fn is_writable(fd: BorrowedFd<'_>) -> bool {
     !poll_one(fd, PollFlags::OUT, Duration::ZERO).is_empty()
 }
 
 /// Whether nothing more can come, since this side or the other was shut down.
-#[cfg(unix)]
 pub(crate) fn is_hung_up(fd: BorrowedFd<'_>) -> bool {
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    let end = PollFlags::HUP | PollFlags::RDHUP;
+    let asked = PollFlags::RDHUP;
+    // Windows refuses to be asked for what it always tells.
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    let end = PollFlags::HUP;
-    poll_one(fd, end, Duration::ZERO).intersects(end)
+    let asked = PollFlags::empty();
+    poll_one(fd, asked, Duration::ZERO).intersects(asked | PollFlags::HUP)
 }

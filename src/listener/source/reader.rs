@@ -1,16 +1,17 @@
 use super::framing::{BadFrames, Framer};
 use super::outbox::Outbox;
-#[cfg(unix)]
 use super::poll;
 use super::{FrameSource, Gauge, Interrupter, RequestSource};
 use crate::sync::prim::atomic::{AtomicBool, Ordering};
+use rustix::fd::BorrowedFd;
 use std::error::Error;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 #[cfg(unix)]
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
+#[cfg(windows)]
+use std::os::windows::io::AsSocket as AsFd;
 use std::sync::Arc;
-#[cfg(unix)]
 use std::time::Duration;
 use tokio_util::codec::{Decoder, Encoder};
 
@@ -55,25 +56,21 @@ pub struct ReadSource<R, D> {
     /// Whether an empty read only says that nothing has come.
     empty_is_timeout: bool,
     /// Where to wait, and whether a read must not be tried before.
-    #[cfg(unix)]
     polled: Option<Polled<R>>,
     outbox: Outbox,
 }
 
-#[cfg(unix)]
 struct Polled<R> {
     fd: fn(&R) -> BorrowedFd<'_>,
     blocks: bool,
 }
 
-#[cfg(unix)]
 impl<R> Clone for Polled<R> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-#[cfg(unix)]
 impl<R> Copy for Polled<R> {}
 
 impl<R, D> ReadSource<R, D>
@@ -99,7 +96,6 @@ where
             interrupter: Interrupter::default(),
             cut: Arc::default(),
             empty_is_timeout: false,
-            #[cfg(unix)]
             polled: None,
             outbox: Outbox::default(),
         })
@@ -150,7 +146,8 @@ where
     ///
     /// For pipes, terminals, stdin, serial ports, and sessions over a socket whose descriptor is in
     /// blocking mode; for a session with a buffer of its own, such as TLS, see
-    /// [`polled_by`](Self::polled_by). On macOS the system can't wait for `/dev/tty`.
+    /// [`polled_by`](Self::polled_by). On macOS the system can't wait for `/dev/tty`. On Windows it can wait
+    /// only for sockets, and this one is in non-blocking mode from now on.
     ///
     /// # Errors
     ///
@@ -164,7 +161,9 @@ where
     /// use tokio_util::codec::LinesCodec;
     ///
     /// # fn main() -> std::io::Result<()> {
-    /// let (device, mut other_end) = std::os::unix::net::UnixStream::pair()?;
+    /// let gateway = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let device = std::net::TcpStream::connect(gateway.local_addr()?)?;
+    /// let (mut other_end, _) = gateway.accept()?;
     /// let source = ReadSource::new(device, 1024, LinesCodec::new())?.polled()?;
     /// let (listener, mut lines) = Listener::builder(source).spawn()?;
     /// std::io::Write::write_all(&mut other_end, b"hello\n")?;
@@ -173,18 +172,18 @@ where
     /// # Ok(())
     /// # }
     /// ```
-    #[cfg(unix)]
     pub fn polled(self) -> io::Result<Self>
     where
         R: AsFd,
     {
-        self.polled_by(AsFd::as_fd)
+        self.polled_by(rustix::fd::AsFd::as_fd)
     }
 
     /// As [`polled`](Self::polled), for a reader that has its descriptor inside.
     ///
     /// A session that buffers what it has read (TLS, a WebSocket) must have its socket in non-blocking mode:
-    /// then a read is tried first, and the descriptor is waited for only where that finds nothing.
+    /// then a read is tried first, and the descriptor is waited for only where that finds nothing. On Windows
+    /// `fd` gives a `BorrowedSocket`.
     ///
     /// # Errors
     ///
@@ -193,13 +192,13 @@ where
     /// # Examples
     ///
     /// ```
+    /// # #[cfg(unix)] fn main() -> std::io::Result<()> {
     /// use callbridge::listener::ReadSource;
     /// use std::io::BufReader;
     /// use std::os::fd::AsFd;
     /// use std::os::unix::net::UnixStream;
     /// use tokio_util::codec::LinesCodec;
     ///
-    /// # fn main() -> std::io::Result<()> {
     /// let (ours, _theirs) = UnixStream::pair()?;
     /// ours.set_nonblocking(true)?;
     /// let session = BufReader::new(ours);
@@ -208,12 +207,10 @@ where
     /// # let _ = source;
     /// # Ok(())
     /// # }
+    /// # #[cfg(windows)] fn main() {}
     /// ```
-    #[cfg(unix)]
     pub fn polled_by(mut self, fd: fn(&R) -> BorrowedFd<'_>) -> io::Result<Self> {
-        use rustix::fs::{OFlags, fcntl_getfl};
-        let blocks = !fcntl_getfl(fd(&self.reader))?.contains(OFlags::NONBLOCK);
-        self.polled = Some(Polled { fd, blocks });
+        self.polled = Some(Polled { fd, blocks: blocks(fd(&self.reader))? });
         Ok(self)
     }
 
@@ -251,13 +248,9 @@ where
     }
 
     fn take(&mut self, wait: bool) -> io::Result<Option<D::Item>> {
-        #[cfg(unix)]
         let polled = self.polled;
-        #[cfg(not(unix))]
-        let _ = wait;
         let (reader, cut, empty_is_timeout) = (&mut self.reader, &self.cut, self.empty_is_timeout);
         self.framer.next_frame(|buffer| {
-            #[cfg(unix)]
             if let Some(Polled { fd, blocks: true }) = polled {
                 let patience = if wait { poll::POLL_TIMEOUT } else { Duration::ZERO };
                 if !poll::wait_readable(fd(reader), patience) {
@@ -268,7 +261,6 @@ where
                 // Pairs with the store of the interrupter.
                 0 if cut.load(Ordering::Acquire) => Err(ErrorKind::Interrupted.into()),
                 0 if empty_is_timeout => {
-                    #[cfg(unix)]
                     if polled.is_some_and(|polled| poll::is_hung_up((polled.fd)(reader))) {
                         return Ok(0);
                     }
@@ -278,13 +270,19 @@ where
             }
         })
     }
+}
 
-    /// Whether the reader is never to be waited for inside a call.
-    fn is_polled(&self) -> bool {
-        #[cfg(unix)]
-        return self.polled.is_some();
-        #[cfg(not(unix))]
-        false
+/// Whether a read waits. Windows can't tell: there it never does from now on.
+fn blocks(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    #[cfg(unix)]
+    {
+        use rustix::fs::{OFlags, fcntl_getfl};
+        Ok(!fcntl_getfl(fd)?.contains(OFlags::NONBLOCK))
+    }
+    #[cfg(windows)]
+    {
+        rustix::io::ioctl_fionbio(fd, true)?;
+        Ok(false)
     }
 }
 
@@ -300,7 +298,7 @@ where
     }
 
     fn next_ready(&mut self) -> io::Result<Option<D::Item>> {
-        if self.is_polled() {
+        if self.polled.is_some() {
             return self.take(false);
         }
         match self.framer.decode() {
@@ -313,7 +311,6 @@ where
         self.framer.next_buffered()
     }
 
-    #[cfg(unix)]
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         self.polled.map(|polled| (polled.fd)(&self.reader))
     }
@@ -349,7 +346,6 @@ where
 
     fn flush(&mut self) -> io::Result<bool> {
         let writer = &mut self.reader;
-        #[cfg(unix)]
         if let (Some(Polled { fd, blocks: true }), 1..) = (self.polled, self.outbox.len()) {
             // So much can be written without waiting, once the system says that it can.
             let fits = poll::is_writable(fd(writer));

@@ -5,12 +5,11 @@ use crate::listener::wake::Wake;
 use crate::sync::prim::atomic::{AtomicBool, Ordering};
 use crate::sync::prim::{Mutex, lock};
 use crate::sync::{Deadline, event};
+use rustix::fd::BorrowedFd;
 use std::fmt;
 use std::io::{self, ErrorKind};
 #[cfg(feature = "net")]
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-#[cfg(unix)]
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -168,16 +167,17 @@ impl Opening {
         })
     }
 
-    #[cfg(all(feature = "net", unix))]
+    #[cfg(feature = "net")]
     fn connect_to(&self, addr: SocketAddr, deadline: Deadline) -> io::Result<TcpStream> {
         use crate::listener::wake::Interest;
+        use rustix::fd::AsFd;
         use rustix::io::Errno;
         use socket2::{Domain, Socket, Type};
-        use std::os::fd::AsFd;
+        const UNDER_WAY: Errno = if cfg!(windows) { Errno::WOULDBLOCK } else { Errno::INPROGRESS };
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
         match socket.connect(&addr.into()) {
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::INPROGRESS) => {
+            Err(error) if Errno::from_io_error(&error) == Some(UNDER_WAY) => {
                 let write = Interest { read: false, write: true };
                 while !self.wake.wait_on(socket.as_fd(), write, deadline) {
                     if self.is_stopping() {
@@ -195,14 +195,6 @@ impl Opening {
         }
         socket.set_nonblocking(false)?;
         Ok(socket.into())
-    }
-
-    #[cfg(all(feature = "net", not(unix)))]
-    fn connect_to(&self, addr: SocketAddr, deadline: Deadline) -> io::Result<TcpStream> {
-        match deadline.remaining() {
-            Some(left) => TcpStream::connect_timeout(&addr, left),
-            None => TcpStream::connect(addr),
-        }
     }
 
     fn interrupt(&self) {
@@ -361,7 +353,6 @@ where
         Ok(source.next_buffered()?.map(Reopened::Frame))
     }
 
-    #[cfg(unix)]
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         self.source.as_ref()?.as_fd()
     }

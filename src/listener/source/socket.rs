@@ -1,73 +1,70 @@
 //! What the socket sources share: sends that don't wait, checks.
 
-#[cfg(not(unix))]
-use super::poll::check_poll_timeout;
-#[cfg(not(unix))]
-use socket2::SockRef;
-use socket2::{Domain, Socket, Type};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use socket2::{Domain, SockRef, Socket, Type};
 use std::io;
 use std::net::ToSocketAddrs;
 use std::time::Duration;
 
 /// What the sockets of std and of socket2 are all made into: no signature needs a type of socket2's.
-#[cfg(unix)]
-pub(crate) use std::os::fd::OwnedFd as OwnedSocket;
-#[cfg(windows)]
-pub(crate) use std::os::windows::io::OwnedSocket;
+pub(crate) use rustix::fd::OwnedFd as OwnedSocket;
 
 /// How long a receive waits on a socket that nobody else has, where no other wait is needed: a stop is
 /// seen that much later.
-#[cfg(unix)]
 pub(crate) const BRIEF: Duration = Duration::from_millis(10);
 
-/// Has calls that wait return at least this often, where the system can't wait for two things at once.
-#[cfg(not(unix))]
-pub(crate) fn set_timeouts(socket: &SockRef<'_>, timeout: Duration) -> io::Result<()> {
-    socket.set_nonblocking(false)?;
-    socket.set_read_timeout(Some(check_poll_timeout(timeout)?))?;
-    socket.set_write_timeout(Some(check_poll_timeout(timeout)?))
+/// Has a receive not wait, whatever the mode that the socket's owners have set.
+#[cfg(unix)]
+pub(crate) const RECEIVE_NOW: RecvFlags = RecvFlags::DONTWAIT;
+
+// Where no flag says it, the mode does; where no flag spares us a SIGPIPE, socket2 has set SO_NOSIGPIPE.
+#[cfg(windows)]
+pub(crate) const RECEIVE_NOW: RecvFlags = RecvFlags::empty();
+#[cfg(windows)]
+pub(crate) const SEND_NOW: SendFlags = SendFlags::empty();
+#[cfg(target_vendor = "apple")]
+pub(crate) const SEND_NOW: SendFlags = SendFlags::DONTWAIT;
+#[cfg(all(unix, not(target_vendor = "apple")))]
+pub(crate) const SEND_NOW: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
+
+/// Sets the mode of a socket whose calls can't be told one by one not to wait: Windows' can't.
+pub(crate) fn set_mode(socket: &SockRef<'_>) -> io::Result<()> {
+    if cfg!(windows) { socket.set_nonblocking(true) } else { Ok(()) }
+}
+
+/// Has a socket that nobody else has wait briefly, where one call may wait and another not.
+pub(crate) fn set_brief(socket: &Socket) -> io::Result<bool> {
+    if cfg!(unix) {
+        socket.set_read_timeout(Some(BRIEF))?;
+    }
+    Ok(cfg!(unix))
 }
 
 /// Receives, on a socket whose receive timeout is brief.
-#[cfg(unix)]
 pub(crate) fn receive_briefly(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
-    let (received, _) = rustix::net::recv(socket, buffer, rustix::net::RecvFlags::empty())?;
+    let (received, _) = recv(socket, buffer, RecvFlags::empty()).map_err(told)?;
     Ok(received)
 }
 
-/// Receives what is there, whatever the mode that the socket's owners have set.
-#[cfg(unix)]
+/// Receives what is there.
 pub(crate) fn receive_now(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
-    use rustix::net::{RecvFlags, recv};
-    let (received, _) = recv(socket, buffer, RecvFlags::DONTWAIT)?;
+    let (received, _) = recv(socket, buffer, RECEIVE_NOW).map_err(told)?;
     Ok(received)
 }
 
 /// Sends what fits now, without a SIGPIPE.
-#[cfg(unix)]
 pub(crate) fn send_now(socket: &Socket, data: &[u8]) -> io::Result<usize> {
-    Ok(rustix::net::send(socket, data, no_wait())?)
+    send(socket, data, SEND_NOW).map_err(told)
 }
 
-/// Sends what fits within the poll timeout.
-#[cfg(not(unix))]
-pub(crate) fn send_now(socket: &Socket, data: &[u8]) -> io::Result<usize> {
-    match socket.send(data) {
-        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-            Err(io::ErrorKind::WouldBlock.into())
-        }
-        sent => sent,
+/// What an error of a connection is to its listener.
+fn told(error: Errno) -> io::Error {
+    match error {
+        // Others' receive timeouts say this on Windows; ours has none, so the system has given it up.
+        Errno::TIMEDOUT if cfg!(windows) => io::ErrorKind::ConnectionAborted.into(),
+        error => error.into(),
     }
-}
-
-#[cfg(unix)]
-pub(crate) fn no_wait() -> rustix::net::SendFlags {
-    use rustix::net::SendFlags;
-    // Where the flag doesn't exist, socket2 has set SO_NOSIGPIPE.
-    #[cfg(not(target_vendor = "apple"))]
-    return SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    #[cfg(target_vendor = "apple")]
-    SendFlags::DONTWAIT
 }
 
 /// Tries the addresses one after the other; gives the last error.

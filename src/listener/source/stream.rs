@@ -5,14 +5,13 @@ use super::outbox::Outbox;
 use super::poll::{self, POLL_TIMEOUT};
 use super::socket::{self, OwnedSocket};
 use super::{FrameSource, Gauge, RequestSource};
-use socket2::{Socket, Type};
+use rustix::fd::{AsFd, BorrowedFd};
+use socket2::{SockRef, Socket, Type};
 use std::error::Error;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::marker::PhantomData;
 use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
-#[cfg(unix)]
-use std::os::fd::{AsFd, BorrowedFd};
 #[cfg(unix)]
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -54,7 +53,6 @@ pub struct StreamSource<C, K = TcpStream> {
     /// The socket is ours alone, and its receive timeout is brief.
     brief: bool,
     /// The last receive found less than it asked for: there is no need to ask again.
-    #[cfg(unix)]
     drained: bool,
     /// This side has ended.
     parted: bool,
@@ -199,8 +197,8 @@ where
     /// Takes over a socket that is connected already: a [`socket2::Socket`], std's, or on Unix an
     /// `OwnedFd`.
     ///
-    /// On Unix its settings stay as they are; elsewhere its blocking mode and its timeouts are set anew, for
-    /// every handle of the same socket. The connection ends with the listener when that ends it (after a bad
+    /// Its settings stay as they are; only on Windows, which can't be told call by call not to wait, it is in
+    /// non-blocking mode from now on, for every handle of the same socket. The connection ends with the listener when that ends it (after a bad
     /// frame, or a reply that is missing); a stop only closes this handle.
     ///
     /// # Errors
@@ -219,21 +217,18 @@ where
 
     /// Over a socket that nobody else has.
     pub(crate) fn over_own(socket: Arc<Socket>, max_frame: usize, codec: C) -> io::Result<Self> {
-        #[cfg(unix)]
-        socket.set_read_timeout(Some(socket::BRIEF))?;
-        Ok(StreamSource { brief: cfg!(unix), ..Self::over(socket, max_frame, codec)? })
+        let brief = socket::set_brief(&socket)?;
+        Ok(StreamSource { brief, ..Self::over(socket, max_frame, codec)? })
     }
 
     fn over(socket: Arc<Socket>, max_frame: usize, codec: C) -> io::Result<Self> {
-        #[cfg(not(unix))]
-        socket::set_timeouts(&socket2::SockRef::from(&*socket), POLL_TIMEOUT)?;
+        socket::set_mode(&SockRef::from(&*socket))?;
         Ok(StreamSource {
             socket,
             framer: Framer::new(max_frame, codec)?,
             outbox: Outbox::default(),
             poll_timeout: POLL_TIMEOUT,
             brief: false,
-            #[cfg(unix)]
             drained: false,
             parted: false,
             kind: PhantomData,
@@ -255,7 +250,6 @@ where
 {
     type Frame = C::Item;
 
-    #[cfg(unix)]
     fn next_frame(&mut self) -> io::Result<Option<C::Item>> {
         if self.brief {
             let drained = &mut self.drained;
@@ -274,13 +268,6 @@ where
         }
     }
 
-    #[cfg(not(unix))]
-    fn next_frame(&mut self) -> io::Result<Option<C::Item>> {
-        let mut socket = &*self.socket;
-        self.framer.next_frame(|buffer| io::Read::read(&mut socket, buffer))
-    }
-
-    #[cfg(unix)]
     fn next_ready(&mut self) -> io::Result<Option<C::Item>> {
         let drained = &mut self.drained;
         self.framer.next_frame(|buffer| {
@@ -294,19 +281,10 @@ where
         })
     }
 
-    #[cfg(not(unix))]
-    fn next_ready(&mut self) -> io::Result<Option<C::Item>> {
-        match self.framer.decode() {
-            Ok(None) if !self.framer.at_end() => Err(ErrorKind::WouldBlock.into()),
-            decoded => decoded.map_err(super::FrameError::into_io),
-        }
-    }
-
     fn next_buffered(&mut self) -> io::Result<Option<C::Item>> {
         self.framer.next_buffered()
     }
 
-    #[cfg(unix)]
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.socket.as_fd())
     }
@@ -317,8 +295,6 @@ where
 
     fn set_poll_timeout(&mut self, timeout: Duration) -> io::Result<()> {
         self.poll_timeout = poll::check_poll_timeout(timeout)?;
-        #[cfg(not(unix))]
-        socket::set_timeouts(&socket2::SockRef::from(&*self.socket), timeout)?;
         Ok(())
     }
 
@@ -342,11 +318,7 @@ where
         // send (RFC 2525, 2.17).
         let mut thrown_away = [0; 4096];
         for _ in 0..16 {
-            #[cfg(unix)]
-            let received = socket::receive_now(&self.socket, &mut thrown_away)?;
-            #[cfg(not(unix))]
-            let received = io::Read::read(&mut &*self.socket, &mut thrown_away)?;
-            if received == 0 {
+            if socket::receive_now(&self.socket, &mut thrown_away)? == 0 {
                 return Ok(true);
             }
         }

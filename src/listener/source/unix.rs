@@ -1,6 +1,6 @@
 //! What Unix sockets need beside the rest: their addresses, and paths that go with the source.
 
-use super::datagram::{DatagramSocket, DatagramSource};
+use super::datagram::{DatagramSocket, DatagramSource, Received};
 use super::socket;
 use rustix::net::{RecvFlags, SocketAddrUnix, recvfrom};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
@@ -150,18 +150,20 @@ impl DatagramSocket for UnixDatagram {
         self.peer_addr().ok()
     }
 
-    fn receive_now(&self, buffer: &mut [u8]) -> io::Result<(usize, Option<SocketAddr>)> {
-        receive(self, buffer, RecvFlags::DONTWAIT)
-    }
-
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Option<SocketAddr>)> {
-        receive(self, buffer, RecvFlags::empty())
+    fn receive(&self, buffer: &mut [u8], flags: RecvFlags) -> Received<SocketAddr> {
+        let (received, _, peer) = recvfrom(self, buffer, flags)?;
+        let peer = match peer.and_then(|peer| SocketAddrUnix::try_from(peer).ok()) {
+            Some(peer) => std_address(&peer),
+            None => None,
+        };
+        // The system gives no address of a peer that has none.
+        Ok((received, peer.or_else(unnamed)))
     }
 
     fn send_now(&self, data: &[u8], to: Option<&SocketAddr>) -> io::Result<usize> {
         Ok(match to {
-            None => rustix::net::send(self, data, socket::no_wait())?,
-            Some(to) => rustix::net::sendto(self, data, socket::no_wait(), &own_address(to)?)?,
+            None => rustix::net::send(self, data, socket::SEND_NOW)?,
+            Some(to) => rustix::net::sendto(self, data, socket::SEND_NOW, &own_address(to)?)?,
         })
     }
 
@@ -195,18 +197,4 @@ fn own_address(addr: &SocketAddr) -> io::Result<SocketAddrUnix> {
             "the peer has no address: only one that is bound can be answered",
         )),
     }
-}
-
-fn receive(
-    socket: &UnixDatagram,
-    buffer: &mut [u8],
-    flags: RecvFlags,
-) -> io::Result<(usize, Option<SocketAddr>)> {
-    let (received, _, peer) = recvfrom(socket, buffer, flags)?;
-    let peer = match peer.and_then(|peer| SocketAddrUnix::try_from(peer).ok()) {
-        Some(peer) => std_address(&peer),
-        None => None,
-    };
-    // The system gives no address of a peer that has none.
-    Ok((received, peer.or_else(unnamed)))
 }
