@@ -120,7 +120,7 @@ fn a_closed_or_broken_pool_refuses_scoped_jobs() {
 fn jobs_that_get_no_thread_are_refused_whoever_submits_beside() {
     let (tell, told) = mpsc::channel();
     thread::spawn(move || {
-        let pool = ThreadPool::builder().max_workers(2).stack_size(usize::MAX / 4).build().unwrap();
+        let pool = ThreadPool::builder().max_workers(2).stack_size(HUGE_STACK).build().unwrap();
         for _ in 0..rounds(300) {
             let (pool, together) = (&pool, Barrier::new(3));
             let all = pool.scope(|scope| {
