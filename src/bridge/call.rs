@@ -3,15 +3,14 @@
 use super::Bridge;
 use super::core::Core;
 use super::task::caught;
-use crate::future::{BlockingFuture, FutureState, Origin, ResultError, SubmitError};
-use crate::sync::context::{LoopMark, drives_a_loop};
+use crate::future::{FutureState, Origin, ResultError};
+use crate::sync::context::LoopMark;
 use crate::sync::event_loop::enter;
 use crate::sync::{Began, Deadline, Running, Site, Work, contain, park_until, report_panic, shown};
 use std::future::Future;
 use std::panic::Location;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -101,79 +100,6 @@ impl Bridge {
     ) -> Result<F::Output, ResultError> {
         self.owner.core.call(future, Deadline::after(timeout), Some(token), Location::caller())
     }
-
-    /// Enters the loop's context, to poll calls for the first time on the calling thread.
-    ///
-    /// They count as submitted at `site`.
-    pub(crate) fn first_polls(
-        &self,
-        site: Site,
-    ) -> Result<FirstPolls<'_, impl Sized>, SubmitError<()>> {
-        if drives_a_loop() {
-            return Err(SubmitError::WouldDeadlock(()));
-        }
-        let core = &self.owner.core;
-        let work = Work { owner: core.id(), id: 0, site };
-        Ok(FirstPolls { core, site, _running: Running::note(work), _context: enter(&core.handle) })
-    }
-}
-
-/// A thread that polls calls for the first time, one after the other, in the loop's context.
-pub(crate) struct FirstPolls<'a, G> {
-    core: &'a Arc<Core>,
-    site: Site,
-    _running: Running,
-    _context: G,
-}
-
-impl<G> FirstPolls<'_, G> {
-    /// Makes a future in `slot` and polls it once; what isn't ready goes on as a task of the loop, in the
-    /// slot, and leaves an empty one behind.
-    #[track_caller]
-    pub(crate) fn call_or_start<F>(
-        &self,
-        make: impl FnOnce() -> F,
-        slot: &mut Pin<Box<Option<F>>>,
-    ) -> Result<Polled<F::Output>, SubmitError<()>>
-    where
-        F: Future<Output: Send + 'static> + Send + 'static,
-    {
-        let submitted = self.core.admit(Deadline::Now)?;
-        let polled = poll_here(|| {
-            slot.set(Some(make()));
-            let mut context = Context::from_waker(Waker::noop());
-            slot.as_mut().as_pin_mut().map_or(Poll::Pending, |made| made.poll(&mut context))
-        });
-        Ok(match polled {
-            Poll::Ready(outcome) => {
-                self.core.end_here(slot.as_mut(), None, outcome.as_ref().err(), submitted);
-                Polled::Ready(outcome)
-            }
-            // The task polls it again, with a waker.
-            Poll::Pending => {
-                let made = std::mem::replace(slot, Box::pin(None));
-                Polled::Started(self.core.start(Made(made), self.site, submitted))
-            }
-        })
-    }
-}
-
-/// How a first poll on the calling thread went.
-pub(crate) enum Polled<T> {
-    Ready(Result<T, ResultError>),
-    /// It wasn't ready, and goes on as a task of the loop.
-    Started(BlockingFuture<T>),
-}
-
-/// A future that was made in a slot.
-struct Made<F>(Pin<Box<Option<F>>>);
-
-impl<F: Future> Future for Made<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        self.0.as_mut().as_pin_mut().map_or(Poll::Pending, |made| made.poll(cx))
-    }
 }
 
 impl Core {
@@ -231,24 +157,27 @@ impl Core {
     }
 
     /// Drops what was polled here, then frees its room.
-    fn end_here<F>(
+    pub(super) fn end_here<F>(
         &self,
         mut future: Pin<&mut Option<F>>,
         place: Option<u32>,
         failure: Option<&ResultError>,
         submitted: Began,
     ) {
-        {
-            let _mark = LoopMark::new();
-            contain("the drop of a called future", || future.set(None));
-        }
+        drop_called(future.as_mut());
         self.end(place, failure, submitted);
         self.settled();
     }
 }
 
+/// Drops a future that was polled on the calling thread, as the loop would.
+pub(super) fn drop_called<F>(mut future: Pin<&mut Option<F>>) {
+    let _mark = LoopMark::new();
+    contain("the drop of a called future", || future.set(None));
+}
+
 /// Polls on the calling thread as the loop would: what may not block there may not block here.
-fn poll_here<T>(poll: impl FnOnce() -> Poll<T>) -> Poll<Result<T, ResultError>> {
+pub(super) fn poll_here<T>(poll: impl FnOnce() -> Poll<T>) -> Poll<Result<T, ResultError>> {
     let _mark = LoopMark::new();
     caught(poll)
 }

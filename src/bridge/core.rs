@@ -112,11 +112,7 @@ impl Origin for Core {
     }
 
     fn settled(&self) {
-        // Pairs with `begin_close`: either this sees that a closer waits, or that has seen this end.
-        self.counters.settle();
-        if self.closing.load(Relaxed) && self.is_idle() {
-            self.idle.change(|()| ());
-        }
+        self.settle(1);
     }
 
     fn is_forked(&self) -> bool {
@@ -182,6 +178,24 @@ impl Core {
         let high_water = self.limiter.high_water();
         let stalls = self.alarm.as_ref().map_or(0, |alarm| alarm.stalls().0);
         BridgeStats { high_water, stalls, ..self.counters.stats(limits) }
+    }
+
+    fn settle(&self, calls: u64) {
+        // Pairs with `begin_close`: either this sees that a closer waits, or that has seen this end.
+        self.counters.settle(calls);
+        if self.closing.load(Relaxed) && self.is_idle() {
+            self.idle.change(|()| ());
+        }
+    }
+
+    /// Counts calls that were ready at once, of which all but one had the room of the one before, and frees it.
+    pub(super) fn end_ready(&self, calls: u64, again: u64) {
+        if again > 0 {
+            self.limiter.enter_again(again);
+        }
+        self.counters.finish(calls);
+        self.limiter.release_many(calls);
+        self.settle(calls);
     }
 
     /// Whether nothing is in flight and every result is there.

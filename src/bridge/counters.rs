@@ -58,10 +58,16 @@ impl Counters {
         counter.fetch_add(1, Release);
     }
 
-    /// Counts a settled call. Pairs with `see_settled`: whichever changes `settled` later has seen what
+    /// Counts calls that were ready when they were first polled.
+    pub(super) fn finish(&self, calls: u64) {
+        // Pairs as the addition in `end` does.
+        self.0.0.finished.fetch_add(calls, Release);
+    }
+
+    /// Counts settled calls. Pairs with `see_settled`: whichever changes `settled` later has seen what
     /// the other one wrote before.
-    pub(super) fn settle(&self) {
-        self.0.0.settled.fetch_add(1, AcqRel);
+    pub(super) fn settle(&self, calls: u64) {
+        self.0.0.settled.fetch_add(calls, AcqRel);
     }
 
     /// Who settles a call afterwards sees what was written before this.

@@ -225,6 +225,51 @@ fn a_close_and_an_end_race_for_who_waits_for_room() {
     });
 }
 
+/// Polls two calls that are ready at once, one after the other, as far as they are admitted.
+fn first_polls_on_thread(core: &Arc<Core>) -> JoinHandle<()> {
+    let core = Arc::clone(core);
+    thread::spawn(move || {
+        let polls = core.first_polls(Location::caller()).unwrap();
+        let mut slot = Box::pin(None);
+        for n in [1, 2] {
+            match polls.call_or_start(|| async move { n }, &mut slot) {
+                Ok(Polled::Ready(outcome)) => assert_eq!(outcome.unwrap(), n),
+                Ok(Polled::Started(_)) => unreachable!("it is ready"),
+                Err(SubmitError::Closed(()) | SubmitError::Full(())) => {}
+                Err(refused) => unreachable!("{refused:?}"),
+            }
+        }
+    })
+}
+
+#[test]
+fn calls_that_are_ready_at_once_leave_their_room_to_who_waits_for_it() {
+    loom::model(|| {
+        let core = core(1);
+        let polls = first_polls_on_thread(&core);
+        core.admit(Deadline::Never).unwrap();
+        core.end(None, None, Began::UNMEASURED);
+        core.settled();
+        polls.join().unwrap();
+        assert!(core.stats().balances());
+        assert!(core.is_idle());
+    });
+}
+
+#[test]
+fn a_close_waits_for_calls_that_are_ready_at_once() {
+    loom::model(|| {
+        let core = core(2);
+        let polls = first_polls_on_thread(&core);
+        core.begin_close();
+        core.wait_idle(Deadline::Never).unwrap();
+        let ended = core.stats().ended();
+        polls.join().unwrap();
+        assert_eq!(core.stats().ended(), ended, "nothing begins behind a close");
+        assert!(core.stats().balances());
+    });
+}
+
 /// Room that comes when the time is up is taken, or was never given.
 #[test]
 fn a_submitter_that_is_late_leaves_no_call_behind() {

@@ -14,6 +14,7 @@ mod call;
 mod close;
 mod core;
 mod counters;
+mod first_polls;
 #[cfg(feature = "metrics")]
 mod observed;
 mod report;
@@ -29,7 +30,7 @@ mod loom_tests;
 pub use builder::BridgeBuilder;
 #[cfg(feature = "runner")]
 pub(crate) use builder::MAX_IN_FLIGHT;
-pub(crate) use call::{FirstPolls, Polled};
+pub(crate) use first_polls::{FirstPolls, Polled};
 pub use report::{CloseReport, StuckCall};
 pub use stall::Stall;
 pub use stats::BridgeStats;

@@ -156,11 +156,28 @@ impl Limiter {
         }
     }
 
+    /// Whether a permit that was just given back could be had again: neither closed, nor waited for.
+    #[inline]
+    pub(crate) fn is_free(&self) -> bool {
+        self.waiting() == 0 && !self.is_closed()
+    }
+
+    /// Counts permits as acquired that were one after the other the same one, which its owner still has.
+    pub(crate) fn enter_again(&self, permits: u64) {
+        self.entrance.0.entered.fetch_add(permits * ONE, AcqRel);
+    }
+
     /// Gives a permit back.
     #[inline]
     pub(crate) fn release(&self) {
+        self.release_many(1);
+    }
+
+    /// Gives permits back.
+    #[inline]
+    pub(crate) fn release_many(&self, permits: u64) {
         // (3): pairs with the change by nothing in `poll_acquire`.
-        self.left.0.fetch_add(1, AcqRel);
+        self.left.0.fetch_add(permits, AcqRel);
         if self.rules.0.waiting.load(Relaxed) > 0 {
             self.grant_and_wake();
         }

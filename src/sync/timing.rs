@@ -152,6 +152,10 @@ mod off {
             Timing
         }
 
+        pub(crate) const fn is_on(&self) -> bool {
+            false
+        }
+
         #[inline]
         pub(crate) fn begin(&self, _number: impl FnOnce() -> u64) -> Began {
             Began

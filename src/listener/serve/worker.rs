@@ -30,6 +30,9 @@ const SLOW: Duration = Duration::from_micros(50);
 /// So many begin there, until the next is tried here.
 const SUCCESSORS: usize = 16;
 
+/// While first polls are quick, the clock is looked at after so many.
+const QUICK: u32 = 8;
+
 /// A first poll that took longer is counted and reported.
 const HELD: Duration = Duration::from_millis(10);
 
@@ -92,6 +95,8 @@ impl<R, H> Service<R, H> {
             patience: Patience::default(),
             end: None,
             clock: None,
+            unseen: 0,
+            look_after: 1,
             tally: Cell::default(),
         };
         loop {
@@ -125,8 +130,12 @@ struct Worker<'a, S: FrameSource, A, R, H, Fut, W> {
     patience: Patience,
     /// Nothing more is taken in, and why.
     end: Option<Verdict>,
-    /// When the last first poll ended, while nothing was waited for since.
+    /// When the clock was last looked at, while nothing was waited for since.
     clock: Option<Instant>,
+    /// First polls since then.
+    unseen: u32,
+    /// After how many the next look is due: more than one while they are quick.
+    look_after: u32,
     tally: Cell<Tally>,
 }
 
@@ -192,7 +201,9 @@ where
             // A source without a descriptor may wait if there is nothing else to wait for.
             let may_wait = self.window.is_empty() && self.staged == 0;
             if may_wait && (self.driver.is_hot() || !self.driver.has_descriptor()) {
+                polls.iter().flatten().for_each(FirstPolls::count);
                 self.enter();
+                self.catch_up_with_clock();
                 self.clock = None;
             }
             if !self.driver.has_descriptor() {
@@ -277,11 +288,28 @@ where
         self.submit(Box::pin(async move { handler(request).await }))
     }
 
-    /// Looks how long a first poll has held the thread.
+    /// Looks how long first polls have held the thread: of quick ones several at once, where their replies
+    /// are gathered and so nothing is waited for in between.
     fn time_poll(&mut self, began: Instant) {
+        self.unseen += 1;
+        if self.unseen >= self.look_after || self.staged == 0 {
+            self.look_at_clock(began);
+        }
+    }
+
+    /// Looks at once, before the thread does something else.
+    fn catch_up_with_clock(&mut self) {
+        if let Some(began) = self.clock.filter(|_| self.unseen > 0) {
+            self.look_at_clock(began);
+        }
+    }
+
+    fn look_at_clock(&mut self, began: Instant) {
         let now = Instant::now();
-        self.clock = Some(now);
         let took = now - began;
+        (self.clock, self.unseen) = (Some(now), 0);
+        let together = took < SLOW / QUICK && !self.core().first_polls.is_on();
+        self.look_after = if together { QUICK } else { 1 };
         self.core().first_polls.record(took);
         if took > SLOW {
             self.on_the_loop = SUCCESSORS;
@@ -442,6 +470,7 @@ where
 
     /// Writes what is staged, as far as it fits now.
     fn flush(&mut self) -> Result<(), Verdict> {
+        self.catch_up_with_clock();
         loop {
             let before = self.driver.source.staged();
             let flushed = RequestSource::<R>::flush(&mut self.driver.source);
