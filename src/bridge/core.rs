@@ -288,6 +288,10 @@ impl Core {
         self.given_up.change(|given_up| *given_up = true);
     }
 
+    pub(super) fn has_given_up(&self) -> bool {
+        self.given_up.with(|given_up| *given_up)
+    }
+
     /// Ends whatever is left: each call on the thread that polls it, when it comes out of its poll.
     pub(super) fn abort(&self) {
         self.begin_close();

@@ -26,6 +26,11 @@ impl Bridge {
     ) -> Result<FirstPolls<'_, impl Sized>, SubmitError<()>> {
         self.owner.core.first_polls(site)
     }
+
+    /// Whether a close has given up the calls that are left: whoever waits for one waits in vain.
+    pub(crate) fn has_given_up(&self) -> bool {
+        self.owner.core.has_given_up()
+    }
 }
 
 impl Core {

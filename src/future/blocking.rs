@@ -312,7 +312,7 @@ impl<T> BlockingFuture<T> {
     }
 
     /// Whether [`result`](Self::result) answers at once: the work has ended, or nobody works on it.
-    pub(crate) fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         let given_up = || self.shared.given_up().is_some_and(|given_up| given_up.with(|it| *it));
         self.is_done()
             || self.shared.is_forked()

@@ -127,9 +127,7 @@ fn a_service_ends_with_its_bridge_on_a_loop_that_nobody_drives() {
     let peer = talk(addr);
     say(peer.get_ref(), "a\nb\n");
     let both = [(datagrams, 1), (connections, 2)];
-    both.iter().for_each(|(listener, requests)| {
-        wait_for(listener, |stats| stats.in_flight == *requests);
-    });
+    eventually("the handlers wait", || bridge.in_flight() == 3);
     let report = bridge.close_blocking(SHORT);
     assert_eq!(report.in_flight, 3, "{report}");
     for (listener, requests) in both {

@@ -345,9 +345,10 @@ where
     /// Answers what is ready, or late: the oldest where the order counts, else any.
     fn answer_ready(&mut self) -> Result<(), Verdict> {
         let in_order = self.driver.source.replies_in_order();
+        let given_up = !self.window.is_empty() && self.service.bridge.has_given_up();
         let mut at = 0;
         while at < self.window.len() && self.driver.source.staged() < GATHERED.1 {
-            if self.look(at) {
+            if self.look(at, given_up) {
                 if let Some(Pending { address, reply, .. }) = self.window.remove(at) {
                     match reply {
                         Reply::Done(outcome) => self.answer(address, outcome)?,
@@ -371,13 +372,13 @@ where
         Ok(())
     }
 
-    /// Whether a request at work can be answered now.
-    fn look(&mut self, at: usize) -> bool {
+    /// Whether a request at work can be answered now; a call also once its bridge has given it up.
+    fn look(&mut self, at: usize, given_up: bool) -> bool {
         let pending = &mut self.window[at];
         let late = pending.deadline.passed();
         match &mut pending.reply {
             Reply::Done(_) | Reply::Late => return true,
-            Reply::Call(call) if call.is_over() => return true,
+            Reply::Call(call) if given_up || call.is_done() => return true,
             Reply::Call(_) if !late => return false,
             Reply::NoRoom(_) if !late => {}
             late => {
