@@ -27,7 +27,7 @@ fn stuck() -> (Listener, FrameStream<()>, mpsc::Sender<()>) {
 
 /// The hook of one stream's end stops another listener, whose stream's hook lets go of the first.
 #[test]
-fn a_listener_may_be_dropped_inside_its_own_end_by_way_of_anothers() {
+fn a_listener_may_be_dropped_inside_its_own_end_by_way_of_another() {
     let waits = |sink: LoopHandle<()>| {
         let _stop = sink.wait_stop(None);
         Ok(())
