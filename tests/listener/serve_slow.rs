@@ -212,6 +212,30 @@ fn a_request_is_told_when_its_peer_is_gone() {
     clean(&listener);
 }
 
+/// The room of one that was ready at once is free for the next, also where that begins on the loop.
+#[test]
+fn a_bridge_with_room_for_one_refuses_none_of_those_behind_a_slow_one() {
+    let (event_loop, _) = event_loop();
+    let bridge = Bridge::builder(event_loop.handle().clone()).max_in_flight(1).build().unwrap();
+    let (server, addr) = lines(1024);
+    let listener = Listener::builder(server)
+        .serve(&bridge, |request: Request<String>| async move {
+            if request.frame == "slow" {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Some(request.frame)
+        })
+        .spawn()
+        .unwrap();
+    let mut client = talk(addr);
+    say(client.get_ref(), "slow\nquick\n");
+    for line in ["slow", "quick"] {
+        assert_eq!(hear(&mut client), line);
+    }
+    assert_eq!(clean(&listener).replies, 2);
+    assert_eq!(bridge.stats().refused, 0);
+}
+
 /// A handler can be tested without a listener.
 #[test]
 fn requests_can_be_made_by_hand() {

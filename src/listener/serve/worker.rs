@@ -283,6 +283,8 @@ where
             }
         }
         self.on_the_loop = self.on_the_loop.saturating_sub(1);
+        // The call may need the room that is kept for the next one here.
+        polls.into_iter().for_each(FirstPolls::count);
         let request = request?;
         let handler = Arc::clone(handler);
         self.submit(Box::pin(async move { handler(request).await }))
