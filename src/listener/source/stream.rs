@@ -198,8 +198,9 @@ where
     /// `OwnedFd`.
     ///
     /// Its settings stay as they are; only on Windows, which can't be told call by call not to wait, it is in
-    /// non-blocking mode from now on, for every handle of the same socket. The connection ends with the listener when that ends it (after a bad
-    /// frame, or a reply that is missing); a stop only closes this handle.
+    /// non-blocking mode from now on, for every handle of the same socket. The connection ends with the
+    /// listener when that ends it (after a bad frame, or a reply that is missing); a stop only closes this
+    /// handle.
     ///
     /// # Errors
     ///
