@@ -360,7 +360,7 @@ pub(super) struct Rules<T> {
 const TURNS: usize = 8;
 
 /// A sender that finds room may take it while others wait, but not for longer than this.
-const PATIENCE: Duration = Duration::from_micros(1_500);
+const PATIENCE: Duration = Duration::from_micros(1_250);
 
 struct Weigher<T> {
     weigh: Weigh<T>,

@@ -30,7 +30,7 @@ pub enum Overflow {
     ///
     /// A thread that waits alone gets the first room there is. Further ones are served in their order, one
     /// after every eighth part of the capacity, and who finds room meanwhile takes it: a wake-up for each
-    /// frame would cost more than the frames. Whoever has waited for 1.5 ms gets the next room there is. Below
+    /// frame would cost more than the frames. Whoever has waited for 1.25 ms gets the next room there is. Below
     /// a capacity of 16, and for tasks, every room goes to the first in line.
     #[default]
     Block,

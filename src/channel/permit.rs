@@ -93,7 +93,7 @@ impl<'a, T> Reserve<'a, T> {
     fn look(&mut self, cx: Option<&Context<'_>>) -> Poll<Result<SendPermit<'a, T>, SendError<()>>> {
         let shared = self.shared;
         let waker = cx.map(|cx| cx.waker().clone());
-        let mut state = lock(&shared.state);
+        let mut state = shared.lock_to_send();
         let outcome = match self.ticket {
             Some(ticket) if !state.parked.contains(ticket) => {
                 self.ticket = None;

@@ -11,6 +11,9 @@ use crate::sync::{Deadline, WaitError, may_wait, park_until, wake};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
+/// After so many frames a send looks at the clock for those that wait: its time is then a part of the frames'.
+const LOOK_EVERY: u64 = 16;
+
 const UNTOUCHED: &str = "a frame that isn't accepted stays where it is";
 
 /// What to do with a frame that doesn't fit.
@@ -72,7 +75,7 @@ impl<T> Shared<T> {
         if !self.rules.batched {
             return None;
         }
-        let mut state = lock(&self.state);
+        let mut state = self.lock_to_send();
         if state.end.is_some() || state.somebody_hurries() || !self.has_room(&mut state, None) {
             return None;
         }
@@ -83,6 +86,20 @@ impl<T> Shared<T> {
             wake(consumer);
         }
         Some(remaining)
+    }
+
+    /// Locks the state for who may pass over others. Once in so many frames it looks how long the first in line
+    /// has been patient: its own thread may take long to wake up and say so, where many others want to run.
+    #[inline]
+    pub(super) fn lock_to_send(&self) -> MutexGuard<'_, State<T>> {
+        let mut state = lock(&self.state);
+        let looks = !state.parked.is_empty() && state.counters.offered % LOOK_EVERY == 0;
+        if looks && self.hurry_first(&mut state) {
+            drop(state);
+            self.serve_waiting(usize::MAX);
+            state = lock(&self.state);
+        }
+        state
     }
 
     fn send_otherwise(&self, frame: T) -> Outcome<T> {
@@ -212,7 +229,7 @@ impl<T> Shared<T> {
     }
 
     pub(super) fn offer(&self, frame: T, weight: Option<usize>, on_full: OnFull) -> Offered<T> {
-        let mut state = lock(&self.state);
+        let mut state = self.lock_to_send();
         let mut may_enter = !state.somebody_hurries();
         if let OnFull::Reserved = on_full {
             // Under this very lock the slot goes to its frame, ahead of those that wait for others.
@@ -294,12 +311,10 @@ impl<T> Shared<T> {
         Some(parked)
     }
 
-    /// Moves up to `most` parked frames into the queue as long as the first one fits, and those beyond
-    /// that have waited for long, waking each sender; wakes whoever has waited for the consumer to come
-    /// so far.
-    pub(super) fn serve_waiting(&self, mut most: usize) {
+    /// Moves up to `most` parked frames into the queue as long as the first one fits, waking each sender;
+    /// wakes whoever has waited for the consumer to come so far.
+    pub(super) fn serve_waiting(&self, most: usize) {
         let mut served = 0;
-        let mut now = None;
         loop {
             let mut state = lock(&self.state);
             if let Some((_, flusher)) = self.pop_flush(&mut state) {
@@ -309,21 +324,13 @@ impl<T> Shared<T> {
             }
             let Some(first) = state.parked.front() else { return };
             let weight = first.weight;
-            if state.end.is_some() {
-                return;
-            }
-            if served == most || !self.has_room(&mut state, weight) {
-                if self.hurry_first(&mut state, now) {
-                    most = most.saturating_add(1);
-                    continue;
-                }
+            if served == most || state.end.is_some() || !self.has_room(&mut state, weight) {
                 return;
             }
             served += 1;
             let Some((parked, sender)) = state.parked.pop_front() else { return };
             self.retract_if_idle(&state);
-            let waited = now.insert(Instant::now()).saturating_duration_since(parked.since);
-            state.counters.waited(waited);
+            state.counters.waited(parked.since.elapsed());
             let consumer = match parked.frame {
                 Some(frame) => self.accept(&mut state, frame, weight),
                 None => {
@@ -340,17 +347,13 @@ impl<T> Shared<T> {
         }
     }
 
-    /// Whether the first in line has, as is seen here, been patient for long enough by `now`. Its own thread
-    /// may take long to wake up and say so, where many others want to run.
-    fn hurry_first(&self, state: &mut State<T>, now: Option<Instant>) -> bool {
+    /// Has the first in line hurry if it has been patient for long enough; tells whether it hurries only now.
+    #[cold]
+    fn hurry_first(&self, state: &mut State<T>) -> bool {
         let (Some(ticket), Some(first)) = (state.parked.first(), state.parked.front()) else {
             return false;
         };
-        if ticket < state.hurried {
-            return false;
-        }
-        let now = now.unwrap_or_else(Instant::now);
-        if now.saturating_duration_since(first.since) < self.rules.patience {
+        if ticket < state.hurried || first.since.elapsed() < self.rules.patience {
             return false;
         }
         state.hurried = ticket + 1;
@@ -500,7 +503,7 @@ fn refused<T>(error: SendError<T>) -> Offered<T> {
 
 #[cfg(all(test, not(any(callbridge_loom, callbridge_shuttle))))]
 mod tests {
-    use super::{Offered, OnFull};
+    use super::{LOOK_EVERY, Offered, OnFull};
     use crate::channel::{FrameStream, Sender, builder};
     use std::task::Waker;
     use std::thread::{self, JoinHandle};
@@ -559,18 +562,22 @@ mod tests {
     }
 
     #[test]
-    fn the_consumer_sees_at_each_turn_who_has_waited_for_long() {
-        let (sender, mut frames) = builder().capacity(4).turns(2, Duration::ZERO).build().unwrap();
-        (0..4).for_each(|frame| assert!(sender.send(frame).is_ok()));
+    fn those_that_pass_over_others_see_who_has_waited_for_long() {
+        let (sender, mut frames) =
+            builder().capacity(64).turns(64, Duration::ZERO).build().unwrap();
+        (0..64).for_each(|frame| assert!(sender.send(frame).is_ok()));
+        assert!((0..33).all(|frame| frames.recv_blocking(None) == Ok(frame)));
+        (64..96).for_each(|frame| assert!(sender.send(frame).is_ok()));
+        assert!(sender.send(96).is_ok());
         // No thread is there to lose its patience.
-        [4, 5, 6].into_iter().for_each(|frame| park(&sender, frame, true));
-        assert_eq!(frames.recv_blocking(None), Ok(0));
-        assert_eq!(frames.len(), 3, "the turn has not ended");
-        assert_eq!(frames.recv_blocking(None), Ok(1));
-        assert_eq!(frames.len(), 4, "two for one turn");
-        assert_eq!(frames.recv_blocking(None), Ok(2));
-        assert_eq!(frames.len(), 4, "the third needs no turn");
-        assert_eq!([(); 4].map(|()| frames.recv_blocking(None)), [3, 4, 5, 6].map(Ok));
+        park(&sender, 97, true);
+        assert!((33..63).all(|frame| frames.recv_blocking(None) == Ok(frame)));
+        assert_eq!((frames.len(), sender.stats().waiting), (34, 1), "the turn has not ended");
+        let sends = |frame: &u64| sender.try_send(*frame).is_ok() && sender.stats().waiting > 0;
+        let passed = (98..).take_while(sends).count() as u64;
+        assert_eq!(passed, LOOK_EVERY - 1, "passed over, and then seen");
+        let expected = (63..97).chain(98..98 + passed).chain([97, 98 + passed]);
+        assert!(expected.eq(std::iter::from_fn(|| frames.try_recv().ok())));
     }
 
     #[test]

@@ -12,7 +12,7 @@
 //! 4. Tickets below `hurried` are served in their order as slots get free, and later frames queue up
 //!    behind, also if they would fit. The others wait patiently: one of them is served each turn of so
 //!    many slots, and whoever finds room meanwhile takes it. Who has waited for `Rules::patience` hurries:
-//!    the consumer sees it of the first at the next turn, and each is a thread that says so by itself.
+//!    each is a thread that says so by itself, and those that pass over the first look for it.
 //! 5. While the channel is open and somebody in a hurry is parked, the first parked frame doesn't fit, or
 //!    the thread that freed its slot is on its way to the lock. While somebody patient is parked, the
 //!    consumer that finds the queue empty serves him before it sleeps.
