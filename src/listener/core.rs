@@ -213,6 +213,11 @@ impl<T> Feed<T> {
         self.settle(sent)
     }
 
+    /// Sends a control frame; false once nothing more is taken.
+    pub(crate) fn tell(&self, frame: T) -> bool {
+        self.sender.send_control(frame).map_or_else(|refused| self.settle(Err(refused)), |()| true)
+    }
+
     /// Enters what became of a frame; false once nothing more is taken.
     pub(crate) fn settle(&self, sent: Result<Sent<T>, SendError<T>>) -> bool {
         let Err(refused) = sent else { return true };

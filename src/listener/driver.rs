@@ -37,6 +37,8 @@ pub(crate) struct Limits {
 /// What came of asking a source.
 pub(crate) enum Taken<F> {
     Frame(F),
+    /// See [`FrameSource::is_control`].
+    Control(F),
     Nothing,
     End(Verdict),
 }
@@ -154,7 +156,7 @@ impl<S: FrameSource> Driver<S> {
             Phase::Running => {}
             Phase::Draining => {
                 return match self.source.next_buffered() {
-                    Ok(Some(frame)) => Taken::Frame(frame),
+                    Ok(Some(frame)) => self.sorted(frame),
                     _ => Taken::End(Verdict::Stopped),
                 };
             }
@@ -175,9 +177,12 @@ impl<S: FrameSource> Driver<S> {
             Ok(Some(frame)) => {
                 (self.failures, self.hasty) = (0, 0);
                 self.hot = true;
-                (self.silent_since, self.inside_since) = (None, None);
-                self.is_heard_again();
-                Taken::Frame(frame)
+                let taken = self.sorted(frame);
+                if let Taken::Frame(_) = &taken {
+                    (self.silent_since, self.inside_since) = (None, None);
+                    self.is_heard_again();
+                }
+                taken
             }
             // An interruption can look like the end, or like an error.
             Ok(None) | Err(_) if self.phase() != Phase::Running => Taken::End(Verdict::Stopped),
@@ -198,6 +203,10 @@ impl<S: FrameSource> Driver<S> {
             }
             Err(error) => self.judge(error),
         }
+    }
+
+    fn sorted(&self, frame: S::Frame) -> Taken<S::Frame> {
+        if self.source.is_control(&frame) { Taken::Control(frame) } else { Taken::Frame(frame) }
     }
 
     /// Counts an answer of "nothing"; has the next one wait if there were many at once.

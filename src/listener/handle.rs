@@ -104,12 +104,14 @@ impl Listener {
     /// Sets up a listener over a device that is opened again whenever it fails or comes to its end.
     ///
     /// `make` opens it, on the listener's thread, the first time included. The stream tells
-    /// [`Up`](Reopened::Up) and [`Down`](Reopened::Down) between the frames; `backoff` says how long to wait
-    /// and when to give up. What a [`writer`](ListenerBuilder::writer) is given while the device is down is
-    /// refused with an error. Bytes that make no frame are a failure, too, unless the source skips them.
+    /// [`Up`](Reopened::Up) and [`Down`](Reopened::Down) in turns between the frames; `backoff` says how long
+    /// to wait and when to give up. What a [`writer`](ListenerBuilder::writer) is given while the device is
+    /// down is refused with an error. A write that fails takes the device down once all that has come from it
+    /// is read. Bytes that make no frame are a failure, too, unless the source skips them.
     ///
-    /// `make` is given an [`Opening`], whose [`connect`](Opening::connect) a stop interrupts. One that blocks
-    /// otherwise holds up a stop until it returns.
+    /// `make` is given an [`Opening`], whose [`connect`](Opening::connect) a stop interrupts; whatever else
+    /// blocks in it, such as a handshake, is interrupted by [`on_stop`](Opening::on_stop), or holds up a stop
+    /// until it returns.
     ///
     /// # Examples
     ///

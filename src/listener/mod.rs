@@ -94,7 +94,7 @@ pub use serve::Service;
 pub use serve::{FirstPoll, Serve, ServeBuilder, Unanswered};
 pub use source::{
     Backoff, BadFrames, FnSource, FrameError, FrameSource, Gauge, Interrupter, LoopHandle, Opening,
-    ReadSource, Reopened, Reopening, RequestSource, SourceStats, StopGuard,
+    ReadSource, Reopened, Reopening, RequestSource, SourceStats, StopGuard, WholeFrames,
 };
 pub use stats::ListenerStats;
 pub use writer::{Command, FrameSink, Inbox, WriteError, inbox};

@@ -110,6 +110,11 @@ pub(crate) fn pump<S: FrameSource>(
                     return verdict;
                 }
             }
+            Taken::Control(frame) => {
+                if !feed.tell(frame) {
+                    return Verdict::Stopped;
+                }
+            }
             Taken::Nothing => {
                 let what = For { read: true, write: writing.is_blocked() };
                 driver.wait(what, writing.deadline());

@@ -2,14 +2,16 @@
 
 use crate::common::LONG as PATIENCE;
 use crate::support::*;
+use callbridge::Overflow;
 use callbridge::channel::Ending;
 use callbridge::listener::{
-    Backoff, FrameSource, Interrupter, Listener, ReadSource, Reopened, TcpSource,
+    Backoff, FrameSource, Gauge, Interrupter, Listener, ReadSource, Reopened, RequestSource,
+    SourceStats, TcpSource,
 };
 use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 use tokio_util::codec::LinesCodec;
 
@@ -49,7 +51,7 @@ fn a_device_is_given_up_after_so_many_failures_in_a_row() {
         });
     }
     // The third failure in a row is the end: losing the line, and two openings in vain.
-    assert_eq!(seen, "dufddufdd");
+    assert_eq!(seen, "dufdufd");
     assert_eq!(listener.ending(), Some(Ending::Failed));
     assert_eq!(listener.error().unwrap().to_string(), "no such device");
     assert_eq!(openings.load(Ordering::Relaxed), 6);
@@ -198,7 +200,11 @@ fn a_connect_that_gets_no_answer_ends_by_its_timeout_and_by_a_stop() {
             attempt += 1;
             let line = match attempt {
                 1 => opening.connect(deaf, PATIENCE)?,
-                2 => opening.connect(full, Duration::from_millis(10))?,
+                2 => {
+                    let timed_out = opening.connect(full, Duration::from_millis(10)).unwrap_err();
+                    assert_eq!(timed_out.kind(), ErrorKind::TimedOut);
+                    return Err(timed_out);
+                }
                 _ => {
                     waits.send(()).unwrap();
                     let interrupted = opening.connect(full, PATIENCE * 10).unwrap_err();
@@ -212,13 +218,155 @@ fn a_connect_that_gets_no_answer_ends_by_its_timeout_and_by_a_stop() {
         Backoff { attempts: u32::MAX, ..AT_ONCE },
     );
     let (listener, mut told) = device.spawn().unwrap();
-    for expected in [ErrorKind::ConnectionRefused, ErrorKind::TimedOut] {
-        let Reopened::Down(error) = next(&mut told) else { panic!("there is no line") };
-        assert_eq!(error.downcast_ref::<io::Error>().unwrap().kind(), expected);
-    }
+    let Reopened::Down(error) = next(&mut told) else { panic!("there is no line") };
+    assert_eq!(error.downcast_ref::<io::Error>().unwrap().kind(), ErrorKind::ConnectionRefused);
     is_waiting.recv_timeout(PATIENCE).unwrap();
     assert!(listener.close_blocking(PATIENCE).is_clean());
     assert!(is_waiting.try_recv().is_ok(), "the connect was told to stop");
     assert_eq!(end(&mut told), Ending::Aborted);
     drop(waiting);
+}
+
+/// Has numbers, and then nothing; can't be written to.
+struct Deaf(Vec<u32>);
+
+impl FrameSource for Deaf {
+    type Frame = u32;
+
+    fn next_frame(&mut self) -> io::Result<Option<u32>> {
+        self.0.pop().map(Some).ok_or(ErrorKind::TimedOut.into())
+    }
+}
+
+impl RequestSource<u32> for Deaf {
+    type Address = ();
+
+    fn address(&mut self, _: &mut u32) {}
+
+    fn answer(&mut self, _to: (), _frame: u32) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    fn flush(&mut self) -> io::Result<bool> {
+        Err(ErrorKind::BrokenPipe.into())
+    }
+}
+
+#[test]
+fn what_came_before_a_write_failed_is_still_read() {
+    let mut builder = Listener::reopening(|_| Ok(Deaf((0..100).collect())), AT_ONCE).capacity(1);
+    let sink = builder.writer::<u32>(4);
+    let (listener, mut told) = builder.spawn().unwrap();
+    assert!(matches!(next(&mut told), Reopened::Up));
+    let failed = sink.send_blocking(1, PATIENCE).unwrap_err();
+    assert_eq!(io::Error::from(failed).kind(), ErrorKind::BrokenPipe);
+    let in_vain = sink.send_blocking(2, PATIENCE).unwrap_err();
+    assert_eq!(io::Error::from(in_vain).kind(), ErrorKind::NotConnected);
+    for n in (0..100).rev() {
+        assert_eq!(next(&mut told).frame(), Some(n));
+    }
+    let Reopened::Down(error) = next(&mut told) else { panic!("all is read") };
+    assert_eq!(error.downcast_ref::<io::Error>().unwrap().kind(), ErrorKind::BrokenPipe);
+    assert!(matches!(next(&mut told), Reopened::Up));
+    clean(&listener);
+}
+
+#[test]
+fn no_policy_drops_that_a_device_went_and_came() {
+    for policy in [Overflow::DropNewest, Overflow::DropOldest, Overflow::Latest, Overflow::Fail] {
+        let mut opened = 0;
+        let device = Listener::reopening(
+            move |_| {
+                opened += 1;
+                if opened < 3 { Ok(Numbers(vec![7; 10])) } else { Err(ErrorKind::NotFound.into()) }
+            },
+            AT_ONCE,
+        );
+        let (listener, mut told) = device.capacity(1).overflow(policy).spawn().unwrap();
+        // Nobody reads before all has happened.
+        wait_for(&listener, |_| listener.is_finished());
+        assert_eq!(listener.stats().frames, 20);
+        let (mut seen, mut frames) = (String::new(), 0);
+        while let Ok(event) = told.recv_blocking(PATIENCE) {
+            match event {
+                Reopened::Up => seen.push('u'),
+                Reopened::Down(_) => seen.push('d'),
+                _ => frames += 1,
+            }
+        }
+        assert_eq!((seen.as_str(), frames), ("udud", 1), "{policy:?}");
+        clean(&listener);
+    }
+}
+
+#[test]
+fn a_device_that_stays_away_is_told_once_and_is_quiet() {
+    let (tell, quiet) = mpsc::channel();
+    let (opens, opening) = mpsc::channel();
+    let device = Listener::reopening(
+        move |_| -> io::Result<Numbers> {
+            let _nobody_counts = opens.send(());
+            Err(ErrorKind::NotFound.into())
+        },
+        Backoff { attempts: u32::MAX, ..AT_ONCE },
+    );
+    let (listener, mut told) =
+        device.quiet_after(20 * MS, move || tell.send(()).unwrap()).spawn().unwrap();
+    assert_eq!(quiet.recv_timeout(PATIENCE), Ok(()));
+    assert!(opening.iter().take(10).count() == 10, "it is tried again and again");
+    assert_eq!((listener.stats().frames, listener.stats().quiet), (0, 1));
+    assert!(matches!(next(&mut told), Reopened::Down(_)));
+    assert!(told.try_recv().is_err(), "it is down still");
+    clean(&listener);
+}
+
+/// A stop comes just when the device fails: what the interrupter uses may go with the source.
+#[test]
+fn a_source_is_dropped_when_its_interrupter_is_through() {
+    struct Failing {
+        /// Called when it has failed and is about to go.
+        gauge: Gauge,
+        interrupter: Interrupter,
+        _dropped: mpsc::Sender<()>,
+    }
+    impl FrameSource for Failing {
+        type Frame = ();
+        fn next_frame(&mut self) -> io::Result<Option<()>> {
+            Err(io::Error::other("unplugged"))
+        }
+        fn interrupter(&self) -> Interrupter {
+            self.interrupter.clone()
+        }
+        fn gauge(&self) -> Gauge {
+            self.gauge.clone()
+        }
+    }
+    let (fails, has_failed) = mpsc::channel();
+    let (interrupts, is_interrupted) = mpsc::channel();
+    let is_interrupted = Mutex::new(Some(is_interrupted));
+    let (dropped, is_dropped) = mpsc::channel::<()>();
+    let is_dropped = Mutex::new(is_dropped);
+    let (seen, was_dropped) = mpsc::channel();
+    let mut source = Some(Failing {
+        gauge: Gauge::new(move || {
+            if let Some(is_interrupted) = is_interrupted.lock().unwrap().take() {
+                fails.send(()).unwrap();
+                let () = is_interrupted.recv_timeout(PATIENCE).unwrap();
+            }
+            SourceStats::default()
+        }),
+        interrupter: Interrupter::new(move || {
+            let _once_more = interrupts.send(());
+            let gone = is_dropped.lock().unwrap().recv_timeout(50 * MS);
+            seen.send(gone == Err(mpsc::RecvTimeoutError::Disconnected)).unwrap();
+        }),
+        _dropped: dropped,
+    });
+    let device =
+        Listener::reopening(move |_| source.take().ok_or(ErrorKind::NotFound.into()), AT_ONCE);
+    let (listener, _told) = device.spawn().unwrap();
+    has_failed.recv_timeout(PATIENCE).unwrap();
+    listener.stop();
+    assert_eq!(was_dropped.recv_timeout(PATIENCE), Ok(false), "it was used after its source");
+    clean(&listener);
 }

@@ -7,7 +7,7 @@
 //! Besides: `rustix = { version = "1", features = ["termios"] }` for the line's settings; the meter that is made here takes `"pty"` too.
 
 use callbridge::Listener;
-use callbridge::listener::{BadFrames, ReadSource};
+use callbridge::listener::{BadFrames, ReadSource, WholeFrames};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
@@ -29,7 +29,7 @@ pub(crate) async fn main() -> crate::Ended {
     let (meter, port) = a_meter()?; // in truth: "/dev/ttyUSB0"
 
     let lines = LinesCodec::new_with_max_length(80); // noise may never end a line
-    let source = ReadSource::new(open(&port)?, 256, lines)?
+    let source = ReadSource::new(open(&port)?, 256, WholeFrames(lines))? // half a line is none
         .polled()? // a stop and a command end the wait for the line
         .with_bad_frames(BadFrames::Skip); // noise costs itself only
     let mut builder = Listener::builder(source)

@@ -48,7 +48,6 @@ mod unix {
     /// Until standard input ends.
     async fn run(path: &str) -> Result<(), Box<dyn Error>> {
         let Meter { listener, mut readings, commands } = listen(path)?;
-        let mut was_told = false;
         // Standard input is one more thread's line.
         let typed = ReadSource::new(std::io::stdin(), 80, LinesCodec::new())?.polled()?;
         let (_typing, mut typed) = Listener::builder(typed).name("stdin").spawn()?;
@@ -56,11 +55,7 @@ mod unix {
             tokio::select! {
                 reading = readings.recv() => match reading {
                     Some(Reopened::Frame(reading)) => println!("{} = {}", reading.quantity, reading.value),
-                    Some(Reopened::Down(error)) if !was_told => {
-                        eprintln!("looking for the meter: {error}");
-                        was_told = true;
-                    }
-                    Some(Reopened::Up) => was_told = false,
+                    Some(Reopened::Down(error)) => eprintln!("looking for the meter: {error}"),
                     Some(_) => {}
                     None => break,
                 },

@@ -413,7 +413,7 @@ where
             let verdict = judged(|| {
                 loop {
                     match driver.take(true) {
-                        Taken::Frame(connection) => {
+                        Taken::Frame(connection) | Taken::Control(connection) => {
                             if !take(connection) {
                                 return Verdict::Stopped;
                             }

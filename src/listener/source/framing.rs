@@ -11,7 +11,7 @@ use std::io;
 use std::sync::Arc;
 use thiserror::Error as ThisError;
 use tokio_util::codec::{
-    AnyDelimiterCodecError, Decoder, LengthDelimitedCodec, LengthDelimitedCodecError,
+    AnyDelimiterCodecError, Decoder, Encoder, LengthDelimitedCodec, LengthDelimitedCodecError,
     LinesCodecError,
 };
 
@@ -109,6 +109,46 @@ pub enum BadFrames {
     /// decoder keeps its place in it. Give the decoder a limit of its own, which it can get over, such as
     /// `LinesCodec::new_with_max_length`.
     Skip,
+}
+
+/// A codec without its own judgement of a stream's end: a frame that breaks off there is
+/// [`Incomplete`](FrameError::Incomplete), and none.
+///
+/// `LinesCodec` and the like make a frame of whatever is left at the end: half a reading, where a device was
+/// unplugged in the middle of a line.
+///
+/// # Examples
+///
+/// ```
+/// use callbridge::listener::{BadFrames, FrameSource, ReadSource, WholeFrames};
+/// use tokio_util::codec::LinesCodec;
+///
+/// let unplugged = &b"temp 21.5\ntemp 2"[..];
+/// let mut meter = ReadSource::new(unplugged, 80, WholeFrames(LinesCodec::new()))?
+///     .with_bad_frames(BadFrames::Skip);
+/// assert_eq!(meter.next_frame()?.as_deref(), Some("temp 21.5"));
+/// assert_eq!(meter.next_frame()?, None);
+/// assert_eq!(meter.gauge().read().skipped, 1);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WholeFrames<C>(pub C);
+
+impl<C: Decoder> Decoder for WholeFrames<C> {
+    type Item = C::Item;
+    type Error = C::Error;
+
+    fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<C::Item>, C::Error> {
+        self.0.decode(bytes)
+    }
+}
+
+impl<T, C: Encoder<T>> Encoder<T> for WholeFrames<C> {
+    type Error = C::Error;
+
+    fn encode(&mut self, item: T, bytes: &mut BytesMut) -> Result<(), C::Error> {
+        self.0.encode(item, bytes)
+    }
 }
 
 impl FrameError {

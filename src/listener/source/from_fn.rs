@@ -5,7 +5,7 @@ use crate::channel::{SendError, Sender, Sent};
 use crate::listener::builder::{Origin, Setup, sealed::Sealed};
 use crate::listener::core::{End, Feed, Verdict, judged};
 use crate::listener::stats::count;
-use crate::listener::stop::{Phase, Registered};
+use crate::listener::stop::{Phase, Registered, Stop};
 use crate::sync::WaitError;
 use std::convert::Infallible;
 use std::fmt;
@@ -169,13 +169,7 @@ impl<T> LoopHandle<T> {
     /// # }
     /// ```
     pub fn on_stop(&self, interrupter: Interrupter) -> StopGuard {
-        let late = interrupter.clone();
-        let guard =
-            StopGuard { _registered: self.feed.core.stop.register(Phase::Draining, interrupter) };
-        if self.is_stopping() {
-            late.interrupt();
-        }
-        guard
+        StopGuard::new(&self.feed.core.stop, interrupter)
     }
 }
 
@@ -191,10 +185,23 @@ impl<T> fmt::Debug for LoopHandle<T> {
     }
 }
 
-/// Keeps an interrupter registered; made by [`LoopHandle::on_stop`].
+/// Keeps an interrupter registered; made by [`LoopHandle::on_stop`] and
+/// [`Opening::on_stop`](super::Opening::on_stop).
 #[must_use = "the interrupter is forgotten when the guard is dropped"]
 pub struct StopGuard {
     _registered: Registered,
+}
+
+impl StopGuard {
+    /// Registers an interrupter, and runs it at once if the stop was asked for before.
+    pub(super) fn new(stop: &Arc<Stop>, interrupter: Interrupter) -> Self {
+        let late = interrupter.clone();
+        let guard = StopGuard { _registered: stop.register(Phase::Draining, interrupter) };
+        if stop.phase() > Phase::Running {
+            late.interrupt();
+        }
+        guard
+    }
 }
 
 impl fmt::Debug for StopGuard {

@@ -21,7 +21,7 @@ pub(crate) mod unix;
 
 #[cfg(feature = "net")]
 pub use datagram::{Datagram, DatagramSocket, DatagramSource, Replier};
-pub use framing::{BadFrames, FrameError};
+pub use framing::{BadFrames, FrameError, WholeFrames};
 pub use from_fn::{FnSource, LoopHandle, StopGuard};
 pub use gauge::{Gauge, SourceStats};
 pub use interrupter::Interrupter;
@@ -130,6 +130,16 @@ pub trait FrameSource: Send + 'static {
     /// As for [`next_frame`](Self::next_frame).
     fn next_buffered(&mut self) -> io::Result<Option<Self::Frame>> {
         Ok(None)
+    }
+
+    /// Whether no overflow policy may drop `frame`: it takes no room in the channel, and says nothing about a
+    /// silence ([`quiet_after`](super::ListenerBuilder::quiet_after)); by default none is such a frame.
+    ///
+    /// For what happens to the source itself, such as [`Reopened::Down`]; see
+    /// [`Sender::send_control`](crate::Sender::send_control).
+    fn is_control(&self, frame: &Self::Frame) -> bool {
+        let _ = frame;
+        false
     }
 
     /// The descriptor to wait for, while nothing is ready; by default there is none.

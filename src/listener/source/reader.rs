@@ -23,8 +23,9 @@ use tokio_util::codec::{Decoder, Encoder};
 /// The source ends at the end of the stream. A stream that ends inside a frame, or can't be decoded, fails
 /// with a [`FrameError`](super::FrameError) inside the [`io::Error`], unless bad frames are
 /// [skipped](Self::with_bad_frames). What is left at the end is the decoder's to judge, by its `decode_eof`:
-/// `LinesCodec` makes a line of it, whole or not. A device that says "0 bytes" for "nothing yet" is told apart from an
-/// end by [`with_empty_reads`](Self::with_empty_reads).
+/// `LinesCodec` makes a line of it, whole or not, unless it is in [`WholeFrames`](super::WholeFrames). A device
+/// that says "0 bytes" for "nothing yet" is told apart from an end by
+/// [`with_empty_reads`](Self::with_empty_reads).
 ///
 /// With a codec that is an [`Encoder`] as well, a reader that can be written to can be
 /// [served](super::super::ListenerBuilder::serve), and spoken to by a

@@ -1,8 +1,9 @@
+use super::from_fn::StopGuard;
 use super::poll::POLL_TIMEOUT;
 use super::{FrameSource, Gauge, Interrupter, RequestSource, SourceStats, is_timeout};
 use crate::channel::SourceError;
+use crate::listener::stop::{Phase, Registered, Stop};
 use crate::listener::wake::Wake;
-use crate::sync::prim::atomic::{AtomicBool, Ordering};
 use crate::sync::prim::{Mutex, lock};
 use crate::sync::{Deadline, event};
 use rustix::fd::BorrowedFd;
@@ -57,6 +58,9 @@ impl Backoff {
 
 /// What the stream of a reopened device yields.
 ///
+/// `Up` and `Down` take turns, the first of either being how the first opening went. They are control frames:
+/// no overflow policy drops them, and they take no room in the channel.
+///
 /// # Examples
 ///
 /// ```
@@ -79,7 +83,9 @@ pub enum Reopened<F> {
     Up,
     /// A frame came.
     Frame(F),
-    /// It failed, couldn't be opened, or came to its end; it will be opened again.
+    /// It failed, came to its end, or couldn't be opened; it will be opened again. Told once: that it can't be
+    /// opened yet is an event for `tracing` each time, and the last error ends the listener after
+    /// [`attempts`](Backoff::attempts).
     Down(SourceError),
 }
 
@@ -113,24 +119,19 @@ impl<F> fmt::Debug for Reopened<F> {
 
 /// Tells whoever opens a device whether to give up, and connects so that a stop can interrupt it.
 pub struct Opening {
-    stopping: AtomicBool,
+    /// What a stop of the listener tells.
+    stop: Arc<Stop>,
     wake: Arc<Wake>,
-    inner: Mutex<Inner>,
+    /// What others read of the source that is open.
+    counted: Mutex<Counted>,
+    _wakes: Registered,
 }
 
-/// What others reach of the source that is open.
 #[derive(Default)]
-struct Inner {
-    interrupter: Interrupter,
+struct Counted {
     gauge: Gauge,
     /// What those before it have counted.
     past: SourceStats,
-}
-
-impl Inner {
-    fn stats(&self) -> SourceStats {
-        self.past.and(self.gauge.read())
-    }
 }
 
 impl Opening {
@@ -148,8 +149,45 @@ impl Opening {
     /// # }
     /// ```
     pub fn is_stopping(&self) -> bool {
-        // Pairs with the store in `interrupt`.
-        self.stopping.load(Ordering::Acquire)
+        self.stop.phase() > Phase::Running
+    }
+
+    /// Runs `interrupter` when the listener is asked to stop, until the guard is dropped: for what blocks after
+    /// a connect, such as the handshake of a session. See [`LoopHandle::on_stop`](super::LoopHandle::on_stop).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use callbridge::listener::{Backoff, Interrupter, Listener, ReadSource};
+    /// use std::io::Write;
+    /// use std::net::{Shutdown, TcpListener};
+    /// use std::time::Duration;
+    /// use tokio_util::codec::LinesCodec;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// // Never answers.
+    /// let gateway = TcpListener::bind("127.0.0.1:0")?;
+    /// let addr = gateway.local_addr()?;
+    /// let device = Listener::reopening(
+    ///     move |opening| {
+    ///         let mut line = opening.connect(addr, Duration::from_secs(5))?;
+    ///         let other = line.try_clone()?;
+    ///         let shut = Interrupter::new(move || drop(other.shutdown(Shutdown::Both)));
+    ///         let _guard = opening.on_stop(shut);
+    ///         line.write_all(b"hello")?;
+    ///         std::io::Read::read_exact(&mut line, &mut [0; 5])?;
+    ///         ReadSource::new(line, 1024, LinesCodec::new())
+    ///     },
+    ///     Backoff::default(),
+    /// );
+    /// let (listener, _lines) = device.spawn()?;
+    /// let _blocks = gateway.accept()?;
+    /// assert!(listener.close_blocking(Duration::from_secs(5)).is_clean());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_stop(&self, interrupter: Interrupter) -> StopGuard {
+        StopGuard::new(&self.stop, interrupter)
     }
 
     /// Connects to `addr`; gives up at once when the listener is ending, and after `timeout`.
@@ -196,13 +234,15 @@ impl Opening {
         socket.set_nonblocking(false)?;
         Ok(socket.into())
     }
+}
 
-    fn interrupt(&self) {
-        // First; pairs with the load in `is_stopping`.
-        self.stopping.store(true, Ordering::Release);
-        let interrupter = lock(&self.inner).interrupter.clone();
-        interrupter.interrupt();
-        self.wake.notify();
+impl Opening {
+    fn stats(&self, fresh: bool) -> SourceStats {
+        let (past, gauge) = {
+            let counted = lock(&self.counted);
+            (counted.past, counted.gauge.clone())
+        };
+        past.and(if fresh { gauge.read_fresh() } else { gauge.read() })
     }
 }
 
@@ -218,13 +258,21 @@ pub struct Reopening<S, F> {
     make: F,
     backoff: Backoff,
     opening: Arc<Opening>,
-    source: Option<S>,
+    open: Option<Open<S>>,
+    /// A write has failed: what was received before is still read.
+    broken: Option<io::Error>,
+    /// `Down` was told, and no `Up` since.
+    told_down: bool,
     /// When to open next.
     due: Deadline,
     failures: u32,
     poll_timeout: Duration,
-    /// What was to be told before the next frame.
-    down: Option<SourceError>,
+}
+
+/// Its interrupter runs no more when the source is dropped.
+struct Open<S> {
+    _interrupted: StopGuard,
+    source: S,
 }
 
 impl<S, F> Reopening<S, F>
@@ -233,19 +281,19 @@ where
     F: FnMut(&Opening) -> io::Result<S> + Send + 'static,
 {
     pub(crate) fn new(make: F, backoff: Backoff) -> Self {
+        let (stop, wake) = (Arc::<Stop>::default(), Wake::new());
+        let wakes = stop.wakes(&wake);
+        let counted = Mutex::default();
         Reopening {
             make,
             backoff,
-            opening: Arc::new(Opening {
-                stopping: AtomicBool::new(false),
-                wake: Wake::new(),
-                inner: Mutex::default(),
-            }),
-            source: None,
+            opening: Arc::new(Opening { stop, wake, counted, _wakes: wakes }),
+            open: None,
+            broken: None,
+            told_down: false,
             due: Deadline::Now,
             failures: 0,
             poll_timeout: POLL_TIMEOUT,
-            down: None,
         }
     }
 
@@ -261,37 +309,34 @@ where
         });
         match opened {
             Ok(source) => {
-                let interrupter = source.interrupter();
                 let gauge = source.gauge();
-                {
-                    let mut inner = lock(&self.opening.inner);
-                    (inner.interrupter, inner.gauge) = (interrupter.clone(), gauge);
-                }
-                if self.opening.is_stopping() {
-                    interrupter.interrupt();
-                }
-                self.source = Some(source);
+                let old = std::mem::replace(&mut lock(&self.opening.counted).gauge, gauge);
+                drop(old);
+                let interrupted = self.opening.on_stop(source.interrupter());
+                self.open = Some(Open { _interrupted: interrupted, source });
+                self.told_down = false;
                 Ok(Some(Reopened::Up))
             }
             Err(_) if self.opening.is_stopping() => Err(ErrorKind::Interrupted.into()),
             Err(error) if self.failures + 1 >= self.backoff.attempts => Err(error),
-            Err(error) => Ok(Some(self.fall(error))),
+            Err(error) => self.fall(error),
         }
     }
 
     /// Closes what is open, and sets the time for the next attempt.
-    fn fall(&mut self, error: io::Error) -> Reopened<S::Frame> {
-        let closed = {
-            let mut inner = lock(&self.opening.inner);
-            inner.past = inner.stats();
-            (std::mem::take(&mut inner.interrupter), std::mem::take(&mut inner.gauge))
-        };
-        drop(closed);
-        self.source = None;
+    fn fall(&mut self, error: io::Error) -> io::Result<Option<Reopened<S::Frame>>> {
+        let past = self.opening.stats(true);
+        let counted = Counted { past, ..Counted::default() };
+        let old = std::mem::replace(&mut *lock(&self.opening.counted), counted);
+        drop(old);
+        self.open = None;
         self.failures += 1;
         self.due = Deadline::after(self.backoff.pause(self.failures));
         event(format_args!("a device is down and will be opened again"), &error);
-        Reopened::Down(SourceError::new(error))
+        if std::mem::replace(&mut self.told_down, true) {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        Ok(Some(Reopened::Down(SourceError::new(error))))
     }
 
     /// What comes of asking the source that is open.
@@ -299,18 +344,30 @@ where
         &mut self,
         taken: io::Result<Option<S::Frame>>,
     ) -> io::Result<Option<Reopened<S::Frame>>> {
-        match taken {
+        let error = match taken {
             Ok(Some(frame)) => {
                 self.failures = 0;
-                Ok(Some(Reopened::Frame(frame)))
+                return Ok(Some(Reopened::Frame(frame)));
             }
-            Ok(None) if self.opening.is_stopping() => Ok(None),
-            Ok(None) => {
-                let end = io::Error::new(ErrorKind::UnexpectedEof, "the device came to its end");
-                Ok(Some(self.fall(end)))
+            Ok(None) if self.opening.is_stopping() => return Ok(None),
+            Ok(None) => io::Error::new(ErrorKind::UnexpectedEof, "the device came to its end"),
+            Err(error) if self.opening.is_stopping() => return Err(error),
+            Err(error) if is_timeout(&error) && self.broken.is_none() => return Err(error),
+            Err(error) => error,
+        };
+        // A write had failed first, and now all is read.
+        let error = self.broken.take().unwrap_or(error);
+        self.fall(error)
+    }
+
+    /// The source to write to.
+    fn writable(&mut self) -> io::Result<&mut S> {
+        match &mut self.open {
+            Some(open) if self.broken.is_none() => Ok(&mut open.source),
+            _ => {
+                let text = "the device is down: wait until it is up again";
+                Err(io::Error::new(ErrorKind::NotConnected, text))
             }
-            Err(error) if is_timeout(&error) || self.opening.is_stopping() => Err(error),
-            Err(error) => Ok(Some(self.fall(error))),
         }
     }
 }
@@ -323,12 +380,9 @@ where
     type Frame = Reopened<S::Frame>;
 
     fn next_frame(&mut self) -> io::Result<Option<Self::Frame>> {
-        if let Some(error) = self.down.take() {
-            return Ok(Some(Reopened::Down(error)));
-        }
-        match &mut self.source {
-            Some(source) => {
-                let taken = source.next_frame();
+        match &mut self.open {
+            Some(open) => {
+                let taken = open.source.next_frame();
                 self.told(taken)
             }
             None => self.open(),
@@ -336,12 +390,9 @@ where
     }
 
     fn next_ready(&mut self) -> io::Result<Option<Self::Frame>> {
-        if let Some(error) = self.down.take() {
-            return Ok(Some(Reopened::Down(error)));
-        }
-        match &mut self.source {
-            Some(source) => {
-                let taken = source.next_ready();
+        match &mut self.open {
+            Some(open) => {
+                let taken = open.source.next_ready();
                 self.told(taken)
             }
             None => Err(ErrorKind::WouldBlock.into()),
@@ -349,26 +400,35 @@ where
     }
 
     fn next_buffered(&mut self) -> io::Result<Option<Self::Frame>> {
-        let Some(source) = &mut self.source else { return Ok(None) };
-        Ok(source.next_buffered()?.map(Reopened::Frame))
+        let Some(open) = &mut self.open else { return Ok(None) };
+        Ok(open.source.next_buffered()?.map(Reopened::Frame))
+    }
+
+    fn is_control(&self, frame: &Self::Frame) -> bool {
+        match frame {
+            Reopened::Frame(frame) => {
+                self.open.as_ref().is_some_and(|open| open.source.is_control(frame))
+            }
+            Reopened::Up | Reopened::Down(_) => true,
+        }
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.source.as_ref()?.as_fd()
+        self.open.as_ref()?.source.as_fd()
     }
 
     fn wants_to_write(&self) -> bool {
-        self.source.as_ref().is_some_and(FrameSource::wants_to_write)
+        self.open.as_ref().is_some_and(|open| open.source.wants_to_write())
     }
 
     fn interrupter(&self) -> Interrupter {
         let opening = Arc::clone(&self.opening);
-        Interrupter::new(move || opening.interrupt())
+        Interrupter::new(move || opening.stop.signal())
     }
 
     fn gauge(&self) -> Gauge {
         let opening = Arc::clone(&self.opening);
-        Gauge::new(move || lock(&opening.inner).stats())
+        Gauge::aging(move |fresh| opening.stats(fresh))
     }
 
     fn set_poll_timeout(&mut self, timeout: Duration) -> io::Result<()> {
@@ -377,11 +437,11 @@ where
     }
 
     fn is_inside_frame(&self) -> bool {
-        self.source.as_ref().is_some_and(FrameSource::is_inside_frame)
+        self.open.as_ref().is_some_and(|open| open.source.is_inside_frame())
     }
 
     fn part(&mut self) -> io::Result<bool> {
-        self.source.as_mut().map_or(Ok(true), FrameSource::part)
+        self.open.as_mut().map_or(Ok(true), |open| open.source.part())
     }
 }
 
@@ -395,26 +455,22 @@ where
     fn address(&mut self, _frame: &mut Self::Frame) {}
 
     fn answer(&mut self, _to: (), frame: R) -> io::Result<bool> {
-        match &mut self.source {
-            Some(source) => source.answer((), frame),
-            None => Err(is_down()),
-        }
+        self.writable()?.answer((), frame)
     }
 
     fn flush(&mut self) -> io::Result<bool> {
-        let Some(source) = &mut self.source else { return Err(is_down()) };
-        source.flush().inspect_err(|error| {
-            if !is_timeout(error) {
-                let error = io::Error::new(error.kind(), error.to_string());
-                if let Reopened::Down(error) = self.fall(error) {
-                    self.down = Some(error);
-                }
-            }
-        })
+        let flushed = self.writable()?.flush();
+        if let Some(error) = flushed.as_ref().err().filter(|error| !is_timeout(error)) {
+            self.broken = Some(io::Error::new(error.kind(), error.to_string()));
+        }
+        flushed
     }
 
     fn staged(&self) -> usize {
-        self.source.as_ref().map_or(0, |source| RequestSource::<R>::staged(source))
+        match &self.open {
+            Some(open) if self.broken.is_none() => RequestSource::<R>::staged(&open.source),
+            _ => 0,
+        }
     }
 
     fn replies_in_order(&self) -> bool {
@@ -422,14 +478,10 @@ where
     }
 }
 
-fn is_down() -> io::Error {
-    io::Error::new(ErrorKind::NotConnected, "the device is down: wait until it is up again")
-}
-
 impl<S, F> fmt::Debug for Reopening<S, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reopening")
-            .field("open", &self.source.is_some())
+            .field("open", &self.open.is_some())
             .field("failures", &self.failures)
             .finish_non_exhaustive()
     }
