@@ -39,7 +39,8 @@ impl Bridge {
     ///
     /// On a thread that drives an event loop [`WouldDeadlock`](ResultError::WouldDeadlock), and the future
     /// is never polled. [`TimedOut`](ResultError::TimedOut), with
-    /// [`NoRoom`](crate::future::FutureState::NoRoom) if it never began. See [`ResultError`] for the others.
+    /// [`NoRoom`](crate::future::FutureState::NoRoom) if it never began, else with
+    /// [`Abandoned`](crate::future::FutureState::Abandoned). See [`ResultError`] for the others.
     ///
     /// # Examples
     ///
@@ -153,7 +154,7 @@ impl Core {
             None => Some(&ResultError::Cancelled),
         };
         self.end_here(future, place, failure, submitted);
-        outcome.unwrap_or(Err(ResultError::TimedOut { state: FutureState::Running }))
+        outcome.unwrap_or(Err(ResultError::TimedOut { state: FutureState::Abandoned }))
     }
 
     /// Drops what was polled here, then frees its room.

@@ -189,7 +189,12 @@ impl<S: 'static> DedicatedThread<S> {
         }
         let deadline = Deadline::after(timeout);
         match self.core().submit(On(job), deadline, site) {
-            Ok(result) => result.cancel_on_drop().result(deadline.remaining()),
+            Ok(result) => match result.cancel_on_drop().result(deadline.remaining()) {
+                Err(ResultError::TimedOut { .. }) => {
+                    Err(ResultError::TimedOut { state: FutureState::Abandoned })
+                }
+                result => result,
+            },
             Err(refused) => Err(self.refusal(refused)),
         }
     }
@@ -197,9 +202,6 @@ impl<S: 'static> DedicatedThread<S> {
     fn refusal<F>(&self, refused: SubmitError<F>) -> ResultError {
         match refused {
             SubmitError::Closed(_) => self.core().why().into(),
-            SubmitError::Full(_) | SubmitError::TimedOut(_) => {
-                ResultError::TimedOut { state: FutureState::Queued }
-            }
             refused => refused.into(),
         }
     }

@@ -17,7 +17,7 @@ use std::io;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FutureState {
-    /// Not submitted: the limit of calls in flight was reached.
+    /// Not submitted: the limit of calls in flight, or of a queue, was reached.
     NoRoom,
     /// Submitted, and the loop hasn't begun a call since: nobody drives it, or something blocks it.
     NotStarted,
@@ -37,10 +37,12 @@ pub enum FutureState {
     WouldDeadlock,
     /// Never begun: whoever was to do the work took none.
     Refused,
+    /// Given up at a timeout: a future was dropped; a job runs on if a thread had begun it, its value dropped.
+    Abandoned,
 }
 
 impl FutureState {
-    /// Whether the work has ended, one way or another.
+    /// Whether the work has ended, one way or another; what was abandoned counts as ended.
     ///
     /// # Examples
     ///
@@ -56,12 +58,20 @@ impl FutureState {
                 | FutureState::Running
         )
     }
+
+    /// What to do about work that wasn't done in time.
+    fn advice(self) -> &'static str {
+        match self {
+            FutureState::NoRoom | FutureState::Abandoned => "try again, or give it more time",
+            _ => "wait again, or cancel it",
+        }
+    }
 }
 
 impl fmt::Display for FutureState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            FutureState::NoRoom => "no room: the limit of calls in flight is reached",
+            FutureState::NoRoom => "no room: the limit of what may wait or be in flight is reached",
             FutureState::NotStarted => "not started: the loop isn't driven, or something blocks it",
             FutureState::Queued => "queued behind other work",
             FutureState::Running => "running",
@@ -71,6 +81,7 @@ impl fmt::Display for FutureState {
             FutureState::LoopClosed => "ended by the loop's end",
             FutureState::WouldDeadlock => "refused on the loop's own thread",
             FutureState::Refused => "refused",
+            FutureState::Abandoned => "abandoned",
         })
     }
 }
@@ -98,8 +109,12 @@ impl fmt::Display for FutureState {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResultError {
-    /// The wait ended first; the work goes on and the future stays usable.
-    #[error("not done in time ({state}): wait again, or cancel it")]
+    /// The wait ended first.
+    ///
+    /// What a [`BlockingFuture`](crate::BlockingFuture) stands for goes on, and can be waited for again. What was given to
+    /// a call that waits for it, such as [`Bridge::call`](crate::Bridge::call), is over: it is
+    /// [`Abandoned`](FutureState::Abandoned), or never began for want of [room](FutureState::NoRoom).
+    #[error("not done in time ({state}): {}", .state.advice())]
     TimedOut {
         /// How far the work had come when the wait ended.
         state: FutureState,

@@ -122,7 +122,7 @@ impl Core {
         })
     }
 
-    /// The loop, started if need be; waits for the start until `deadline`.
+    /// The loop, started if need be; waits for the start until `deadline`, behind which the work is dropped.
     pub(super) fn ready(self: &Arc<Self>, deadline: Deadline) -> Result<&Live, ResultError> {
         if let Some(live) = self.live.get() {
             return Ok(live);
@@ -146,7 +146,7 @@ impl Core {
         match park_until(deadline, |cx| started.as_mut().poll(cx)) {
             Some(Ok(())) => self.live.get().ok_or(ResultError::LoopClosed),
             Some(Err(error)) => Err(error),
-            None => Err(ResultError::TimedOut { state: FutureState::NotStarted }),
+            None => Err(ResultError::TimedOut { state: FutureState::Abandoned }),
         }
     }
 

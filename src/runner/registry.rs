@@ -170,15 +170,14 @@ impl Registry {
 
     /// Keeps the error of an exit that nobody waits for any more; one that isn't over is one.
     fn keep_last_word(&self, mut entry: Entry) {
-        let word = match &mut entry.call {
-            Some(call) => exited(entry.location, call, Some(Duration::ZERO)),
-            None => {
-                let late = ResultError::TimedOut { state: FutureState::Running };
-                Exited::NotYet(ExitError::new(entry.location, late.into()))
+        let location = entry.location;
+        match entry.call.as_mut().map(|call| exited(location, call, Some(Duration::ZERO))) {
+            Some(Exited::Over(Ok(()))) => {}
+            Some(Exited::Over(Err(error))) => self.keep(error),
+            Some(Exited::NotYet(_)) | None => {
+                let late = ResultError::TimedOut { state: FutureState::Abandoned };
+                self.keep(ExitError::new(location, late.into()));
             }
-        };
-        if let Exited::Over(Err(error)) | Exited::NotYet(error) = word {
-            self.keep(error);
         }
     }
 

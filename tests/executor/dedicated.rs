@@ -2,7 +2,7 @@
 
 use super::block_on;
 use crate::common::{Alive, Census, HUGE_STACK, LONG, Loop, SHORT, refusal, whole};
-use callbridge::future::Refusal;
+use callbridge::future::{FutureState, Refusal};
 use callbridge::{Bridge, DedicatedThread, ResultError};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -137,7 +137,7 @@ fn call_blocking_gives_up_at_its_timeout() {
     });
     begun.recv_timeout(LONG).unwrap();
     let late = thread.call_blocking(|count| *count += 1, SHORT);
-    assert!(matches!(late, Err(ResultError::TimedOut { .. })));
+    assert!(matches!(late, Err(ResultError::TimedOut { state: FutureState::Abandoned })));
     drop(release);
     busy.result(LONG).unwrap();
     assert_eq!(thread.call_blocking(|count| *count, LONG).unwrap(), 0, "it never ran");

@@ -55,6 +55,7 @@ fn a_timed_out_call_goes_on_and_can_be_waited_for_again() {
         for _ in 0..2 {
             let error = call.result(SHORT).unwrap_err();
             assert!(matches!(error, ResultError::TimedOut { state: FutureState::Running }));
+            assert!(error.to_string().ends_with("wait again, or cancel it"), "{error}");
         }
         reply.send(5).unwrap();
         assert_eq!(call.result(LONG).unwrap(), 5);

@@ -117,6 +117,7 @@ fn each_state_and_each_refusal_has_a_text_of_its_own() {
         LoopClosed,
         WouldDeadlock,
         Refused,
+        Abandoned,
     ];
     let texts: HashSet<_> = states.iter().map(ToString::to_string).collect();
     assert_eq!(texts.len(), states.len(), "{texts:?}");

@@ -132,7 +132,7 @@ fn a_slow_start_is_within_the_timeout_of_run_timeout() {
     let (go, factory) = held_factory();
     let runner = ThreadRunner::builder().loop_factory(factory).build().unwrap();
     let late = runner.run_timeout(async {}, SHORT);
-    assert!(matches!(late, Err(ResultError::TimedOut { state: FutureState::NotStarted })));
+    assert!(matches!(late, Err(ResultError::TimedOut { state: FutureState::Abandoned })));
     drop(go);
     runner.run_timeout(async {}, LONG).unwrap();
 }
