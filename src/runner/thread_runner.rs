@@ -11,6 +11,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// How long the drop of a runner waits.
 const DROP_WAIT: Duration = Duration::from_secs(1);
@@ -32,29 +33,46 @@ const DROP_WAIT: Duration = Duration::from_secs(1);
 /// # Ctrl-C
 ///
 /// What waits in [`run`](Self::run) is released by a close from another thread, but only once its timeout is
-/// over: until then, calls in flight may end by themselves. At once it is by a token, for
-/// [`Bridge::call_until_cancelled`] in the place of `run`, or by a canceller, of a
-/// [`BlockingFuture`](BlockingFuture::canceller) or a [`WrapIter`](super::WrapIter::canceller). Then the program goes on to
-/// its own end, which exits the contexts and closes the runner. `examples/ctrl_c/src/bin/sync.rs` is a whole one.
-/// A context's beginning that hangs, such as a connect, is cut off by the close alone: give it a timeout of its
-/// own, or have the handler close as well, by a [`WeakRunner`](super::WeakRunner).
+/// over: until then, calls in flight may end by themselves. At once it is by a token. One is enough for all that
+/// may wait: calls by [`run_until_cancelled`](Self::run_until_cancelled), streams by futures-util's `take_until`, a
+/// context's beginning by the token's own `run_until_cancelled`. Then the program goes on to its own end, which exits
+/// the contexts and closes the runner.
 ///
 /// ```
 /// use callbridge::{ResultError, ThreadRunner};
+/// use futures_util::StreamExt;
 /// use tokio_util::sync::CancellationToken;
-///
-/// let interrupted = CancellationToken::new();
-/// let pressed = interrupted.clone();
-/// // With the crate ctrlc: `ctrlc::set_handler(on_ctrl_c)?`.
-/// let on_ctrl_c = move || pressed.cancel();
-/// # std::thread::spawn(on_ctrl_c);
+/// # use std::future::pending;
 ///
 /// let runner = ThreadRunner::new();
-/// let request = std::future::pending::<()>();
-/// let answer = runner.bridge()?.call_until_cancelled(&interrupted, request, None);
+/// let interrupted = CancellationToken::new();
+/// let pressed = interrupted.clone();
+/// // A task that isn't a call in flight, for which a close would wait.
+/// let _watcher = runner.bridge()?.handle().spawn(async move {
+///     // In a program `tokio::signal::ctrl_c().await`, of tokio's feature `signal`.
+/// #   tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+///     pressed.cancel();
+/// });
+///
+/// let token = interrupted.clone();
+/// let connect = move || async move {
+///     token.run_until_cancelled(pending::<()>()).await.ok_or("interrupted")
+/// };
+/// let session = runner.enter_context(connect, |_, _| async { Ok::<_, String>(()) });
+/// assert!(session.is_err());
+///
+/// let (_sender, frames) = callbridge::channel::<u8>(4);
+/// let mut items = runner.wrap_iter(frames.take_until(interrupted.clone().cancelled_owned()));
+/// assert!(items.next().is_none());
+///
+/// let answer = runner.run_until_cancelled(&interrupted, pending::<()>(), None);
 /// assert!(matches!(answer, Err(ResultError::Cancelled)));
 /// # Ok::<(), ResultError>(())
 /// ```
+///
+/// A handler outside of the loop, such as the crate ctrlc's, cancels the token alike. A stream that blocks in its poll is
+/// ended by a [canceller](super::WrapIter::canceller), which releases the thread at once; a second Ctrl-C can close the runner
+/// by a [`WeakRunner`](super::WeakRunner): `examples/ctrl_c/src/bin/sync.rs` does both.
 ///
 /// # Drop, and fork
 ///
@@ -219,18 +237,50 @@ impl ThreadRunner {
         future: F,
         timeout: impl Into<Option<Duration>>,
     ) -> Result<F::Output, ResultError> {
+        let deadline = Deadline::after(timeout);
+        self.bridge_before(deadline)?.call(future, deadline.remaining())
+    }
+
+    /// As [`run_timeout`](Self::run_timeout), and gives up when another thread, or a task, cancels `token`.
+    ///
+    /// # Blocking
+    ///
+    /// As [`run_timeout`](Self::run_timeout); the token doesn't end a start of the loop.
+    ///
+    /// # Errors
+    ///
+    /// As [`run_timeout`](Self::run_timeout), and [`Cancelled`](ResultError::Cancelled). The future is dropped.
+    ///
+    /// # Examples
+    ///
+    /// See [Ctrl-C](Self#ctrl-c).
+    #[track_caller]
+    pub fn run_until_cancelled<F: Future>(
+        &self,
+        token: &CancellationToken,
+        future: F,
+        timeout: impl Into<Option<Duration>>,
+    ) -> Result<F::Output, ResultError> {
+        let deadline = Deadline::after(timeout);
+        self.bridge_before(deadline)?.call_until_cancelled(token, future, deadline.remaining())
+    }
+
+    /// The bridge for a call that waits, once the loop has started.
+    fn bridge_before(&self, deadline: Deadline) -> Result<&Bridge, ResultError> {
         if drives_a_loop() {
             return Err(ResultError::WouldDeadlock);
         }
-        let deadline = Deadline::after(timeout);
-        let live = self.core.ready(deadline)?;
-        live.bridge.call(future, deadline.remaining())
+        self.core.ready(deadline).map(|live| &live.bridge)
     }
 
     /// Submits `future` to the loop, and returns a [`BlockingFuture`] for its value.
     ///
     /// It can be used in async code, too, and awaited there. Refused work comes back as a future
     /// that is already done, with the reason. Python: `portal.start_task_soon`.
+    ///
+    /// It is a call in flight: a [`close`](Self::close) waits for it, for its whole timeout if it never ends. A task that
+    /// only watches, such as for a Ctrl-C, is spawned by `runner.bridge()?.handle().spawn(..)`, and ends with the loop; or
+    /// it ends by a [`child_token`](Bridge::child_token), which a close cancels first.
     ///
     /// # Blocking
     ///

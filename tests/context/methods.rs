@@ -233,6 +233,11 @@ pub(crate) const METHODS: &[(&str, Method)] = &[
     #[cfg(feature = "runner")]
     ("ThreadRunner::run_timeout", |_| by_result(RUNNER.run_timeout(pending::<()>(), SHORT))),
     #[cfg(feature = "runner")]
+    ("ThreadRunner::run_until_cancelled", |_| {
+        let token = CancellationToken::new();
+        by_result(RUNNER.run_until_cancelled(&token, pending::<()>(), SHORT))
+    }),
+    #[cfg(feature = "runner")]
     ("ThreadRunner::start_task", |place| {
         let (end, ended) = oneshot::channel::<()>();
         let start = || {

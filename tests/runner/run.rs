@@ -10,6 +10,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 /// C97, A15: the value comes out; so does an error, as the value that it is.
 #[test]
@@ -184,6 +185,37 @@ fn run_timeout_cancels_what_is_late() {
         );
         assert!(matches!(late, Err(ResultError::TimedOut { .. })));
         eventually("the late work is dropped", || census.alive() == 0);
+    }
+}
+
+#[test]
+fn a_token_ends_a_run_at_once_and_its_watcher_holds_up_no_close() {
+    for runner in both() {
+        let census = Census::default();
+        let alive = census.guard();
+        let (token, pressed) = (CancellationToken::new(), CancellationToken::new());
+        let (watched, other) = (pressed.clone(), token.clone());
+        let loop_of = runner.bridge().unwrap().handle().clone();
+        let _watcher = loop_of.spawn(async move {
+            watched.cancelled().await;
+            other.cancel();
+            pending::<()>().await;
+        });
+        let ended = runner.run_until_cancelled(
+            &token,
+            async {
+                let _alive = alive;
+                pressed.cancel();
+                pending::<()>().await;
+            },
+            LONG,
+        );
+        assert!(matches!(ended, Err(ResultError::Cancelled)), "{ended:?}");
+        assert_eq!(census.alive(), 0);
+        let late = runner.run_until_cancelled(&CancellationToken::new(), pending::<()>(), SHORT);
+        assert!(matches!(late, Err(ResultError::TimedOut { .. })), "{late:?}");
+        let report = runner.close(LONG);
+        assert!(report.is_clean() && report.cut_off == 0 && report.elapsed < LONG / 2);
     }
 }
 
