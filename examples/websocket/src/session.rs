@@ -17,6 +17,8 @@ pub struct Session {
     socket: WebSocket<TcpStream>,
     /// Bytes that were given to the session and may not have left it.
     staged: usize,
+    /// Whether the session has bytes that the socket had no room for, answers to pings among them.
+    unsent: bool,
 }
 
 impl Session {
@@ -44,7 +46,7 @@ impl Session {
         let (socket, _response) = shaken.map_err(|error| io::Error::other(error.to_string()))?;
         // From here on the listener waits, for more than this socket.
         socket.get_ref().set_nonblocking(true)?;
-        Ok(Session { socket, staged: 0 })
+        Ok(Session { socket, staged: 0, unsent: false })
     }
 }
 
@@ -64,9 +66,16 @@ impl FrameSource for Session {
                 Ok(message @ (Message::Text(_) | Message::Binary(_))) => return Ok(Some(message)),
                 Ok(_) => {}
                 Err(Error::ConnectionClosed | Error::AlreadyClosed) => return Ok(None),
-                Err(error) => return Err(into_io(error)),
+                Err(error) => {
+                    self.unsent = self.socket.flush().is_err();
+                    return Err(into_io(error));
+                }
             }
         }
+    }
+
+    fn wants_to_write(&self) -> bool {
+        self.unsent
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
@@ -97,6 +106,13 @@ impl RequestSource<Message> for Session {
 
     fn staged(&self) -> usize {
         self.staged
+    }
+}
+
+impl Drop for Session {
+    /// Says goodbye, on the listener's thread, as far as the socket has room.
+    fn drop(&mut self) {
+        let _ = self.socket.close(None);
     }
 }
 

@@ -5,9 +5,11 @@
 use callbridge::channel::Ending;
 use callbridge::listener::WriteError;
 use callbridge_websocket::{Client, Message, connect, echo};
+use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 use tokio::time::timeout;
+use tungstenite::WebSocket;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -79,11 +81,43 @@ async fn a_server_that_closes_ends_the_stream() {
 }
 
 #[tokio::test]
-async fn a_stop_ends_a_session_whose_server_is_silent() {
-    let (addr, server) = echo::start(|mut client| while client.read().is_ok() {}).unwrap();
+async fn a_stop_says_goodbye_to_a_server_that_is_silent() {
+    let last_word = |mut client: WebSocket<TcpStream>| {
+        loop {
+            if let Err(error) = client.read() {
+                return error;
+            }
+        }
+    };
+    let (addr, server) = echo::start(last_word).unwrap();
     let client = connect(&addr.to_string()).unwrap();
     assert!(client.listener.close(PATIENCE).await.is_clean());
-    server.join().unwrap();
+    let ended = server.join().unwrap();
+    assert!(matches!(ended, tungstenite::Error::ConnectionClosed), "{ended}");
+}
+
+/// The socket is full of answers to pings, and nothing comes any more when it has room again.
+#[tokio::test]
+async fn an_answer_that_found_no_room_leaves_as_soon_as_there_is_some() {
+    const PINGS: u32 = 100_000;
+    let payload = |n: u32| [n.to_be_bytes().as_slice(), &[0; 121]].concat();
+    let (read, may_read) = std::sync::mpsc::channel();
+    let (addr, server) = echo::start(move |mut client| {
+        for n in 0..PINGS {
+            client.write(Message::Ping(payload(n).into())).unwrap();
+        }
+        client.send(Message::text("now you")).unwrap();
+        may_read.recv_timeout(PATIENCE).unwrap();
+        client.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
+        let last = Message::Pong(payload(PINGS - 1).into());
+        while client.read().expect("the last answer") != last {}
+    })
+    .unwrap();
+    let mut client = connect(&addr.to_string()).unwrap();
+    assert_eq!(next(&mut client).await, Message::text("now you"));
+    read.send(()).unwrap();
+    tokio::task::spawn_blocking(|| server.join().unwrap()).await.unwrap();
+    assert!(client.listener.close(PATIENCE).await.is_clean());
 }
 
 #[test]

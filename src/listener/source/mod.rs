@@ -51,6 +51,8 @@ use std::time::Duration;
 /// a queue of a vendor's SDK. Sources for sockets and for anything that is [`Read`](std::io::Read)
 /// come with the crate.
 ///
+/// Say goodbye in `Drop`, if the peer should hear one: it runs on the listener's thread, and a close waits for it.
+///
 /// There are two ways to wait for a frame:
 ///
 /// - A source with a descriptor ([`as_fd`](Self::as_fd)) never waits itself: the listener calls
