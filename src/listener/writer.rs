@@ -144,7 +144,7 @@ fn outcome<R>(written: Result<io::Result<()>, crate::ResultError>) -> Result<(),
 }
 
 fn ended() -> io::Error {
-    io::Error::new(ErrorKind::NotConnected, "the listener ended before the frame was written")
+    io::Error::new(ErrorKind::NotConnected, WriteError::Closed(()).to_string())
 }
 
 impl<R> Clone for FrameSink<R> {
@@ -166,8 +166,10 @@ pub enum WriteError<R> {
     /// The queue has no room; the frame comes back.
     #[error("the device takes no more for now: wait with send, or drop the frame")]
     Full(R),
-    /// The listener has ended; the frame comes back.
-    #[error("the listener has ended: nobody writes any more")]
+    /// The listener has ended, or a later [`writer`](super::ListenerBuilder::writer) took this one's place; the frame comes back.
+    #[error(
+        "nobody writes the frame: the listener has ended, or a later writer took this one's place"
+    )]
     Closed(R),
     /// It isn't written yet; unless the listener ends first, it will be.
     #[error("the frame isn't written yet: await it, or wait longer")]
@@ -440,6 +442,12 @@ where
     }
 
     fn close(&mut self) {
+        self.end();
+    }
+}
+
+impl<R> Written<R> {
+    fn end(&mut self) {
         self.commands.close();
         while let Ok(command) = self.commands.try_recv() {
             command.done(Err(ended()));
@@ -447,5 +455,12 @@ where
         for written in self.staged.drain(..) {
             written.complete(Err(ended()));
         }
+    }
+}
+
+impl<R> Drop for Written<R> {
+    fn drop(&mut self) {
+        // Without a listener, too. The queue lives as long as its senders.
+        self.end();
     }
 }

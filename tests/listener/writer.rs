@@ -240,6 +240,25 @@ fn a_listener_that_serves_refuses_a_writer() {
     assert!(sink.try_send("x".into()).is_err(), "nobody writes it");
 }
 
+/// What the first was given is answered for, though its sink lives on.
+#[test]
+fn a_writer_that_a_later_one_replaces_says_so() {
+    let (ours, theirs) = pair();
+    let source = TcpSource::from_socket(ours, 100, LinesCodec::new()).unwrap();
+    let mut builder = Listener::builder(source);
+    let first = builder.writer::<String>(2);
+    let mut early = first.try_send("early".into()).unwrap();
+    let second = builder.writer::<String>(1);
+    let told = early.result(LONG).unwrap().unwrap_err();
+    assert!(told.to_string().contains("a later writer"), "{told}");
+    let (listener, _frames) = builder.spawn().unwrap();
+    let refused = first.try_send("late".into()).unwrap_err();
+    assert!(refused.to_string().contains("a later writer"), "{refused}");
+    second.send_blocking("heard".into(), LONG).unwrap();
+    assert_eq!(hear(&mut BufReader::new(theirs)), "heard");
+    clean(&listener);
+}
+
 // --- a loop of one's own -----------------------------------------------------------------------
 
 #[test]
