@@ -140,6 +140,17 @@ macro_rules! trampoline {
             )
         }
     };
+    // The same, with anything else behind the handler.
+    (
+        $(#[$meta:meta])*
+        $vis:vis extern $abi:literal fn $name:ident $args:tt -> $answer:ty;
+        |$value:ident: $value_type:ty = $($user_data:ident)? $(($pointer:expr))?
+            $(, $seen:tt: $seen_type:ty = $view:tt $parts:tt)*| $handler:tt $($rest:tt)*
+    ) => {
+        ::core::compile_error! {
+            "behind the handler stands `panicked CONSTANT, swallowed CONSTANT` if C expects an answer, else nothing"
+        }
+    };
     // Arguments are evaluated outside of `unsafe`. They and the views have names of the user's, matched
     // as `tt`, so that the compiler's errors point at the user's line.
     // SAFETY, of both: the caller of the function promises what the view asks for.
