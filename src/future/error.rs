@@ -138,7 +138,7 @@ pub enum ResultError {
     #[error("its threads stayed in the parent process: make new ones in this one")]
     Forked,
     /// The work never began: a pool, a dedicated thread or a runner took none, for the reason inside.
-    #[error("the work was refused before it began: see the reason")]
+    #[error("the work never began: see `source()`")]
     Refused(#[from] Refusal),
     /// The value, or the panic, was taken by an earlier call.
     #[error("the result was already taken by an earlier call")]

@@ -27,11 +27,11 @@ pub enum Refusal {
     #[error("what was to do the work is closed: submit to one that is open")]
     Closed,
     /// What it works with could not be made, or was spoilt by a panic; it stays so.
-    #[error("what was to do the work is broken: see the reason, and make another")]
+    #[error("what was to do the work is broken: see `source()`, and make another")]
     Broken(#[source] Arc<dyn Error + Send + Sync>),
     /// It could not be started: the system gave no thread, or the reason says what else was missing. A later
     /// submission tries again.
-    #[error("what was to do the work could not be started: see the reason, and try again")]
+    #[error("what was to do the work could not be started: see `source()`, and try again")]
     NotStarted(#[source] Arc<dyn Error + Send + Sync>),
 }
 

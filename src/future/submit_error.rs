@@ -37,7 +37,7 @@ pub enum SubmitError<F> {
     #[error("its threads stayed in the parent process: make new ones in this one")]
     Forked(F),
     /// Nobody takes the work, for the reason inside.
-    #[error("the work was refused: see the reason")]
+    #[error("the work was refused: see `source()`")]
     Refused(#[source] Refusal, F),
 }
 

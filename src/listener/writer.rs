@@ -176,7 +176,7 @@ pub enum WriteError<R> {
     NotYet,
     /// The encoder or the system refused it, the device is down, or the listener ended first. The reason is the
     /// error's [`source`](std::error::Error::source).
-    #[error("the frame wasn't written")]
+    #[error("the frame wasn't written: see `source()`")]
     Failed(#[source] io::Error),
 }
 

@@ -59,7 +59,7 @@ pub enum EnterError<E> {
     #[error("the context could not be entered: {0}")]
     Open(E),
     /// The beginning panicked, or the loop could not run it.
-    #[error("the loop could not enter the context: see the reason")]
+    #[error("the loop could not enter the context: see `source()`")]
     Loop(#[source] ResultError),
 }
 

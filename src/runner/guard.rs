@@ -196,7 +196,7 @@ pub enum ScopeError<R, E> {
     #[error("{0}")]
     Body(E),
     /// The body ended well, the exit didn't.
-    #[error("the body ended well, and the exit after it didn't: see the reason")]
+    #[error("the body ended well, and the exit after it didn't: see `source()`")]
     #[non_exhaustive]
     Exit {
         /// What the body gave.

@@ -59,7 +59,7 @@ pub enum StartTaskError<T> {
     #[error("the task dropped `started` before it was ready: let it call `set` first")]
     Dropped,
     /// The task panicked, or the loop could not run it.
-    #[error("the task did not become ready: see the reason")]
+    #[error("the task did not become ready: see `source()`")]
     Loop(#[source] ResultError),
 }
 

@@ -129,7 +129,7 @@ fn each_state_and_each_refusal_has_a_text_of_its_own() {
         (SubmitError::WouldDeadlock(()), "event loop"),
         (SubmitError::Closed(()), "gone"),
         (SubmitError::Forked(()), "parent process"),
-        (SubmitError::Refused(reason, ()), "refused"),
+        (SubmitError::Refused(reason, ()), "see `source()`"),
     ] {
         let error = ResultError::from(refused);
         assert!(error.to_string().contains(text), "{error}");

@@ -72,8 +72,8 @@ fn a_failing_start_reaches_every_waiting_caller() {
         drop(fail);
         users.into_iter().map(|user| user.join().unwrap()).collect()
     });
-    let text = "the work was refused before it began: see the reason: \
-                what was to do the work could not be started: see the reason, and try again: \
+    let text = "the work never began: see `source()`: \
+                what was to do the work could not be started: see `source()`, and try again: \
                 no more descriptors";
     assert_eq!(told, [text; 4]);
     assert!(matches!(runner.spawn(async {}).result(LONG), Err(ResultError::Refused(_))));
