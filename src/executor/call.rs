@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 ///
 /// Returned by [`to_thread`](super::to_thread) and [`run_in_executor`](super::run_in_executor). The
 /// call is in the pool's queue as soon as it is made, so several can be made first and awaited
-/// later.
+/// later. A thread that waits uses [`ThreadPool::submit`](super::ThreadPool::submit).
 ///
 /// # Cancel safety
 ///

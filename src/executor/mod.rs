@@ -54,7 +54,8 @@ use std::panic::Location;
 /// The pool is [`ThreadPool::shared`], up to 64 threads of the crate's own, named
 /// "callbridge-0" and so on. They hold up neither the drop of a runtime nor the exit of the process.
 /// The call is queued at once, so it runs while the task does something else; it may be made
-/// anywhere, also without an event loop. Inside, the caller's event loop is current.
+/// anywhere, also without an event loop. Inside, the caller's event loop is current. A thread that waits uses
+/// [`ThreadPool::submit`] of the same pool.
 ///
 /// A test that pauses tokio's clock must hold it meanwhile, as
 /// [`BlockingFuture`](crate::BlockingFuture#paused-clocks) shows.
