@@ -193,7 +193,8 @@ impl Listener {
     /// Ends the listener: it takes nothing new in, finishes what it has, and its threads end.
     ///
     /// Frames that were received are still delivered, requests in flight are answered, what is queued for a
-    /// peer is written. What isn't done shortly before `timeout` is cut off, as by [`stop`](Self::stop):
+    /// peer is written. A stream that is full and waits for its reader (`Block`) therefore holds a close up: drop it
+    /// first, or read on. What isn't done shortly before `timeout` is cut off, as by [`stop`](Self::stop):
     /// within the last tenth of it, at most 100 ms. A thread that hasn't ended by then is named in the report
     /// and left alone: nothing that it uses is freed under it, and a later call can wait again. A thread has
     /// ended once its thread-locals are dropped. It needs no timer of the runtime: the waiting is done by a

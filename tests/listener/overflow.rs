@@ -131,3 +131,15 @@ fn dropping_the_listener_stops_it_and_keeps_what_is_queued() {
     assert_eq!([(); 4].map(|()| next(&mut frames)), [0, 1, 2, 3]);
     assert_eq!(end(&mut frames), Ending::Aborted);
 }
+
+#[test]
+fn a_close_waits_for_the_reader_of_a_full_stream_and_for_none_that_is_gone() {
+    for (timeout, gone) in [(Duration::from_millis(300), false), (LONG, true)] {
+        let (listener, frames, _) = endless(Overflow::Block, 4);
+        eventually("a full queue", || frames.stats().waiting == 1);
+        let _kept = (!gone).then_some(frames); // or dropped
+        let report = listener.close_blocking(timeout);
+        assert!(report.is_clean(), "{report}");
+        assert_eq!(report.elapsed < timeout / 2, gone, "{report}");
+    }
+}
