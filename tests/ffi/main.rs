@@ -5,6 +5,7 @@
 
 mod panics;
 mod registration;
+mod stops;
 #[cfg(feature = "tracing")]
 mod swallowed;
 mod trampoline;
