@@ -111,8 +111,8 @@ impl fmt::Display for FutureState {
 pub enum ResultError {
     /// The wait ended first.
     ///
-    /// What a [`BlockingFuture`](crate::BlockingFuture) stands for goes on, and can be waited for again. What was given to
-    /// a call that waits for it, such as [`Bridge::call`](crate::Bridge::call), is over: it is
+    /// What a [`BlockingFuture`](crate::BlockingFuture) stands for goes on, and can be waited for again. What
+    /// was given to a call that waits for it, such as [`Bridge::call`](crate::Bridge::call), is over: it is
     /// [`Abandoned`](FutureState::Abandoned), or never began for want of [room](FutureState::NoRoom).
     #[error("not done in time ({state}): {}", .state.advice())]
     TimedOut {

@@ -365,10 +365,10 @@ impl<S: Origin> ListenerBuilder<S> {
     /// A frame outlives the call that sends it, so it is owned: `writer::<String>`, or `&str` where all are
     /// literals.
     ///
-    /// The thread's wait is interrupted for it, that for room in a full stream (`Block`, the default) included; a source without a
-    /// descriptor is written to when its call returns. Of several writers, the last counts: the others answer
-    /// [`WriteError::Closed`](super::WriteError::Closed). Not for listeners that [`serve`](Self::serve), which refuse to start
-    /// with one.
+    /// The thread's wait is interrupted for it, that for room in a full stream (`Block`, the default)
+    /// included; a source without a descriptor is written to when its call returns. Of several writers, the
+    /// last counts: the others answer [`WriteError::Closed`](super::WriteError::Closed). Not for listeners
+    /// that [`serve`](Self::serve), which refuse to start with one.
     pub fn writer<R>(&mut self, capacity: usize) -> FrameSink<R>
     where
         S: RequestSource<R, Address = ()>,

@@ -166,7 +166,8 @@ pub enum WriteError<R> {
     /// The queue has no room; the frame comes back.
     #[error("the device takes no more for now: wait with send, or drop the frame")]
     Full(R),
-    /// The listener has ended, or a later [`writer`](super::ListenerBuilder::writer) took this one's place; the frame comes back.
+    /// The listener has ended, or a later [`writer`](super::ListenerBuilder::writer) took this one's place;
+    /// the frame comes back.
     #[error(
         "nobody writes the frame: the listener has ended, or a later writer took this one's place"
     )]

@@ -70,9 +70,10 @@ const DROP_WAIT: Duration = Duration::from_secs(1);
 /// # Ok::<(), ResultError>(())
 /// ```
 ///
-/// A handler outside of the loop, such as the crate ctrlc's, cancels the token alike. A stream that blocks in its poll is
-/// ended by a [canceller](super::WrapIter::canceller), which releases the thread at once; a second Ctrl-C can close the runner
-/// by a [`WeakRunner`](super::WeakRunner): `examples/ctrl_c/src/bin/sync.rs` does both.
+/// A handler outside of the loop, such as the crate ctrlc's, cancels the token alike. A stream that blocks in
+/// its poll is ended by a [canceller](super::WrapIter::canceller), which releases the thread at once; a second
+/// Ctrl-C can close the runner by a [`WeakRunner`](super::WeakRunner): `examples/ctrl_c/src/bin/sync.rs` does
+/// both.
 ///
 /// # Drop, and fork
 ///
@@ -278,9 +279,10 @@ impl ThreadRunner {
     /// It can be used in async code, too, and awaited there. Refused work comes back as a future
     /// that is already done, with the reason. Python: `portal.start_task_soon`.
     ///
-    /// It is a call in flight: a [`close`](Self::close) waits for it, for its whole timeout if it never ends. A task that
-    /// only watches, such as for a Ctrl-C, is spawned by `runner.bridge()?.handle().spawn(..)`, and ends with the loop; or
-    /// it ends by a [`child_token`](Bridge::child_token), which a close cancels first.
+    /// It is a call in flight: a [`close`](Self::close) waits for it, for its whole timeout if it never ends.
+    /// A task that only watches, such as for a Ctrl-C, is spawned by `runner.bridge()?.handle().spawn(..)`,
+    /// and ends with the loop; or it ends by a [`child_token`](Bridge::child_token), which a close cancels
+    /// first.
     ///
     /// # Blocking
     ///

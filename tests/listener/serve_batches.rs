@@ -3,9 +3,9 @@
 use crate::common::LONG;
 use crate::support::*;
 use callbridge::Bridge;
-use callbridge::listener::{FirstPoll, Listener, Request};
+use callbridge::listener::{Datagram, FirstPoll, Listener, Request, UdpSource};
 use std::io::BufReader;
-use std::net::TcpStream;
+use std::net::{TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
@@ -205,4 +205,42 @@ fn a_stop_cancels_all_requests_of_one_read() {
         assert!(Instant::now() < deadline, "handlers are still at work");
         thread::yield_now();
     }
+}
+
+/// By datagrams, which leave each by itself.
+#[test]
+fn a_reply_that_cannot_be_sent_is_lost_among_others_that_can() {
+    const REQUESTS: u8 = 100;
+    let (runtime, _) = event_loop();
+    let bridge = Bridge::new(runtime.handle().clone());
+    let (begin, all_there) = mpsc::channel();
+    let all_there = Mutex::new(all_there);
+    let source = UdpSource::bind("127.0.0.1:0").unwrap();
+    let listener = Listener::builder(source)
+        .serve(&bridge, move |request: Datagram| {
+            let n = request.payload[0];
+            if n == 0 {
+                all_there.lock().unwrap().recv_timeout(LONG).unwrap();
+            }
+            // More than a datagram can hold.
+            let size = if n % 7 == 3 { 70_000 } else { 8 };
+            async move { Some(vec![n; size]) }
+        })
+        .spawn()
+        .unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.connect(listener.local_addr().unwrap()).unwrap();
+    client.set_read_timeout(Some(LONG)).unwrap();
+    (0..REQUESTS).for_each(|n| assert_eq!(client.send(&[n]).unwrap(), 1));
+    begin.send(()).unwrap();
+    let (mut heard, mut reply) = (Vec::new(), [0; 16]);
+    let lost = (0..REQUESTS).filter(|n| n % 7 == 3).count();
+    while heard.len() < usize::from(REQUESTS) - lost {
+        assert_eq!(client.recv(&mut reply).unwrap(), 8);
+        heard.push(reply[0]);
+    }
+    heard.sort_unstable();
+    assert!(heard.iter().copied().eq((0..REQUESTS).filter(|n| n % 7 != 3)));
+    let stats = clean(&listener);
+    assert_eq!((stats.replies, stats.reply_errors), (heard.len() as u64, lost as u64));
 }

@@ -203,7 +203,6 @@ where
             if may_wait && (self.driver.is_hot() || !self.driver.has_descriptor()) {
                 polls.iter().flatten().for_each(FirstPolls::count);
                 self.enter();
-                self.catch_up_with_clock();
                 self.clock = None;
             }
             if !self.driver.has_descriptor() {
@@ -295,13 +294,6 @@ where
     fn time_poll(&mut self, began: Instant) {
         self.unseen += 1;
         if self.unseen >= self.look_after || self.staged == 0 {
-            self.look_at_clock(began);
-        }
-    }
-
-    /// Looks at once, before the thread does something else.
-    fn catch_up_with_clock(&mut self) {
-        if let Some(began) = self.clock.filter(|_| self.unseen > 0) {
             self.look_at_clock(began);
         }
     }
@@ -473,7 +465,9 @@ where
 
     /// Writes what is staged, as far as it fits now.
     fn flush(&mut self) -> Result<(), Verdict> {
-        self.catch_up_with_clock();
+        if let Some(began) = self.clock.filter(|_| self.unseen > 0) {
+            self.look_at_clock(began);
+        }
         loop {
             let before = self.driver.source.staged();
             let flushed = RequestSource::<R>::flush(&mut self.driver.source);

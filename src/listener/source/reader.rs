@@ -150,9 +150,9 @@ where
     /// [`polled_by`](Self::polled_by). On macOS the system can't wait for `/dev/tty`. On Windows it can wait
     /// only for sockets, and this one is in non-blocking mode from now on.
     ///
-    /// Of stdin, let the source be the only reader. std keeps a buffer of its own, which the descriptor doesn't show: what an
-    /// earlier `read_line` has left there comes with the next bytes, or at the end. A first line is better taken from
-    /// the stream, like the others.
+    /// Of stdin, let the source be the only reader. std keeps a buffer of its own, which the descriptor
+    /// doesn't show: what an earlier `read_line` has left there comes with the next bytes, or at the end. A
+    /// first line is better taken from the stream, like the others.
     ///
     /// # Errors
     ///
