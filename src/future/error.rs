@@ -137,7 +137,7 @@ pub enum ResultError {
     /// among them, stays locked in the new process.
     #[error("its threads stayed in the parent process: make new ones in this one")]
     Forked,
-    /// The work never began: a pool, a dedicated thread or a runner took none, for the reason inside.
+    /// The work never began: a pool, a dedicated thread or a runner didn't take it, for the reason inside.
     #[error("the work never began: see `source()`")]
     Refused(#[from] Refusal),
     /// The value, or the panic, was taken by an earlier call.

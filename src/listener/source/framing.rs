@@ -111,8 +111,8 @@ pub enum BadFrames {
     Skip,
 }
 
-/// A codec without its own judgement of a stream's end: a frame that breaks off there is
-/// [`Incomplete`](FrameError::Incomplete), and none.
+/// A codec around another, of which a frame that breaks off at the end of a stream is none:
+/// [`Incomplete`](FrameError::Incomplete).
 ///
 /// `LinesCodec` and the like make a frame of whatever is left at the end: half a reading, where a device was
 /// unplugged in the middle of a line.
@@ -132,7 +132,10 @@ pub enum BadFrames {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
-pub struct WholeFrames<C>(pub C);
+pub struct WholeFrames<C>(
+    /// The codec inside.
+    pub C,
+);
 
 impl<C: Decoder> Decoder for WholeFrames<C> {
     type Item = C::Item;

@@ -49,9 +49,7 @@ use std::time::Duration;
 /// The listener owns the source, asks it for frames from one thread in a loop, and drops it on that
 /// thread when it stops. Implement it for anything that blocks: a serial port, a C library's `read`,
 /// a queue of a vendor's SDK. Sources for sockets and for anything that is [`Read`](std::io::Read)
-/// come with the crate.
-///
-/// Say goodbye in `Drop`, if the peer should hear one: it runs on the listener's thread, and a close waits for it.
+/// come with the crate. A close waits for the source's `Drop`, which may say goodbye to the peer.
 ///
 /// There are two ways to wait for a frame:
 ///

@@ -58,8 +58,8 @@ impl Backoff {
 
 /// What the stream of a reopened device yields.
 ///
-/// `Up` and `Down` take turns, the first of either being how the first opening went. They are control frames:
-/// no overflow policy drops them, and they take no room in the channel.
+/// `Up` and `Down` take turns; the first tells how the first opening went. They are control frames: no overflow
+/// policy drops them, and they take no room in the channel.
 ///
 /// # Examples
 ///
