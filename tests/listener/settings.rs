@@ -47,9 +47,26 @@ fn a_keepalive_that_the_system_wouldnt_take_turns_nobody_away() {
         });
         assert!(connections.recv_blocking(SHORT).is_ok(), "{time:?}: {:?}", listener.stats());
     }
-    let refused = server(Duration::ZERO).unwrap_err();
-    let reason = refused.get_ref().unwrap().downcast_ref::<SettingError>();
-    assert_eq!(reason.map(SettingError::setting), Some("with_keepalive"));
+}
+
+#[test]
+fn a_zero_that_would_turn_everybody_away_is_refused() {
+    type Server = TcpServer<fn() -> LinesCodec>;
+    let zeros: [(&str, fn(Server) -> Server); 6] = [
+        ("with_connection_capacity", |server| server.with_connection_capacity(0)),
+        ("with_max_connections", |server| server.with_max_connections(0)),
+        ("with_max_connections_per_peer", |server| server.with_max_connections_per_peer(0)),
+        ("with_idle_timeout", |server| server.with_idle_timeout(Duration::ZERO)),
+        ("with_frame_timeout", |server| server.with_frame_timeout(Duration::ZERO)),
+        ("with_keepalive", |server| server.with_keepalive(Duration::ZERO)),
+    ];
+    for (setting, set) in zeros {
+        let make: fn() -> LinesCodec = LinesCodec::new;
+        let server = TcpServer::bind("127.0.0.1:0", 100, make).unwrap();
+        let refused = Listener::builder(set(server)).spawn().unwrap_err();
+        let reason = refused.get_ref().unwrap().downcast_ref::<SettingError>();
+        assert_eq!(reason.map(SettingError::setting), Some(setting));
+    }
 }
 
 #[test]

@@ -6,9 +6,9 @@ use super::super::source::{FrameSource, is_timeout, poll};
 use super::super::stats::{count, uncount};
 use super::Peer;
 use super::link::Link;
-use crate::sync::contain;
 use crate::sync::prim::atomic::Ordering;
 use crate::sync::prim::{Mutex, lock};
+use crate::sync::{SettingError, contain};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 use socket2::{SockAddr, Socket, TcpKeepalive};
@@ -32,6 +32,49 @@ pub(super) struct Terms {
     pub(super) keepalive: Option<Duration>,
     pub(super) limits: Limits,
     pub(super) linger: Duration,
+}
+
+impl Terms {
+    /// Zeros that nobody means: they would turn everybody away, without a word.
+    pub(super) fn check(&self) -> Result<(), SettingError> {
+        let nothing = Some(Duration::ZERO);
+        let refused = [
+            (
+                self.capacity == 0,
+                "with_connection_capacity",
+                "is 0, which lets no frame through: give at least 1",
+            ),
+            (
+                self.max_connections == 0,
+                "with_max_connections",
+                "is 0, which lets nobody in: allow at least 1",
+            ),
+            (
+                self.max_connections_per_peer == 0,
+                "with_max_connections_per_peer",
+                "is 0, which lets nobody in: allow at least 1",
+            ),
+            (
+                self.limits.idle == nothing,
+                "with_idle_timeout",
+                "is 0, which nobody can keep: give more, or none",
+            ),
+            (
+                self.limits.frame == nothing,
+                "with_frame_timeout",
+                "is 0, which nobody can keep: give more, or none",
+            ),
+            (
+                self.keepalive == nothing,
+                "with_keepalive",
+                "is 0, which no system takes: give at least 1 s, or none",
+            ),
+        ];
+        match refused.into_iter().find(|(refused, ..)| *refused) {
+            Some((_, setting, why)) => Err(SettingError::new(setting, why)),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A connection that was admitted, on its own thread.

@@ -21,7 +21,6 @@ use super::source::socket::{self, OwnedSocket};
 use super::source::{FrameSource, StreamKind, StreamSource, check_limit};
 use super::stop::Phase;
 use super::wake::Wake;
-use crate::sync::SettingError;
 use crate::sync::{Deadline, contain};
 use accept::{Acceptor, Listening, Terms};
 use socket2::{Domain, Socket, Type};
@@ -224,7 +223,7 @@ where
         Ok(server)
     }
 
-    /// Sets how many connections there may be at once, half-closed ones included; 1024 by default.
+    /// Sets how many connections there may be at once, half-closed ones included, at least 1; 1024 by default.
     /// Those beyond are closed at once and counted as refused.
     #[must_use]
     pub fn with_max_connections(mut self, connections: usize) -> Self {
@@ -232,7 +231,7 @@ where
         self
     }
 
-    /// Sets how many of them one IP address may have; no limit by default. Unix sockets have no
+    /// Sets how many of them one IP address may have, at least 1; no limit by default. Unix sockets have no
     /// hosts.
     #[must_use]
     pub fn with_max_connections_per_peer(mut self, connections: usize) -> Self {
@@ -243,7 +242,7 @@ where
     /// Closes a connection whose peer has sent no frame for so long; no limit by default.
     ///
     /// Counted from the last frame, or from the beginning. Time in which a request of the peer is being
-    /// answered doesn't count.
+    /// answered doesn't count. Zero is an error at the start.
     ///
     /// # Examples
     ///
@@ -272,7 +271,7 @@ where
     }
 
     /// Closes a connection whose peer has begun a frame and hasn't completed it for so long; 30 s
-    /// by default, none for no limit.
+    /// by default, none for no limit. Zero is an error at the start.
     ///
     /// # Examples
     ///
@@ -395,14 +394,7 @@ where
         at_end: impl FnOnce(Result<Verdict, Panicked>) + Send + 'static,
     ) -> io::Result<()> {
         let StreamServer { listening, make, terms, .. } = self;
-        if terms.capacity == 0 {
-            let why = "is 0, which lets no frame through: give at least 1";
-            return Err(SettingError::new("with_connection_capacity", why).into());
-        }
-        if terms.keepalive == Some(Duration::ZERO) {
-            let why = "is 0, which no system takes: give at least 1 s, or none";
-            return Err(SettingError::new("with_keepalive", why).into());
-        }
+        terms.check()?;
         listening.prepare(core.poll_timeout)?;
         let mut start = start;
         let acceptor =
