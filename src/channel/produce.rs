@@ -93,8 +93,11 @@ impl<T> Shared<T> {
     #[inline]
     pub(super) fn lock_to_send(&self) -> MutexGuard<'_, State<T>> {
         let mut state = lock(&self.state);
-        let looks = !state.parked.is_empty() && state.counters.offered % LOOK_EVERY == 0;
-        if looks && self.hurry_first(&mut state) {
+        if state.parked.is_empty() || state.counters.offered < state.look_at {
+            return state;
+        }
+        state.look_at = state.counters.offered + LOOK_EVERY;
+        if self.hurry_first(&mut state) {
             drop(state);
             self.serve_waiting(usize::MAX);
             state = lock(&self.state);
@@ -566,18 +569,24 @@ mod tests {
         let (sender, mut frames) =
             builder().capacity(64).turns(64, Duration::ZERO).build().unwrap();
         (0..64).for_each(|frame| assert!(sender.send(frame).is_ok()));
-        assert!((0..33).all(|frame| frames.recv_blocking(None) == Ok(frame)));
-        (64..96).for_each(|frame| assert!(sender.send(frame).is_ok()));
-        assert!(sender.send(96).is_ok());
         // No thread is there to lose its patience.
-        park(&sender, 97, true);
-        assert!((33..63).all(|frame| frames.recv_blocking(None) == Ok(frame)));
-        assert_eq!((frames.len(), sender.stats().waiting), (34, 1), "the turn has not ended");
-        let sends = |frame: &u64| sender.try_send(*frame).is_ok() && sender.stats().waiting > 0;
-        let passed = (98..).take_while(sends).count() as u64;
-        assert_eq!(passed, LOOK_EVERY - 1, "passed over, and then seen");
-        let expected = (63..97).chain(98..98 + passed).chain([97, 98 + passed]);
-        assert!(expected.eq(std::iter::from_fn(|| frames.try_recv().ok())));
+        park(&sender, 64, true);
+        assert!((0..40).all(|frame| frames.recv_blocking(None) == Ok(frame)));
+        assert_eq!((frames.len(), sender.stats().waiting), (24, 1), "the turn has not ended");
+        assert!(sender.try_send(65).is_ok());
+        assert_eq!(sender.stats().waiting, 0, "seen at once, by the first that would have passed");
+
+        let full = (66..).find(|frame| sender.try_send(*frame).is_err()).unwrap();
+        park(&sender, full, true);
+        assert!((40..60).all(|frame| frames.recv_blocking(None) == Ok(frame)));
+        let sends = |frame: &u64| {
+            // Control frames are offered, too.
+            let sent = sender.try_send(*frame).is_ok() && sender.send_control(0).is_ok();
+            sent && sender.stats().waiting > 0
+        };
+        let passed = (full + 1..).take_while(sends).count() as u64;
+        assert_eq!(sender.stats().waiting, 0);
+        assert!(passed < LOOK_EVERY, "{passed} before the next look");
     }
 
     #[test]

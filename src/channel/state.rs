@@ -58,6 +58,8 @@ pub(super) struct State<T> {
     pub(super) parked: WaitList<Parked<T>>,
     /// Whoever stands in line with a ticket below this one is in a hurry, see (4).
     pub(super) hurried: u64,
+    /// After so many offered frames, who passes over others looks how long they have waited.
+    pub(super) look_at: u64,
     /// Who to wake when a frame or the end comes.
     pub(super) consumer: Option<Waker>,
     pub(super) queue: Queue<T>,
@@ -118,6 +120,7 @@ impl<T> Shared<T> {
                 followed: Followed::default(),
                 parked: WaitList::new(),
                 hurried: 0,
+                look_at: 0,
                 flushes: WaitList::new(),
                 consumer: None,
                 end: None,

@@ -181,6 +181,9 @@ impl<S: FrameSource> Driver<S> {
                 if let Taken::Frame(_) = &taken {
                     (self.silent_since, self.inside_since) = (None, None);
                     self.is_heard_again();
+                } else {
+                    // It may be quiet, but not end by it: only connections have such limits, and no such frames.
+                    let _goes_on = self.look_at_limits();
                 }
                 taken
             }
@@ -352,6 +355,13 @@ impl<S: FrameSource> Driver<S> {
                 self.wait(For { read: true, write: false }, deadline);
             }
         }
+    }
+}
+
+/// What is over isn't quiet.
+impl<S: FrameSource> Drop for Driver<S> {
+    fn drop(&mut self) {
+        self.is_heard_again();
     }
 }
 

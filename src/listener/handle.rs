@@ -106,8 +106,8 @@ impl Listener {
     /// `make` opens it, on the listener's thread, the first time included. The stream tells
     /// [`Up`](Reopened::Up) and [`Down`](Reopened::Down) in turns between the frames; `backoff` says how long
     /// to wait and when to give up. What a [`writer`](ListenerBuilder::writer) is given while the device is
-    /// down is refused with an error. A write that fails takes the device down once all that has come from it
-    /// is read. Bytes that make no frame are a failure, too, unless the source skips them.
+    /// down is refused with an error. A write that fails takes the device down once what has come from it is
+    /// read, as far as that needs no wait. [`serve`](ListenerBuilder::serve) isn't for such a device. Bytes that make no frame are a failure, too, unless the source skips them.
     ///
     /// `make` is given an [`Opening`], whose [`connect`](Opening::connect) a stop interrupts; whatever else
     /// blocks in it, such as a handshake, is interrupted by [`on_stop`](Opening::on_stop), or holds up a stop

@@ -111,6 +111,7 @@ pub(crate) fn pump<S: FrameSource>(
                 }
             }
             Taken::Control(frame) => {
+                count(&driver.core.counters.frames);
                 if !feed.tell(frame) {
                     return Verdict::Stopped;
                 }

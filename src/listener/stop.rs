@@ -97,6 +97,19 @@ impl Stop {
         Registered { stop: Arc::clone(self), key, entry }
     }
 
+    /// The same, and runs it at once if the phase was entered before.
+    pub(crate) fn register_late(
+        self: &Arc<Self>,
+        from: Phase,
+        interrupter: Interrupter,
+    ) -> Registered {
+        let registered = self.register(from, interrupter);
+        if self.phase() >= from {
+            registered.entry.run();
+        }
+        registered
+    }
+
     /// Has the thread that waits by `wake` woken when the listener begins to end.
     pub(crate) fn wakes(self: &Arc<Self>, wake: &Arc<Wake>) -> Registered {
         let wake = Arc::clone(wake);

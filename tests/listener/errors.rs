@@ -199,3 +199,24 @@ fn a_source_without_a_descriptor_falls_silent_too_and_a_panic_of_the_hook_is_con
         told.recv_timeout(MS) == Err(mpsc::RecvTimeoutError::Disconnected)
     });
 }
+
+/// What it says of itself is no sign of life.
+#[test]
+fn a_source_that_only_tells_of_itself_is_quiet() {
+    struct Telling;
+    impl FrameSource for Telling {
+        type Frame = ();
+        fn next_frame(&mut self) -> io::Result<Option<()>> {
+            std::thread::sleep(MS);
+            Ok(Some(()))
+        }
+        fn is_control(&self, _: &()) -> bool {
+            true
+        }
+    }
+    let (tell, quiet) = mpsc::channel();
+    let builder = Listener::builder(Telling).quiet_after(20 * MS, move || tell.send(()).unwrap());
+    let (listener, _told) = builder.spawn().unwrap();
+    assert_eq!(quiet.recv_timeout(LONG), Ok(()));
+    clean(&listener);
+}

@@ -3,7 +3,7 @@
 use crate::support::{end, next};
 use bytes::BytesMut;
 use callbridge::channel::Ending;
-use callbridge::listener::{FrameError, FrameSource, Listener, ReadSource};
+use callbridge::listener::{FrameError, FrameSource, Listener, ReadSource, WholeFrames};
 use std::io::{self, Cursor, ErrorKind, Read};
 use tokio_util::codec::{AnyDelimiterCodec, Decoder, LengthDelimitedCodec, LinesCodec};
 
@@ -83,6 +83,31 @@ fn a_stream_chopped_anywhere_decodes_as_in_one_piece() {
             );
         }
     }
+}
+
+/// Around a codec that judges its end in the same way it changes nothing, wherever the stream is chopped or ends.
+#[test]
+fn whole_frames_are_those_of_the_codec_inside() {
+    let mut blocks = Vec::new();
+    for size in [0, 5, 1, 26, 30] {
+        blocks.extend_from_slice(&u32::to_be_bytes(size));
+        blocks.extend(std::iter::repeat_n(b'x', size as usize));
+    }
+    for end in 0..=blocks.len() {
+        for most in [1, 4, 64] {
+            let data = &blocks[..end];
+            let plain = drain(data, 7, most, 32, LengthDelimitedCodec::new());
+            assert_eq!(drain(data, 7, most, 32, WholeFrames(LengthDelimitedCodec::new())), plain);
+        }
+    }
+}
+
+#[test]
+fn a_line_that_breaks_off_is_no_whole_frame() {
+    let (lines, end) = drain(b"21.5\n2", 1, 9, 80, WholeFrames(LinesCodec::new()));
+    assert_eq!(lines, ["21.5"]);
+    assert_eq!(end, "frame at byte 5 breaks off after 1 bytes: the peer left in the middle");
+    assert_eq!(drain(b"21.5\n", 1, 9, 80, WholeFrames(LinesCodec::new())).1, "finished");
 }
 
 #[test]

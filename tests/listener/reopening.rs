@@ -2,12 +2,12 @@
 
 use crate::common::LONG as PATIENCE;
 use crate::support::*;
-use callbridge::Overflow;
 use callbridge::channel::Ending;
 use callbridge::listener::{
     Backoff, FrameSource, Gauge, Interrupter, Listener, ReadSource, Reopened, RequestSource,
     SourceStats, TcpSource,
 };
+use callbridge::{Bridge, Overflow, SettingError};
 use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -227,14 +227,18 @@ fn a_connect_that_gets_no_answer_ends_by_its_timeout_and_by_a_stop() {
     drop(waiting);
 }
 
-/// Has numbers, and then nothing; can't be written to.
+/// Has numbers, the first already received; can't be written to.
 struct Deaf(Vec<u32>);
 
 impl FrameSource for Deaf {
     type Frame = u32;
 
     fn next_frame(&mut self) -> io::Result<Option<u32>> {
-        self.0.pop().map(Some).ok_or(ErrorKind::TimedOut.into())
+        self.next_buffered()?.map(Some).ok_or(ErrorKind::TimedOut.into())
+    }
+
+    fn next_buffered(&mut self) -> io::Result<Option<u32>> {
+        Ok(self.0.pop())
     }
 }
 
@@ -285,7 +289,7 @@ fn no_policy_drops_that_a_device_went_and_came() {
         let (listener, mut told) = device.capacity(1).overflow(policy).spawn().unwrap();
         // Nobody reads before all has happened.
         wait_for(&listener, |_| listener.is_finished());
-        assert_eq!(listener.stats().frames, 20);
+        assert_eq!(listener.stats().frames, 24, "two rounds of ten, and what was told");
         let (mut seen, mut frames) = (String::new(), 0);
         while let Ok(event) = told.recv_blocking(PATIENCE) {
             match event {
@@ -314,10 +318,10 @@ fn a_device_that_stays_away_is_told_once_and_is_quiet() {
         device.quiet_after(20 * MS, move || tell.send(()).unwrap()).spawn().unwrap();
     assert_eq!(quiet.recv_timeout(PATIENCE), Ok(()));
     assert!(opening.iter().take(10).count() == 10, "it is tried again and again");
-    assert_eq!((listener.stats().frames, listener.stats().quiet), (0, 1));
+    assert_eq!((listener.stats().frames, listener.stats().quiet), (1, 1));
     assert!(matches!(next(&mut told), Reopened::Down(_)));
     assert!(told.try_recv().is_err(), "it is down still");
-    clean(&listener);
+    assert_eq!(clean(&listener).quiet, 0, "it has ended");
 }
 
 /// A stop comes just when the device fails: what the interrupter uses may go with the source.
@@ -369,4 +373,64 @@ fn a_source_is_dropped_when_its_interrupter_is_through() {
     listener.stop();
     assert_eq!(was_dropped.recv_timeout(PATIENCE), Ok(false), "it was used after its source");
     clean(&listener);
+}
+
+/// Reads for ever, and can't be written to.
+struct Talks;
+
+impl Read for Talks {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        (&b"on and on\n"[..]).read(bytes)
+    }
+}
+
+impl Write for Talks {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_device_that_goes_on_talking_falls_by_a_write_that_failed() {
+    let mut builder = Listener::reopening(
+        |_| ReadSource::new(Talks, 80, LinesCodec::new()),
+        Backoff { attempts: u32::MAX, ..AT_ONCE },
+    )
+    .overflow(Overflow::DropOldest);
+    let sink = builder.writer::<String>(1);
+    let (listener, mut told) = builder.spawn().unwrap();
+    for _ in 0..2 {
+        while !matches!(next(&mut told), Reopened::Up) {}
+        assert!(sink.send_blocking("hush".into(), PATIENCE).is_err());
+        while !matches!(next(&mut told), Reopened::Down(_)) {}
+    }
+    clean(&listener);
+}
+
+#[test]
+fn a_device_that_gives_no_frame_is_given_up_though_it_can_be_opened() {
+    let device = Listener::reopening(|_| Ok(Numbers(Vec::new())), AT_ONCE);
+    let (listener, mut told) = device.spawn().unwrap();
+    let mut seen = String::new();
+    while let Ok(event) = told.recv_blocking(PATIENCE) {
+        seen.push(if let Reopened::Up = event { 'u' } else { 'd' });
+    }
+    assert_eq!((seen.as_str(), listener.ending()), ("ududu", Some(Ending::Failed)));
+    assert_eq!(listener.error().unwrap().to_string(), "unplugged");
+}
+
+#[test]
+fn a_device_that_is_opened_again_is_not_served() {
+    let (runtime, _) = event_loop();
+    let bridge = Bridge::new(runtime.handle().clone());
+    let refused = Listener::reopening(|_| Ok(Deaf(vec![1])), AT_ONCE)
+        .serve(&bridge, async |_| Some(2))
+        .spawn()
+        .unwrap_err();
+    let reason = refused.get_ref().unwrap().downcast_ref::<SettingError>();
+    assert_eq!(reason.map(SettingError::setting), Some("serve"));
 }

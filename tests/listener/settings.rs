@@ -52,7 +52,8 @@ fn a_keepalive_that_the_system_wouldnt_take_turns_nobody_away() {
 #[test]
 fn a_zero_that_would_turn_everybody_away_is_refused() {
     type Server = TcpServer<fn() -> LinesCodec>;
-    let zeros: [(&str, fn(Server) -> Server); 6] = [
+    type Set = fn(Server) -> Server;
+    let zeros: [(&str, Set); 6] = [
         ("with_connection_capacity", |server| server.with_connection_capacity(0)),
         ("with_max_connections", |server| server.with_max_connections(0)),
         ("with_max_connections_per_peer", |server| server.with_max_connections_per_peer(0)),

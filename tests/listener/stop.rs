@@ -70,6 +70,30 @@ fn an_interrupter_may_stop_its_own_listener() {
     assert!(own.get().unwrap().close_blocking(LONG).is_clean());
 }
 
+/// It comes after the stop, so it runs at once; what it does tells of the stop once more.
+#[test]
+fn an_interrupter_that_comes_late_does_not_run_inside_itself() {
+    let own = Arc::new(OnceLock::<Listener>::new());
+    let (stops, inside) = (Arc::downgrade(&own), Mutex::new(()));
+    let ((go, gone), (tell, told)) = (mpsc::channel::<()>(), mpsc::channel());
+    let late = move |sink: LoopHandle<()>| {
+        gone.recv().map_err(io::Error::other)?;
+        let done = tell.clone();
+        let _guard = sink.on_stop(Interrupter::new(move || {
+            let alone = inside.try_lock();
+            tell.send(alone.is_ok()).unwrap();
+            stops.upgrade().iter().filter_map(|own| own.get()).for_each(Listener::stop);
+        }));
+        done.send(true).map_err(io::Error::other)
+    };
+    let (listener, _frames) = Listener::from_fn(late).spawn().unwrap();
+    own.set(listener).unwrap();
+    own.get().unwrap().stop();
+    go.send(()).unwrap();
+    assert_eq!([(); 2].map(|()| told.recv_timeout(LONG)), [Ok(true); 2]);
+    assert!(own.get().unwrap().close_blocking(LONG).is_clean());
+}
+
 #[test]
 fn a_deadline_that_passes_names_the_straggler_and_a_later_wait_succeeds() {
     let (listener, _frames, release) = stuck();

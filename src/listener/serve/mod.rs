@@ -17,7 +17,7 @@ use super::source::RequestSource;
 use super::wake::Wake;
 use crate::Bridge;
 use crate::channel::Ending;
-use crate::sync::Site;
+use crate::sync::{SettingError, Site};
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -411,6 +411,11 @@ where
         H: Fn(S::Frame) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Option<R>> + Send + 'static,
     {
+        if !RequestSource::<R>::can_serve(&self) {
+            let why = "can't be had of a device that is opened again, since a reply could reach another than \
+                       the one that asked: use spawn and a writer";
+            return Err(SettingError::new("serve", why).into());
+        }
         let core = Arc::clone(&service.core);
         prepare(&mut self, &core)?;
         let mut driver = Driver::new(&core, Wake::new(), self);

@@ -239,7 +239,11 @@ where
             bad_frames: BadFrames::Fail,
             skipped: Arc::default(),
             refused_at: None,
-            keeps_headers: TypeId::of::<D>() == TypeId::of::<LengthDelimitedCodec>(),
+            keeps_headers: [
+                TypeId::of::<LengthDelimitedCodec>(),
+                TypeId::of::<WholeFrames<LengthDelimitedCodec>>(),
+            ]
+            .contains(&TypeId::of::<D>()),
         })
     }
 

@@ -195,12 +195,7 @@ pub struct StopGuard {
 impl StopGuard {
     /// Registers an interrupter, and runs it at once if the stop was asked for before.
     pub(super) fn new(stop: &Arc<Stop>, interrupter: Interrupter) -> Self {
-        let late = interrupter.clone();
-        let guard = StopGuard { _registered: stop.register(Phase::Draining, interrupter) };
-        if stop.phase() > Phase::Running {
-            late.interrupt();
-        }
-        guard
+        StopGuard { _registered: stop.register_late(Phase::Draining, interrupter) }
     }
 }
 

@@ -282,6 +282,12 @@ pub trait RequestSource<R>: FrameSource {
         0
     }
 
+    /// Whether a reply goes to whoever asked, also later.
+    #[doc(hidden)]
+    fn can_serve(&self) -> bool {
+        true
+    }
+
     /// Whether the peer matches replies to requests by order alone, so that a missing reply would
     /// shift all later ones; by default it doesn't.
     ///

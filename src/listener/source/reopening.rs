@@ -12,18 +12,18 @@ use std::io::{self, ErrorKind};
 #[cfg(feature = "net")]
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long to wait before a device is opened again.
 ///
-/// The pause doubles from `first` to `longest` while opening fails, and begins anew once it has
-/// succeeded. After `attempts` failures in a row, the listener fails with the last error.
+/// The pause doubles from `first` to `longest` while opening fails, or succeeds and no frame comes, and begins
+/// anew once one has. After `attempts` failures in a row, the listener fails with the last error.
 ///
 /// # Examples
 ///
 /// ```
 /// use callbridge::listener::Backoff;
-/// use std::time::Duration;
+/// use std::time::{Duration, Instant};
 ///
 /// let patient = Backoff { longest: Duration::from_secs(60), ..Backoff::default() };
 /// assert_eq!(patient.first, Duration::from_millis(100));
@@ -35,7 +35,7 @@ pub struct Backoff {
     pub first: Duration,
     /// The longest pause; 10 s by default.
     pub longest: Duration,
-    /// So many failures in a row end the listener; no limit by default.
+    /// So many failures in a row end the listener, the loss of the device being the first; no limit by default.
     pub attempts: u32,
 }
 
@@ -161,7 +161,7 @@ impl Opening {
     /// use callbridge::listener::{Backoff, Interrupter, Listener, ReadSource};
     /// use std::io::Write;
     /// use std::net::{Shutdown, TcpListener};
-    /// use std::time::Duration;
+    /// use std::time::{Duration, Instant};
     /// use tokio_util::codec::LinesCodec;
     ///
     /// # fn main() -> std::io::Result<()> {
@@ -259,8 +259,8 @@ pub struct Reopening<S, F> {
     backoff: Backoff,
     opening: Arc<Opening>,
     open: Option<Open<S>>,
-    /// A write has failed: what was received before is still read.
-    broken: Option<io::Error>,
+    /// A write has failed: what was received before is still read, and how long that has taken.
+    broken: Option<(io::Error, Duration)>,
     /// `Down` was told, and no `Up` since.
     told_down: bool,
     /// When to open next.
@@ -318,12 +318,11 @@ where
                 Ok(Some(Reopened::Up))
             }
             Err(_) if self.opening.is_stopping() => Err(ErrorKind::Interrupted.into()),
-            Err(error) if self.failures + 1 >= self.backoff.attempts => Err(error),
             Err(error) => self.fall(error),
         }
     }
 
-    /// Closes what is open, and sets the time for the next attempt.
+    /// Closes what is open, and sets the time for the next attempt, if there is to be one.
     fn fall(&mut self, error: io::Error) -> io::Result<Option<Reopened<S::Frame>>> {
         let past = self.opening.stats(true);
         let counted = Counted { past, ..Counted::default() };
@@ -331,6 +330,9 @@ where
         drop(old);
         self.open = None;
         self.failures += 1;
+        if self.failures >= self.backoff.attempts {
+            return Err(error);
+        }
         self.due = Deadline::after(self.backoff.pause(self.failures));
         event(format_args!("a device is down and will be opened again"), &error);
         if std::mem::replace(&mut self.told_down, true) {
@@ -352,12 +354,36 @@ where
             Ok(None) if self.opening.is_stopping() => return Ok(None),
             Ok(None) => io::Error::new(ErrorKind::UnexpectedEof, "the device came to its end"),
             Err(error) if self.opening.is_stopping() => return Err(error),
-            Err(error) if is_timeout(&error) && self.broken.is_none() => return Err(error),
+            Err(error) if is_timeout(&error) => return Err(error),
             Err(error) => error,
         };
-        // A write had failed first, and now all is read.
-        let error = self.broken.take().unwrap_or(error);
         self.fall(error)
+    }
+
+    /// Asks the source that is open; after a failed write only for what can be had without waiting, until there
+    /// is no more. Reading that takes short; a peer that goes on sending doesn't keep the device up.
+    fn ask(
+        &mut self,
+        next: fn(&mut S) -> io::Result<Option<S::Frame>>,
+    ) -> Option<io::Result<Option<Reopened<S::Frame>>>> {
+        let source = &mut self.open.as_mut()?.source;
+        let Some((_, took)) = &mut self.broken else {
+            let taken = next(source);
+            return Some(self.told(taken));
+        };
+        if *took < self.poll_timeout {
+            let began = Instant::now();
+            let taken = match source.as_fd() {
+                Some(_) => source.next_ready(),
+                None => source.next_buffered(),
+            };
+            *took += began.elapsed();
+            if let Ok(Some(frame)) = taken {
+                return Some(Ok(Some(Reopened::Frame(frame))));
+            }
+        }
+        let (error, _) = self.broken.take()?;
+        Some(self.fall(error))
     }
 
     /// The source to write to.
@@ -380,23 +406,11 @@ where
     type Frame = Reopened<S::Frame>;
 
     fn next_frame(&mut self) -> io::Result<Option<Self::Frame>> {
-        match &mut self.open {
-            Some(open) => {
-                let taken = open.source.next_frame();
-                self.told(taken)
-            }
-            None => self.open(),
-        }
+        self.ask(S::next_frame).unwrap_or_else(|| self.open())
     }
 
     fn next_ready(&mut self) -> io::Result<Option<Self::Frame>> {
-        match &mut self.open {
-            Some(open) => {
-                let taken = open.source.next_ready();
-                self.told(taken)
-            }
-            None => Err(ErrorKind::WouldBlock.into()),
-        }
+        self.ask(S::next_ready).unwrap_or(Err(ErrorKind::WouldBlock.into()))
     }
 
     fn next_buffered(&mut self) -> io::Result<Option<Self::Frame>> {
@@ -461,7 +475,7 @@ where
     fn flush(&mut self) -> io::Result<bool> {
         let flushed = self.writable()?.flush();
         if let Some(error) = flushed.as_ref().err().filter(|error| !is_timeout(error)) {
-            self.broken = Some(io::Error::new(error.kind(), error.to_string()));
+            self.broken = Some((io::Error::new(error.kind(), error.to_string()), Duration::ZERO));
         }
         flushed
     }
@@ -475,6 +489,11 @@ where
 
     fn replies_in_order(&self) -> bool {
         true
+    }
+
+    /// A reply could reach another device than the one that asked.
+    fn can_serve(&self) -> bool {
+        false
     }
 }
 
