@@ -423,6 +423,25 @@ fn a_device_that_gives_no_frame_is_given_up_though_it_can_be_opened() {
     assert_eq!(listener.error().unwrap().to_string(), "unplugged");
 }
 
+/// Of a source, such an error says that nothing has come yet.
+#[test]
+fn a_device_whose_opening_times_out_is_given_up_all_the_same() {
+    let openings = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&openings);
+    let device = Listener::reopening(
+        move |_| -> io::Result<Numbers> {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Err(io::Error::new(ErrorKind::TimedOut, "nobody answers"))
+        },
+        AT_ONCE,
+    );
+    let (listener, mut told) = device.spawn().unwrap();
+    assert!(matches!(next(&mut told), Reopened::Down(_)));
+    assert_eq!(end(&mut told), Ending::Failed);
+    assert_eq!(listener.error().unwrap().to_string(), "nobody answers");
+    assert_eq!(openings.load(Ordering::Relaxed), 3);
+}
+
 #[test]
 fn a_device_that_is_opened_again_is_not_served() {
     let (runtime, _) = event_loop();

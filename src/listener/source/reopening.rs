@@ -331,7 +331,8 @@ where
         self.open = None;
         self.failures += 1;
         if self.failures >= self.backoff.attempts {
-            return Err(error);
+            // A connect that timed out would only say that nothing has come.
+            return Err(if is_timeout(&error) { io::Error::other(error) } else { error });
         }
         self.due = Deadline::after(self.backoff.pause(self.failures));
         event(format_args!("a device is down and will be opened again"), &error);
