@@ -6,6 +6,7 @@ mod framing;
 mod from_fn;
 mod gauge;
 mod interrupter;
+mod opening;
 pub(crate) mod outbox;
 pub(crate) mod poll;
 mod reader;
@@ -25,8 +26,9 @@ pub use framing::{BadFrames, FrameError, WholeFrames};
 pub use from_fn::{FnSource, LoopHandle, StopGuard};
 pub use gauge::{Gauge, SourceStats};
 pub use interrupter::Interrupter;
+pub use opening::Opening;
 pub use reader::ReadSource;
-pub use reopening::{Backoff, Opening, Reopened, Reopening};
+pub use reopening::{Backoff, Reopened, Reopening};
 #[cfg(all(feature = "net", unix))]
 pub use {stream::UnixSource, unix::UnixDatagramSource};
 #[cfg(feature = "net")]

@@ -1,16 +1,12 @@
 use super::from_fn::StopGuard;
+use super::opening::Opening;
 use super::poll::POLL_TIMEOUT;
-use super::{FrameSource, Gauge, Interrupter, RequestSource, SourceStats, is_timeout};
+use super::{FrameSource, Gauge, Interrupter, RequestSource, is_timeout};
 use crate::channel::SourceError;
-use crate::listener::stop::{Phase, Registered, Stop};
-use crate::listener::wake::Wake;
-use crate::sync::prim::{Mutex, lock};
 use crate::sync::{Deadline, event};
 use rustix::fd::BorrowedFd;
 use std::fmt;
 use std::io::{self, ErrorKind};
-#[cfg(feature = "net")]
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -117,141 +113,6 @@ impl<F> fmt::Debug for Reopened<F> {
     }
 }
 
-/// Tells whoever opens a device whether to give up, and connects so that a stop can interrupt it.
-pub struct Opening {
-    /// What a stop of the listener tells.
-    stop: Arc<Stop>,
-    wake: Arc<Wake>,
-    /// What others read of the source that is open.
-    counted: Mutex<Counted>,
-    _wakes: Registered,
-}
-
-#[derive(Default)]
-struct Counted {
-    gauge: Gauge,
-    /// What those before it have counted.
-    past: SourceStats,
-}
-
-impl Opening {
-    /// Whether the listener is ending, so that there is no use in opening.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # fn slow_open(opening: &callbridge::listener::Opening) -> std::io::Result<()> {
-    /// while !opening.is_stopping() {
-    ///     // try the next port
-    /// #   break;
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn is_stopping(&self) -> bool {
-        self.stop.phase() > Phase::Running
-    }
-
-    /// Runs `interrupter` when the listener is asked to stop, until the guard is dropped: for what blocks after
-    /// a connect, such as the handshake of a session. See [`LoopHandle::on_stop`](super::LoopHandle::on_stop).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use callbridge::listener::{Backoff, Interrupter, Listener, ReadSource};
-    /// use std::io::Write;
-    /// use std::net::{Shutdown, TcpListener};
-    /// use std::time::{Duration, Instant};
-    /// use tokio_util::codec::LinesCodec;
-    ///
-    /// # fn main() -> std::io::Result<()> {
-    /// // Never answers.
-    /// let gateway = TcpListener::bind("127.0.0.1:0")?;
-    /// let addr = gateway.local_addr()?;
-    /// let device = Listener::reopening(
-    ///     move |opening| {
-    ///         let mut line = opening.connect(addr, Duration::from_secs(5))?;
-    ///         let other = line.try_clone()?;
-    ///         let shut = Interrupter::new(move || drop(other.shutdown(Shutdown::Both)));
-    ///         let _guard = opening.on_stop(shut);
-    ///         line.write_all(b"hello")?;
-    ///         std::io::Read::read_exact(&mut line, &mut [0; 5])?;
-    ///         ReadSource::new(line, 1024, LinesCodec::new())
-    ///     },
-    ///     Backoff::default(),
-    /// );
-    /// let (listener, _lines) = device.spawn()?;
-    /// let _blocks = gateway.accept()?;
-    /// assert!(listener.close_blocking(Duration::from_secs(5)).is_clean());
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn on_stop(&self, interrupter: Interrupter) -> StopGuard {
-        StopGuard::new(&self.stop, interrupter)
-    }
-
-    /// Connects to `addr`; gives up at once when the listener is ending, and after `timeout`.
-    ///
-    /// # Errors
-    ///
-    /// What the system says of the last address; [`TimedOut`](ErrorKind::TimedOut), and
-    /// [`Interrupted`](ErrorKind::Interrupted) when the listener is ending.
-    #[cfg(feature = "net")]
-    pub fn connect(&self, addr: impl ToSocketAddrs, timeout: Duration) -> io::Result<TcpStream> {
-        super::socket::first_that_works(addr, |addr| {
-            let stream = self.connect_to(addr, Deadline::after(timeout))?;
-            stream.set_nodelay(true)?;
-            Ok(stream)
-        })
-    }
-
-    #[cfg(feature = "net")]
-    fn connect_to(&self, addr: SocketAddr, deadline: Deadline) -> io::Result<TcpStream> {
-        use crate::listener::wake::Interest;
-        use rustix::fd::AsFd;
-        use rustix::io::Errno;
-        use socket2::{Domain, Socket, Type};
-        const UNDER_WAY: Errno = if cfg!(windows) { Errno::WOULDBLOCK } else { Errno::INPROGRESS };
-        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
-        socket.set_nonblocking(true)?;
-        match socket.connect(&addr.into()) {
-            Err(error) if Errno::from_io_error(&error) == Some(UNDER_WAY) => {
-                let write = Interest { read: false, write: true };
-                while !self.wake.wait_on(socket.as_fd(), write, deadline) {
-                    if self.is_stopping() {
-                        return Err(ErrorKind::Interrupted.into());
-                    }
-                    if deadline.passed() {
-                        return Err(ErrorKind::TimedOut.into());
-                    }
-                }
-                if let Some(error) = socket.take_error()? {
-                    return Err(error);
-                }
-            }
-            connected => connected?,
-        }
-        socket.set_nonblocking(false)?;
-        Ok(socket.into())
-    }
-}
-
-impl Opening {
-    fn stats(&self, fresh: bool) -> SourceStats {
-        let (past, gauge) = {
-            let counted = lock(&self.counted);
-            (counted.past, counted.gauge.clone())
-        };
-        past.and(if fresh { gauge.read_fresh() } else { gauge.read() })
-    }
-}
-
-impl fmt::Debug for Opening {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Opening").field("stopping", &self.is_stopping()).finish_non_exhaustive()
-    }
-}
-
 /// A device that is opened again whenever it fails or ends; made by
 /// [`Listener::reopening`](crate::Listener::reopening).
 pub struct Reopening<S, F> {
@@ -281,13 +142,10 @@ where
     F: FnMut(&Opening) -> io::Result<S> + Send + 'static,
 {
     pub(crate) fn new(make: F, backoff: Backoff) -> Self {
-        let (stop, wake) = (Arc::<Stop>::default(), Wake::new());
-        let wakes = stop.wakes(&wake);
-        let counted = Mutex::default();
         Reopening {
             make,
             backoff,
-            opening: Arc::new(Opening { stop, wake, counted, _wakes: wakes }),
+            opening: Arc::new(Opening::new()),
             open: None,
             broken: None,
             told_down: false,
@@ -300,7 +158,7 @@ where
     /// Opens the device, if it is time; else waits for that, up to the poll timeout.
     fn open(&mut self) -> io::Result<Option<Reopened<S::Frame>>> {
         if !self.due.passed() {
-            self.opening.wake.wait(self.due.or_after(self.poll_timeout));
+            self.opening.pause(self.due.or_after(self.poll_timeout));
             return Err(ErrorKind::TimedOut.into());
         }
         let opened = (self.make)(&self.opening).and_then(|mut source| {
@@ -309,9 +167,7 @@ where
         });
         match opened {
             Ok(source) => {
-                let gauge = source.gauge();
-                let old = std::mem::replace(&mut lock(&self.opening.counted).gauge, gauge);
-                drop(old);
+                self.opening.begin_to_count(source.gauge());
                 let interrupted = self.opening.on_stop(source.interrupter());
                 self.open = Some(Open { _interrupted: interrupted, source });
                 self.told_down = false;
@@ -324,10 +180,7 @@ where
 
     /// Closes what is open, and sets the time for the next attempt, if there is to be one.
     fn fall(&mut self, error: io::Error) -> io::Result<Option<Reopened<S::Frame>>> {
-        let past = self.opening.stats(true);
-        let counted = Counted { past, ..Counted::default() };
-        let old = std::mem::replace(&mut *lock(&self.opening.counted), counted);
-        drop(old);
+        self.opening.end_to_count();
         self.open = None;
         self.failures += 1;
         if self.failures >= self.backoff.attempts {
@@ -438,7 +291,7 @@ where
 
     fn interrupter(&self) -> Interrupter {
         let opening = Arc::clone(&self.opening);
-        Interrupter::new(move || opening.stop.signal())
+        Interrupter::new(move || opening.stop())
     }
 
     fn gauge(&self) -> Gauge {
