@@ -215,7 +215,10 @@ impl<T> Feed<T> {
 
     /// Sends a control frame; false once nothing more is taken.
     pub(crate) fn tell(&self, frame: T) -> bool {
-        self.sender.send_control(frame).map_or_else(|refused| self.settle(Err(refused)), |()| true)
+        match self.sender.send_control(frame) {
+            Ok(()) => true,
+            Err(refused) => self.settle(Err(refused)),
+        }
     }
 
     /// Enters what became of a frame; false once nothing more is taken.

@@ -37,8 +37,6 @@ pub(crate) struct Limits {
 /// What came of asking a source.
 pub(crate) enum Taken<F> {
     Frame(F),
-    /// See [`FrameSource::is_control`].
-    Control(F),
     Nothing,
     End(Verdict),
 }
@@ -156,7 +154,7 @@ impl<S: FrameSource> Driver<S> {
             Phase::Running => {}
             Phase::Draining => {
                 return match self.source.next_buffered() {
-                    Ok(Some(frame)) => self.sorted(frame),
+                    Ok(Some(frame)) => Taken::Frame(frame),
                     _ => Taken::End(Verdict::Stopped),
                 };
             }
@@ -177,15 +175,14 @@ impl<S: FrameSource> Driver<S> {
             Ok(Some(frame)) => {
                 (self.failures, self.hasty) = (0, 0);
                 self.hot = true;
-                let taken = self.sorted(frame);
-                if let Taken::Frame(_) = &taken {
-                    (self.silent_since, self.inside_since) = (None, None);
-                    self.is_heard_again();
-                } else {
+                if self.source.is_control(&frame) {
                     // It may be quiet, but not end by it: only connections have such limits, and no such frames.
                     let _goes_on = self.look_at_limits();
+                } else {
+                    (self.silent_since, self.inside_since) = (None, None);
+                    self.is_heard_again();
                 }
-                taken
+                Taken::Frame(frame)
             }
             // An interruption can look like the end, or like an error.
             Ok(None) | Err(_) if self.phase() != Phase::Running => Taken::End(Verdict::Stopped),
@@ -206,10 +203,6 @@ impl<S: FrameSource> Driver<S> {
             }
             Err(error) => self.judge(error),
         }
-    }
-
-    fn sorted(&self, frame: S::Frame) -> Taken<S::Frame> {
-        if self.source.is_control(&frame) { Taken::Control(frame) } else { Taken::Frame(frame) }
     }
 
     /// Counts an answer of "nothing"; has the next one wait if there were many at once.

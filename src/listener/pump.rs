@@ -110,12 +110,6 @@ pub(crate) fn pump<S: FrameSource>(
                     return verdict;
                 }
             }
-            Taken::Control(frame) => {
-                count(&driver.core.counters.frames);
-                if !feed.tell(frame) {
-                    return Verdict::Stopped;
-                }
-            }
             Taken::Nothing => {
                 let what = For { read: true, write: writing.is_blocked() };
                 driver.wait(what, writing.deadline());
@@ -157,6 +151,9 @@ fn put<S: FrameSource>(
     writing: &mut Writing<'_, S>,
 ) -> Result<(), Verdict> {
     let taken = |taken: bool| if taken { Ok(()) } else { Err(Verdict::Stopped) };
+    if driver.source.is_control(&frame) {
+        return taken(feed.tell(frame));
+    }
     if writing.outflow.is_none() || !matches!(feed.sender.overflow(), Overflow::Block) {
         return taken(feed.put(frame));
     }

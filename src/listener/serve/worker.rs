@@ -209,7 +209,7 @@ where
                 polls = None;
             }
             let mut frame = match self.driver.take(may_wait) {
-                Taken::Frame(frame) | Taken::Control(frame) => frame,
+                Taken::Frame(frame) => frame,
                 Taken::Nothing => return Ok(()),
                 Taken::End(verdict) => {
                     if let Verdict::Failed(_) = verdict {

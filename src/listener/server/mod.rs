@@ -405,7 +405,7 @@ where
             let verdict = judged(|| {
                 loop {
                     match driver.take(true) {
-                        Taken::Frame(connection) | Taken::Control(connection) => {
+                        Taken::Frame(connection) => {
                             if !take(connection) {
                                 return Verdict::Stopped;
                             }
