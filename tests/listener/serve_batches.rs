@@ -244,3 +244,36 @@ fn a_reply_that_cannot_be_sent_is_lost_among_others_that_can() {
     let stats = clean(&listener);
     assert_eq!((stats.replies, stats.reply_errors), (heard.len() as u64, lost as u64));
 }
+
+/// More of them than leave in one write; they wait behind the first, and nothing else wakes the thread.
+#[test]
+fn large_replies_behind_one_that_waits_leave_with_it() {
+    const SIZE: usize = 100 * 1024;
+    let (runtime, _) = event_loop();
+    let bridge = Bridge::new(runtime.handle().clone());
+    let (release, released) = tokio::sync::oneshot::channel();
+    let released = Mutex::new(Some(released));
+    let (begins, begun) = mpsc::channel();
+    let listener = Listener::builder(lines(1 << 20).0)
+        .serve(&bridge, move |request: Request<String>| {
+            begins.send(()).unwrap();
+            let first = released.lock().unwrap().take();
+            async move {
+                if let Some(first) = first {
+                    first.await.unwrap();
+                }
+                Some(request.frame.repeat(SIZE))
+            }
+        })
+        .reply_timeout(10 * LONG)
+        .spawn()
+        .unwrap();
+    let mut client = say_at_once(&listener, 0..9);
+    client.get_ref().set_read_timeout(Some(LONG)).unwrap();
+    (0..9).for_each(|_| begun.recv_timeout(LONG).unwrap());
+    release.send(()).unwrap();
+    for n in 0..9 {
+        assert_eq!(hear(&mut client), n.to_string().repeat(SIZE));
+    }
+    assert_eq!(clean(&listener).replies, 9);
+}

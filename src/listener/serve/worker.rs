@@ -169,6 +169,7 @@ where
             self.take_in()?;
             let was_full = !self.has_room();
             self.answer_ready()?;
+            let is_laden = self.is_laden();
             self.flush()?;
             if self.driver.is_cut() {
                 return Err(Verdict::Stopped);
@@ -177,8 +178,8 @@ where
             {
                 return Err(verdict);
             }
-            // Requests that have been read already wake nobody.
-            if !(was_full && self.has_room()) {
+            // Requests that have been read already wake nobody, and neither do replies that are ready.
+            if !(was_full && self.has_room() || is_laden && !self.is_laden()) {
                 return Ok(());
             }
         }
@@ -189,8 +190,13 @@ where
         self.end.is_none()
             && self.window.len() < self.service.pipeline
             && self.window.len().saturating_mul(self.reply_size) <= IN_THE_MAKING
-            && self.driver.source.staged() < GATHERED.1
+            && !self.is_laden()
             && !matches!(self.window.back(), Some(Pending { reply: Reply::NoRoom(_), .. }))
+    }
+
+    /// Whether so much is staged that it has to leave before there is more.
+    fn is_laden(&self) -> bool {
+        self.driver.source.staged() >= GATHERED.1
     }
 
     /// Takes in what is at hand, and begins with it.
@@ -341,7 +347,7 @@ where
         let in_order = self.driver.source.replies_in_order();
         let given_up = !self.window.is_empty() && self.service.bridge.has_given_up();
         let mut at = 0;
-        while at < self.window.len() && self.driver.source.staged() < GATHERED.1 {
+        while at < self.window.len() && !self.is_laden() {
             if self.look(at, given_up) {
                 if let Some(Pending { address, reply, .. }) = self.window.remove(at) {
                     match reply {
