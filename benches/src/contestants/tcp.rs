@@ -2,7 +2,7 @@
 
 use super::event_loop::Loop;
 use super::servers::{Handling, Server, StopFlag};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use callbridge::Bridge;
 use callbridge::listener::{Listener, Request, TcpServer};
 use futures::{FutureExt, Sink, SinkExt, Stream, StreamExt, TryStreamExt};
@@ -11,7 +11,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_util::codec::{Decoder, Framed, LengthDelimitedCodec};
+use tokio_util::codec::{Decoder, Encoder, Framed, LengthDelimitedCodec};
 
 /// The longest frame that a server takes, length included.
 const LARGEST: usize = 64 * 1024;
@@ -19,19 +19,37 @@ const LARGEST: usize = 64 * 1024;
 const LOOPBACK: &str = "127.0.0.1:0";
 const WORKS: &str = "loopback works";
 
-/// callbridge: an async handler, replies written by the connection's thread.
+/// callbridge: an async handler, replies written by the connection's thread; tokio-util's codec.
 pub(crate) fn ours_serve(
     on: &Loop,
     handling: Handling,
     pipeline: impl Into<Option<usize>>,
 ) -> Server {
-    let server = TcpServer::bind(LOOPBACK, LARGEST, LengthDelimitedCodec::new).expect(WORKS);
+    ours_serve_with(on, handling, pipeline, LengthDelimitedCodec::new)
+}
+
+/// The same with a codec of one's own, which is as plain as the framing of [`thread_block_on`].
+pub(crate) fn ours_serve_plain(on: &Loop, handling: Handling) -> Server {
+    ours_serve_with(on, handling, None, || Prefixed)
+}
+
+fn ours_serve_with<C, T>(
+    on: &Loop,
+    handling: Handling,
+    pipeline: impl Into<Option<usize>>,
+    codec: impl Fn() -> C + Send + Sync + 'static,
+) -> Server
+where
+    C: Decoder<Item = T, Error = io::Error> + Encoder<Bytes, Error = io::Error> + Send + 'static,
+    T: Into<Bytes> + Send + 'static,
+{
+    let server = TcpServer::bind(LOOPBACK, LARGEST, codec).expect(WORKS);
     let addr = server.local_addr().expect(WORKS);
     let bridge = Bridge::new(on.handle().clone());
     let mut serve =
-        Listener::builder(server).serve(&bridge, move |request: Request<BytesMut>| async move {
+        Listener::builder(server).serve(&bridge, move |request: Request<T>| async move {
             handling.before_the_answer().await;
-            Some(request.frame.freeze())
+            Some(request.frame.into())
         });
     if let Some(requests) = pipeline.into() {
         serve = serve.pipeline(requests);
@@ -185,6 +203,30 @@ pub(crate) fn thread_block_on(on: &Loop, handling: Handling) -> Server {
     })
 }
 
+/// The adapter by hand, over tokio-util's codec.
+pub(crate) fn thread_block_on_codec(on: &Loop, handling: Handling) -> Server {
+    let handle = on.handle().clone();
+    thread_server(move |mut stream| {
+        let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
+        let mut codec = LengthDelimitedCodec::new();
+        let mut buffer = vec![0; LARGEST];
+        while let Ok(length @ 1..) = stream.read(&mut buffer) {
+            input.extend_from_slice(&buffer[..length]);
+            while let Ok(Some(frame)) = codec.decode(&mut input) {
+                let frame = handle.block_on(async move {
+                    handling.before_the_answer().await;
+                    frame.freeze()
+                });
+                codec.encode(frame, &mut output).expect("no longer than it came");
+            }
+            if stream.write_all(&output).is_err() {
+                break;
+            }
+            output.clear();
+        }
+    })
+}
+
 /// No loop at all: a thread that reads and writes, flushing when nothing is left to answer.
 pub(crate) fn blocking(_: &Loop, handling: Handling) -> Server {
     thread_server(move |stream| {
@@ -216,6 +258,34 @@ fn blocking_echo(
         if !done {
             break;
         }
+    }
+}
+
+/// Frames behind a length of four bytes, as [`blocking_echo`] has them.
+struct Prefixed;
+
+impl Decoder for Prefixed {
+    type Item = Bytes;
+    type Error = io::Error;
+
+    fn decode(&mut self, input: &mut BytesMut) -> io::Result<Option<Bytes>> {
+        let Some((length, rest)) = input.split_first_chunk() else { return Ok(None) };
+        let length = u32::from_be_bytes(*length) as usize;
+        if rest.len() < length {
+            return Ok(None);
+        }
+        input.advance(4);
+        Ok(Some(input.split_to(length).freeze()))
+    }
+}
+
+impl Encoder<Bytes> for Prefixed {
+    type Error = io::Error;
+
+    fn encode(&mut self, frame: Bytes, output: &mut BytesMut) -> io::Result<()> {
+        output.put_u32(frame.len() as u32);
+        output.put_slice(&frame);
+        Ok(())
     }
 }
 

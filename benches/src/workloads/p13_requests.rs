@@ -10,8 +10,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 const SERVE: &str = "callbridge serve";
+const SERVE_PLAIN: &str = "callbridge serve, codec by hand";
 const STREAM: &str = "callbridge stream";
 const BY_HAND: &str = "thread + Handle::block_on";
+const BY_HAND_CODEC: &str = "thread + Handle::block_on, tokio-util codec";
 const NATIVE_UDP: &str = "tokio UdpSocket";
 const NATIVE_TCP: &str = "tokio Framed, forward";
 const BLOCKING: &str = "blocking thread, no loop";
@@ -58,8 +60,10 @@ fn datagrams(on: &Loop, name: String, handling: Handling, window: u64) -> Case<'
 fn frames(on: &Loop, name: String, handling: Handling, window: u64) -> Case<'static> {
     let servers = [
         (Role::Ours, SERVE, tcp::ours_serve(on, handling, None)),
+        (Role::Ours, SERVE_PLAIN, tcp::ours_serve_plain(on, handling)),
         (Role::Ours, STREAM, tcp::ours_stream(on, handling)),
         (Role::Peer, BY_HAND, tcp::thread_block_on(on, handling)),
+        (Role::Peer, BY_HAND_CODEC, tcp::thread_block_on_codec(on, handling)),
         (Role::Peer, NATIVE_TCP, tcp::framed_forward(on, handling)),
         (Role::Limit, BLOCKING, tcp::blocking(on, handling)),
     ];
@@ -99,6 +103,11 @@ pub(super) fn goals() -> Vec<Goal> {
     {
         goals.push(goal(case, SERVE, "ns", BY_HAND, 1.0));
         goals.push(goal(case, SERVE, "cpu ns", BY_HAND, 1.0));
+    }
+    // Like with like: the framing isn't the adapter's.
+    for case in ["TCP, 64 out/ct", "TCP, 64 out/mt1", "TCP, 1 out/ct", "TCP, 1 out/mt1"] {
+        goals.push(goal(case, SERVE_PLAIN, "ns", BY_HAND, 1.0));
+        goals.push(goal(case, SERVE, "ns", BY_HAND_CODEC, 1.0));
     }
     for case in ["UDP, 64 out, 1 ms each/ct", "UDP, 64 out, 1 ms each/mt1"] {
         goals.push(goal(case, SERVE, "ns", NATIVE_UDP, 1.1));
