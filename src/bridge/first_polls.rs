@@ -45,7 +45,7 @@ impl Core {
         Ok(FirstPolls {
             core: self,
             site,
-            batch: Cell::default(),
+            batch: Batch::default(),
             _running: Running::note(work),
             _context: enter(&self.handle),
         })
@@ -61,19 +61,19 @@ const COUNTED: u64 = 64;
 pub(crate) struct FirstPolls<'a, G> {
     core: &'a Arc<Core>,
     site: Site,
-    batch: Cell<Batch>,
+    batch: Batch,
     _running: Running,
     _context: G,
 }
 
 /// Calls that are over, and not counted yet.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 struct Batch {
-    calls: u64,
+    calls: Cell<u64>,
     /// How many of all calls had the room of one that was over.
-    again: u64,
+    again: Cell<u64>,
     /// The room of the last one is kept for the next.
-    keeps_room: bool,
+    keeps_room: Cell<bool>,
 }
 
 impl<G> FirstPolls<'_, G> {
@@ -115,12 +115,11 @@ impl<G> FirstPolls<'_, G> {
 
     /// Admits a call, which has the room that was kept, or a new one.
     fn admit(&self) -> Admitted {
-        let mut batch = self.batch.get();
-        if std::mem::take(&mut batch.keeps_room) {
+        if self.batch.keeps_room.take() {
             if self.core.limiter.is_free() {
-                batch.again += 1;
-                self.batch.set(batch);
-                let number = || self.core.limiter.entered() + batch.again;
+                let again = self.batch.again.get() + 1;
+                self.batch.again.set(again);
+                let number = || self.core.limiter.entered() + again;
                 return Ok(self.core.timings.call.begin(number));
             }
             self.count();
@@ -130,16 +129,18 @@ impl<G> FirstPolls<'_, G> {
 
     /// A call is over, and the next one may have its room.
     fn keep_room(&self) {
-        let Batch { calls, again, .. } = self.batch.get();
-        self.batch.set(Batch { calls: calls + 1, again, keeps_room: true });
-        if calls + 1 == COUNTED {
+        let calls = self.batch.calls.get() + 1;
+        self.batch.calls.set(calls);
+        self.batch.keeps_room.set(true);
+        if calls == COUNTED {
             self.count();
         }
     }
 
     /// Counts the calls that are over, and frees their room: before the thread waits.
     pub(crate) fn count(&self) {
-        let Batch { calls, again, .. } = self.batch.take();
+        self.batch.keeps_room.set(false);
+        let (calls, again) = (self.batch.calls.take(), self.batch.again.take());
         if calls > 0 {
             self.core.end_ready(calls, again);
         }

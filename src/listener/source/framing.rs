@@ -279,6 +279,7 @@ where
     pub(crate) fn decode(&mut self) -> Result<Option<D::Item>, FrameError> {
         while !self.broken {
             match self.decode_once() {
+                Ok(decoded) => return Ok(decoded),
                 Err(error) if self.bad_frames == BadFrames::Skip && !self.broken => {
                     self.skip(&error);
                 }
@@ -286,7 +287,6 @@ where
                     self.broken = true;
                     return Err(error);
                 }
-                decoded => return decoded,
             }
         }
         Ok(None)
@@ -382,7 +382,8 @@ where
         loop {
             match self.decode() {
                 Ok(None) if !self.eof && !self.broken => self.fill(&mut read)?,
-                decoded => return decoded.map_err(FrameError::into_io),
+                Ok(decoded) => return Ok(decoded),
+                Err(error) => return Err(error.into_io()),
             }
         }
     }
