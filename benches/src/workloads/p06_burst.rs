@@ -21,6 +21,9 @@ pub(crate) const WORKLOAD: Workload = Workload {
     goals,
 };
 
+/// What a call's future holds besides the 24 bytes that the gate takes.
+const STATES: [&str; 3] = ["no state", "64 B state", "256 B state"];
+
 const OURS: &str = "callbridge";
 const TOKIO_ONESHOT: &str = "spawn + tokio oneshot";
 const ONESHOT: &str = "spawn + oneshot crate";
@@ -43,7 +46,7 @@ struct Told {
 fn run(bench: &Bench<'_>) -> Vec<CaseResult> {
     let calls = if bench.plan.quick { 20_000 } else { 1_000_000 };
     let mut results = Vec::new();
-    for state in ["no state", "64 B state"] {
+    for state in STATES {
         if !bench.wants(state) {
             continue;
         }
@@ -64,7 +67,7 @@ fn run(bench: &Bench<'_>) -> Vec<CaseResult> {
 
 fn goals() -> Vec<Goal> {
     let mut goals = Vec::new();
-    for case in ["no state", "64 B state"] {
+    for case in STATES {
         let goal = |figure, bound| Goal {
             workload: "P6",
             case,
@@ -119,7 +122,7 @@ pub(crate) fn child(order: &str) -> anyhow::Result<()> {
     let mut parts = order.split(':');
     let (contestant, state, calls) = (parts.next(), parts.next(), parts.next());
     let calls = calls.unwrap_or_default().parse()?;
-    let stateful = state == Some("64 B state");
+    let state = STATES.iter().position(|known| state == Some(known)).unwrap_or_default();
     let measure = match contestant {
         Some(OURS) => with_state::<callers::Ours<true>>,
         Some(TOKIO_ONESHOT) => with_state::<callers::SpawnTokioOneshot>,
@@ -128,12 +131,13 @@ pub(crate) fn child(order: &str) -> anyhow::Result<()> {
         Some(JOIN_HANDLE) => with_state::<callers::HandleBlockOn>,
         _ => anyhow::bail!("there is no such contestant: {order}"),
     };
-    println!("{}", serde_json::to_string(&measure(stateful, calls))?);
+    println!("{}", serde_json::to_string(&measure(state, calls))?);
     Ok(())
 }
 
-fn with_state<C: Caller>(stateful: bool, calls: u64) -> Told {
-    if stateful { measure::<C, 64>(calls) } else { measure::<C, 0>(calls) }
+/// Measures with one of the [`STATES`].
+fn with_state<C: Caller>(state: usize, calls: u64) -> Told {
+    [measure::<C, 0>, measure::<C, 64>, measure::<C, 256>][state](calls)
 }
 
 fn measure<C: Caller, const STATE: usize>(calls: u64) -> Told {
