@@ -9,8 +9,8 @@
 //! starts a UDP listener and a length-delimited TCP listener on free loopback ports, in both
 //! modes, and drives each with plain blocking clients: 100 000 frames from 1 byte to the largest
 //! allowed, a window of them outstanding, lost datagrams sent again, every byte checked. It prints
-//! one table per listener and exits with 0 only if every frame came back as it was sent and the
-//! listener's counters balance.
+//! one table per listener and exits with 0 only if every frame came back as it was sent, none took over
+//! three seconds, and the listener's counters balance.
 //!
 //! - `stream` mode: datagrams arrive in the event loop as an async `Stream` and are answered through the
 //!   listener's replier; each connection is a `Stream` and a `Sink` of its own.

@@ -5,6 +5,9 @@ use crate::server::Stopped;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+/// A round trip that takes longer wasn't slow: something stood still.
+const STOOD_STILL: Duration = Duration::from_secs(3);
+
 /// Renders the table; the bool is whether all is well.
 pub(crate) fn table(
     title: &str,
@@ -13,8 +16,16 @@ pub(crate) fn table(
     stopped: &Stopped,
 ) -> (String, bool) {
     let mut text = format!(
-        "{title}\n{:>10} {:>9} {:>8} {:>8} {:>6} {:>10} {:>10} {:>10}\n",
-        "bytes", "frames", "re-sent", "altered", "lost", "frames/s", "RTT p50", "RTT p99"
+        "{title}\n{:>10} {:>9} {:>8} {:>8} {:>6} {:>10} {:>10} {:>10} {:>10}\n",
+        "bytes",
+        "frames",
+        "re-sent",
+        "altered",
+        "lost",
+        "frames/s",
+        "RTT p50",
+        "RTT p99",
+        "RTT max"
     );
     let mut total = Row::default();
     for row in &mut drive.rows {
@@ -31,6 +42,9 @@ pub(crate) fn table(
     if total.echoed != wanted {
         problems.push(format!("{} of {wanted} frames came back", total.echoed));
     }
+    if total.percentile(100).is_some_and(|longest| longest > STOOD_STILL) {
+        problems.push("something stood still: look at RTT max".to_owned());
+    }
     // What was sent again, altered or lost may have reached the listener, or not.
     let seen = stopped.counters.frames();
     let doubtful = total.resent + total.altered + total.lost;
@@ -46,11 +60,11 @@ pub(crate) fn table(
 }
 
 fn line(text: &mut String, label: &str, row: &mut Row) {
-    let p50 = row.percentile(50).map_or_else(|| "-".to_owned(), show);
-    let p99 = row.percentile(99).map_or_else(|| "-".to_owned(), show);
+    let [p50, p99, max] =
+        [50, 99, 100].map(|percent| row.percentile(percent).map_or_else(|| "-".to_owned(), show));
     let _ = writeln!(
         text,
-        "{label:>10} {:>9} {:>8} {:>8} {:>6} {:>10.0} {p50:>10} {p99:>10}",
+        "{label:>10} {:>9} {:>8} {:>8} {:>6} {:>10.0} {p50:>10} {p99:>10} {max:>10}",
         row.echoed, row.resent, row.altered, row.lost, row.rate
     );
 }
