@@ -66,7 +66,7 @@ impl<R> FrameSink<R> {
     /// # Errors
     ///
     /// [`WriteError::Closed`] with the frame if the listener has ended, [`WriteError::Failed`] with what the
-    /// encoder or the system said.
+    /// encoder or the system said: then nothing more of the frame is written, but a part of it may have been.
     pub async fn send(&self, frame: R) -> Result<(), WriteError<R>> {
         let (command, written) = Command::new(frame);
         match self.queue.send(command).await {
@@ -423,7 +423,6 @@ where
                 for written in self.staged.drain(..) {
                     written.complete(Err(io::Error::new(kind, text.clone())));
                 }
-                return Err(error);
             }
         }
         Ok(!self.commands.is_empty())

@@ -7,7 +7,11 @@ use callbridge::channel::Ending;
 use callbridge::listener::{BadFrames, Interrupter, Listener, ReadSource};
 #[cfg(feature = "testing")]
 use callbridge::testing::script;
-use std::io::{self, Cursor, ErrorKind, Read, Write};
+use rustix::fd::{AsFd, BorrowedFd};
+#[cfg(target_os = "linux")]
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Cursor, ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio_util::codec::{Decoder, LengthDelimitedCodec, LinesCodec, LinesCodecError};
@@ -285,4 +289,76 @@ fn an_interrupter_ends_a_reader_that_blocks() {
     let (listener, mut frames) = Listener::builder(source).poll_timeout(LONG).spawn().unwrap();
     clean(&listener);
     assert_eq!(end(&mut frames), Ending::Aborted);
+}
+
+// --- what is written ---------------------------------------------------------------------------
+
+/// Gathers what is written until it is flushed.
+struct Gathering(TcpStream, BufWriter<TcpStream>);
+
+impl Read for Gathering {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for Gathering {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.1.write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.1.flush()
+    }
+}
+
+impl AsFd for Gathering {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[test]
+fn a_writer_that_gathers_is_flushed_also_where_it_blocks() {
+    let (_loop, bridge) = event_loop();
+    let (ours, theirs) = pair();
+    let device = Gathering(ours.try_clone().unwrap(), BufWriter::new(ours));
+    let source = ReadSource::new(device, 1024, LinesCodec::new()).unwrap().polled().unwrap();
+    let echo = |line: String| async move { Some(line) };
+    let listener = Listener::builder(source).serve(&bridge, echo).spawn().unwrap();
+    theirs.set_read_timeout(Some(10 * SECOND)).unwrap();
+    say(&theirs, "hello\n");
+    assert_eq!(hear(&mut BufReader::new(theirs)), "hello");
+    clean(&listener);
+}
+
+/// It counts as writable as soon as it takes a byte. Where there is room for little in the end depends on
+/// the piece that comes first behind what its line discipline holds: 4 KiB.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_terminal_that_takes_no_more_doesnt_hold_a_stop_up() {
+    use rustix::fs::{Mode, OFlags, open};
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    in_parallel([4100, 4150, 4200, 4300], |size| {
+        let (_loop, bridge) = event_loop();
+        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&ours).unwrap();
+        unlockpt(&ours).unwrap();
+        let port = ptsname(&ours, Vec::new()).unwrap();
+        let port = open(port, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+        let source = ReadSource::new(File::from(port), 1024, LinesCodec::new()).unwrap();
+        let listener = Listener::builder(source.polled().unwrap())
+            .serve(&bridge, |size: String| async move { Some("x".repeat(size.parse().unwrap())) })
+            .spawn()
+            .unwrap();
+        let mut ours = File::from(ours);
+        ours.write_all(format!("{size}\n").as_bytes()).unwrap();
+        wait_for(&listener, |stats| stats.replies == 1);
+        ours.write_all(b"100000\n").unwrap();
+        // Nothing tells when the terminal has taken all that it takes.
+        std::thread::sleep(200 * MS);
+        listener.stop();
+        let report = listener.close_blocking(10 * SECOND);
+        drop(ours);
+        assert!(report.is_clean(), "{size}: {report}");
+    });
 }

@@ -361,3 +361,27 @@ fn a_frame_that_cant_be_encoded_costs_that_frame() {
     assert_eq!(read_all(client), b"a\nb\n");
     clean(&listener);
 }
+
+#[test]
+fn a_connection_that_both_sides_have_ended_is_over_though_it_is_held() {
+    for (ours_first, name) in [(true, "ours-first"), (false, "theirs-first")] {
+        let (server, addr) = lines(100);
+        let (listener, mut connections) = Listener::builder(server).name(name).spawn().unwrap();
+        let client = connect(addr);
+        let mut connection = next(&mut connections);
+        send(&mut connection, "hello").unwrap();
+        if !ours_first {
+            client.shutdown(Shutdown::Write).unwrap();
+            ending(&mut connection);
+        }
+        until_asleep(&format!("1-{name}"));
+        futures_executor::block_on(SinkExt::<&str>::close(&mut connection)).unwrap();
+        if ours_first {
+            client.shutdown(Shutdown::Write).unwrap();
+        }
+        wait_for(&listener, |stats| stats.open == 0);
+        drop(connection);
+        assert_eq!(read_all(client), b"hello\n");
+        clean(&listener);
+    }
+}

@@ -354,6 +354,73 @@ fn a_write_error_is_an_io_error_whose_kind_tells_which() {
     assert_eq!(io::Error::from(WriteError::<u8>::Failed(failed())).to_string(), "unplugged");
 }
 
+/// A port whose first write fails.
+struct Noisy(TcpStream, bool);
+
+impl Read for Noisy {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for Noisy {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if std::mem::replace(&mut self.1, true) {
+            self.0.write(bytes)
+        } else {
+            Err(io::Error::other("noise on the line"))
+        }
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl AsFd for Noisy {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn noisy() -> (ReadSource<Noisy, LinesCodec>, TcpStream) {
+    let (ours, theirs) = pair();
+    ours.set_nonblocking(true).unwrap();
+    let source = ReadSource::new(Noisy(ours, false), 1024, LinesCodec::new()).unwrap();
+    (source.polled().unwrap(), theirs)
+}
+
+#[test]
+fn a_frame_whose_write_failed_isnt_written_with_the_next() {
+    let (source, theirs) = noisy();
+    let mut builder = Listener::builder(source);
+    let sink = builder.writer::<String>(16);
+    let (listener, _frames) = builder.spawn().unwrap();
+    let failed = sink.send_blocking("first".into(), LONG).unwrap_err();
+    assert!(matches!(failed, WriteError::Failed(_)), "{failed:?}");
+    sink.send_blocking("second".into(), LONG).unwrap();
+    clean(&listener);
+    assert_eq!(read_all(theirs), b"second\n");
+}
+
+/// There are more of them than are staged at once.
+#[test]
+fn frames_behind_a_write_that_failed_are_written_or_have_its_error() {
+    const SIZE: usize = 40 * 1024;
+    let (source, theirs) = noisy();
+    let mut builder = Listener::builder(source);
+    let sink = builder.writer::<String>(16);
+    // They are there before the thread is.
+    let frames = (0..6).map(|n| sink.try_send(n.to_string().repeat(SIZE)).unwrap());
+    let frames: Vec<_> = frames.collect();
+    let (listener, _frames) = builder.spawn().unwrap();
+    let reader = thread::spawn(move || read_all(theirs).len());
+    let results = frames.into_iter().map(|mut frame| frame.result(10 * SECOND).unwrap());
+    let written = results.filter(Result::is_ok).count();
+    clean(&listener);
+    assert!((1..6).contains(&written), "{written}");
+    assert_eq!(reader.join().unwrap(), written * (SIZE + 1));
+}
+
 /// A device whose descriptor blocks is written to no faster than it takes, and read meanwhile.
 #[test]
 fn a_device_whose_descriptor_is_polled_is_written_to_while_it_is_read() {

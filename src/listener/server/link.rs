@@ -158,7 +158,10 @@ impl Link {
                 Some(socket) => socket.shutdown(Shutdown::Write),
                 None => Ok(()),
             }
-        })
+        })?;
+        // It may be over now: the peer may have ended its side before.
+        self.wake.notify();
+        Ok(())
     }
 
     /// Nothing more comes from the peer.

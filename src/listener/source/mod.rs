@@ -272,7 +272,8 @@ pub trait RequestSource<R>: FrameSource {
     /// # Errors
     ///
     /// [`WouldBlock`](io::ErrorKind::WouldBlock) and its like mean no progress yet: the listener calls
-    /// again. Any other error costs what is staged and ends the source.
+    /// again. Any other error costs what is staged: nothing of it may be sent later. It ends the source when
+    /// it serves; a [`writer`](super::ListenerBuilder::writer) tells each sender and goes on.
     fn flush(&mut self) -> io::Result<bool> {
         Ok(true)
     }

@@ -1,5 +1,6 @@
 //! Encoded frames that haven't been written yet.
 
+use super::is_timeout;
 use bytes::{Buf, BytesMut};
 use std::error::Error;
 use std::io::{self, ErrorKind};
@@ -45,6 +46,18 @@ impl Outbox {
 
     pub(crate) fn clear(&mut self) {
         self.0.clear();
+    }
+
+    /// Writes once; true if nothing is left. What can't be written is given up: nothing of it is written later.
+    pub(crate) fn flush(
+        &mut self,
+        write: impl FnOnce(&[u8]) -> io::Result<usize>,
+    ) -> io::Result<bool> {
+        let written = self.write(write);
+        if written.as_ref().is_err_and(|error| !is_timeout(error)) {
+            self.clear();
+        }
+        written
     }
 
     /// Writes once; true if nothing is left.

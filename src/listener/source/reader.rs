@@ -56,14 +56,16 @@ pub struct ReadSource<R, D> {
     cut: Arc<AtomicBool>,
     /// Whether an empty read only says that nothing has come.
     empty_is_timeout: bool,
-    /// Where to wait, and whether a read must not be tried before.
+    /// Where to wait.
     polled: Option<Polled<R>>,
     outbox: Outbox,
 }
 
 struct Polled<R> {
     fd: fn(&R) -> BorrowedFd<'_>,
-    blocks: bool,
+    /// How much it takes without waiting once it is writable, if a read and a write wait: then neither is tried
+    /// before.
+    room: Option<usize>,
 }
 
 impl<R> Clone for Polled<R> {
@@ -150,6 +152,9 @@ where
     /// [`polled_by`](Self::polled_by). On macOS the system can't wait for `/dev/tty`. On Windows it can wait
     /// only for sockets, and this one is in non-blocking mode from now on.
     ///
+    /// A terminal in blocking mode is written to byte by byte, since it takes no more without waiting: for much
+    /// output set it to non-blocking mode before.
+    ///
     /// Of stdin, let the source be the only reader. std keeps a buffer of its own, which the descriptor
     /// doesn't show: what an earlier `read_line` has left there comes with the next bytes, or at the end. A
     /// first line is better taken from the stream, like the others.
@@ -215,7 +220,7 @@ where
     /// # #[cfg(windows)] fn main() {}
     /// ```
     pub fn polled_by(mut self, fd: fn(&R) -> BorrowedFd<'_>) -> io::Result<Self> {
-        self.polled = Some(Polled { fd, blocks: blocks(fd(&self.reader))? });
+        self.polled = Some(Polled { fd, room: room(fd(&self.reader))? });
         Ok(self)
     }
 
@@ -256,7 +261,7 @@ where
         let polled = self.polled;
         let (reader, cut, empty_is_timeout) = (&mut self.reader, &self.cut, self.empty_is_timeout);
         self.framer.next_frame(|buffer| {
-            if let Some(Polled { fd, blocks: true }) = polled {
+            if let Some(Polled { fd, room: Some(_) }) = polled {
                 let patience = if wait { poll::POLL_TIMEOUT } else { Duration::ZERO };
                 if !poll::wait_readable(fd(reader), patience) {
                     return Err(ErrorKind::WouldBlock.into());
@@ -277,17 +282,21 @@ where
     }
 }
 
-/// Whether a read waits. Windows can't tell: there it never does from now on.
-fn blocks(fd: BorrowedFd<'_>) -> io::Result<bool> {
+/// As [`Polled::room`]. Windows can't tell: there neither waits from now on.
+fn room(fd: BorrowedFd<'_>) -> io::Result<Option<usize>> {
     #[cfg(unix)]
     {
         use rustix::fs::{OFlags, fcntl_getfl};
-        Ok(!fcntl_getfl(fd)?.contains(OFlags::NONBLOCK))
+        use std::io::IsTerminal;
+        // A terminal is writable as soon as it takes a byte, a pipe when it takes PIPE_BUF, which POSIX has
+        // be 512 at least; a socket takes more.
+        let room = if fd.is_terminal() { 1 } else { 512 };
+        Ok((!fcntl_getfl(fd)?.contains(OFlags::NONBLOCK)).then_some(room))
     }
     #[cfg(windows)]
     {
         rustix::io::ioctl_fionbio(fd, true)?;
-        Ok(false)
+        Ok(None)
     }
 }
 
@@ -351,15 +360,14 @@ where
 
     fn flush(&mut self) -> io::Result<bool> {
         let writer = &mut self.reader;
-        if let (Some(Polled { fd, blocks: true }), 1..) = (self.polled, self.outbox.len()) {
-            // So much can be written without waiting, once the system says that it can.
-            let fits = poll::is_writable(fd(writer));
-            return match fits {
-                true => self.outbox.write(|bytes| writer.write(&bytes[..bytes.len().min(512)])),
-                false => Err(ErrorKind::WouldBlock.into()),
-            };
+        let mut most = usize::MAX;
+        if let (Some(Polled { fd, room: Some(room) }), 1..) = (self.polled, self.outbox.len()) {
+            if !poll::is_writable(fd(writer)) {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            most = room;
         }
-        let all = self.outbox.write(|bytes| writer.write(bytes))?;
+        let all = self.outbox.flush(|bytes| writer.write(&bytes[..bytes.len().min(most)]))?;
         if all {
             writer.flush()?;
         }

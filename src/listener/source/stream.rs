@@ -344,7 +344,7 @@ where
     }
 
     fn flush(&mut self) -> io::Result<bool> {
-        self.outbox.write(|bytes| socket::send_now(&self.socket, bytes))
+        self.outbox.flush(|bytes| socket::send_now(&self.socket, bytes))
     }
 
     fn staged(&self) -> usize {
