@@ -2,9 +2,10 @@
 
 use super::alarms::{Alarms, OnError};
 use super::core::{Core, Verdict};
+use super::patience::Patience;
 #[cfg(feature = "net")]
 use super::server::Link;
-use super::source::{FrameSource, is_framing, is_timeout};
+use super::source::{FrameSource, is_framing, is_timeout, poll};
 use super::stats::{count, uncount};
 use super::stop::{Phase, Registered};
 use super::wake::{Interest, Wake};
@@ -39,13 +40,6 @@ pub(crate) enum Taken<F> {
     Frame(F),
     Nothing,
     End(Verdict),
-}
-
-/// What a thread waits for besides a wake.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct For {
-    pub(crate) read: bool,
-    pub(crate) write: bool,
 }
 
 /// A source and all that its thread needs to wait for it.
@@ -164,7 +158,7 @@ impl<S: FrameSource> Driver<S> {
             return Taken::End(Verdict::Closed);
         }
         if self.pause.is_some_and(|pause| !pause.passed()) {
-            return Taken::Nothing;
+            return self.look_at_limits();
         }
         self.pause = None;
         let descriptor = self.has_descriptor();
@@ -179,7 +173,7 @@ impl<S: FrameSource> Driver<S> {
                     // It may be quiet, but not end by it: only connections have such limits, and no such frames.
                     let _goes_on = self.look_at_limits();
                 } else {
-                    (self.silent_since, self.inside_since) = (None, None);
+                    self.restart_limits();
                     self.is_heard_again();
                 }
                 Taken::Frame(frame)
@@ -276,12 +270,18 @@ impl<S: FrameSource> Driver<S> {
 
     /// Whether the next [`take`](Self::take) that may wait does so by itself.
     pub(crate) fn is_hot(&self) -> bool {
-        self.hot && self.pause.is_none() && self.source.waits_briefly()
+        let by_itself = !self.has_descriptor() || self.hot && self.source.waits_briefly();
+        by_itself && self.pause.is_none()
     }
 
     /// Says that the peer is waiting for us, so that its silence doesn't count.
     pub(crate) fn is_owed(&mut self) {
         self.silent_since = None;
+    }
+
+    /// Counts the times that a peer may take from now on.
+    fn restart_limits(&mut self) {
+        (self.silent_since, self.inside_since) = (None, None);
     }
 
     /// When the limits have to be looked at again.
@@ -295,30 +295,33 @@ impl<S: FrameSource> Driver<S> {
         ends.into_iter().flatten().filter_map(|(since, limit)| since.checked_add(limit)).min()
     }
 
-    /// Waits until the source is ready for what is asked, somebody wakes the thread, or the deadline
-    /// passes. A source without a descriptor that hasn't waited is looked at again after a poll timeout.
-    pub(crate) fn wait(&mut self, what: For, mut deadline: Deadline) {
+    /// Waits until the source has something to `read` or takes what is being written, somebody wakes the
+    /// thread, or the deadline passes. A source without a descriptor that hasn't waited is looked at again
+    /// after a poll timeout.
+    pub(crate) fn wait(&mut self, mut read: bool, writing: &Patience, deadline: Deadline) {
+        let (mut write, mut deadline) = (writing.is_waiting(), deadline.or(writing.deadline()));
         self.hot = false;
-        if let Some(limit) = self.limit().filter(|_| what.read) {
+        if !read {
+            self.restart_limits();
+        } else if let Some(limit) = self.limit() {
             deadline = deadline.or_after(limit.saturating_duration_since(Instant::now()));
         }
-        if what.read {
-            if let Some(pause) = self.pause {
-                return self.wake.wait(deadline.or(pause));
-            }
+        if let Some(pause) = self.pause.filter(|_| read) {
+            (read, deadline) = (false, deadline.or(pause));
         }
-        if what.read || what.write {
-            if let Some(fd) = self.source.as_fd() {
-                let write = what.write || what.read && self.source.wants_to_write();
-                let interest = Interest { read: what.read, write };
-                let began = Instant::now();
-                let ready = self.wake.wait_on(fd, interest, deadline);
-                self.was_ready = ready && what.read && !what.write && began.elapsed() < AT_ONCE;
-                return;
-            }
+        if writing.is_stuck() && self.source.as_fd().is_some_and(poll::is_writable) {
+            // The source could write and doesn't: it waits for something else, as TLS may.
+            (write, deadline) = (false, deadline.or_after(PAUSE.0));
         }
-        if !(what.read && self.has_waited) {
-            let again = what.read || what.write;
+        if let Some(fd) = self.source.as_fd().filter(|_| read || write) {
+            let interest = Interest { read, write: write || read && self.source.wants_to_write() };
+            let began = Instant::now();
+            let ready = self.wake.wait_on(fd, interest, deadline);
+            self.was_ready = ready && read && !write && began.elapsed() < AT_ONCE;
+            return;
+        }
+        if !(read && self.has_waited) {
+            let again = read || write;
             self.wake.wait(if again {
                 deadline.or_after(self.core.poll_timeout)
             } else {
@@ -333,6 +336,7 @@ impl<S: FrameSource> Driver<S> {
     pub(crate) fn part(&mut self, linger: Duration) {
         let linger = if self.written > 0 { linger } else { linger.min(BRIEF_END) };
         let deadline = Deadline::after(linger);
+        self.restart_limits();
         while let Some(parted) = contain("the end of a source", || self.source.part()) {
             let nothing_came = match parted {
                 Ok(false) => false,
@@ -345,7 +349,7 @@ impl<S: FrameSource> Driver<S> {
             if nothing_came {
                 self.has_waited = false;
                 self.pause = None;
-                self.wait(For { read: true, write: false }, deadline);
+                self.wait(true, &Patience::default(), deadline);
             }
         }
     }

@@ -12,6 +12,10 @@ pub(crate) struct Patience {
     deadline: Option<Deadline>,
     /// How many bytes had left when the deadline was set.
     from: u64,
+    /// How many had left when it was looked at last.
+    last: u64,
+    /// None has left since the look before.
+    stuck: bool,
 }
 
 impl Patience {
@@ -22,6 +26,8 @@ impl Patience {
 
     /// Not all has left, of which `written` bytes have so far; whether the peer is to be given up.
     pub(crate) fn is_over(&mut self, written: u64, write_timeout: Duration) -> bool {
+        self.stuck = self.is_waiting() && written == self.last;
+        self.last = written;
         match self.deadline {
             Some(deadline) if written - self.from < LEAST => deadline.passed(),
             _ => {
@@ -35,6 +41,11 @@ impl Patience {
     /// Whether something waits to be written.
     pub(crate) fn is_waiting(&self) -> bool {
         self.deadline.is_some()
+    }
+
+    /// Whether nothing has left since it was last waited for.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.is_waiting() && self.stuck
     }
 
     pub(crate) fn deadline(&self) -> Deadline {

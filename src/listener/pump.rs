@@ -1,7 +1,7 @@
 //! The loop of a thread that feeds a stream, and writes what async code gives it.
 
 use super::core::{Feed, Verdict};
-use super::driver::{Driver, For, Taken};
+use super::driver::{Driver, Taken};
 use super::patience::Patience;
 use super::source::{FrameSource, is_timeout};
 use super::stats::count;
@@ -62,14 +62,6 @@ impl<'a, S: FrameSource> Writing<'a, S> {
         }
     }
 
-    fn is_blocked(&self) -> bool {
-        self.patience.is_waiting()
-    }
-
-    fn deadline(&self) -> Deadline {
-        self.patience.deadline()
-    }
-
     fn has_begun(&self) -> bool {
         self.outflow.as_ref().is_none_or(|outflow| outflow.has_begun())
     }
@@ -79,11 +71,10 @@ impl<'a, S: FrameSource> Writing<'a, S> {
         while !driver.is_cut() && self.go_on(driver) {
             let ending = driver.phase() > Phase::Running;
             let open = self.outflow.as_ref().is_some_and(|outflow| outflow.is_open(ending));
-            if !(self.is_blocked() || may_follow && open) {
+            if !(self.patience.is_waiting() || may_follow && open) {
                 break;
             }
-            let deadline = self.deadline();
-            driver.wait(For { read: false, write: self.is_blocked() }, deadline);
+            driver.wait(false, &self.patience, Deadline::Never);
         }
         if let Some(outflow) = self.outflow {
             outflow.close();
@@ -111,8 +102,7 @@ pub(crate) fn pump<S: FrameSource>(
                 }
             }
             Taken::Nothing => {
-                let what = For { read: true, write: writing.is_blocked() };
-                driver.wait(what, writing.deadline());
+                driver.wait(true, &writing.patience, Deadline::Never);
             }
             Taken::End(verdict) => return verdict,
         }
@@ -172,7 +162,7 @@ fn put<S: FrameSource>(
         if driver.phase() > Phase::Running && !writing.has_begun() {
             break Verdict::Stopped;
         }
-        driver.wait(For { read: false, write: writing.is_blocked() }, writing.deadline());
+        driver.wait(false, &writing.patience, Deadline::Never);
     };
     if let Some(frame) = sending.cancel() {
         feed.settle(Err(SendError::Closed(frame)));

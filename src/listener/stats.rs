@@ -84,7 +84,7 @@ counters! {
     /// [`on_error`](super::ListenerBuilder::on_error).
     retries,
     /// Handlers that held the listener's thread for over 10 ms before their first await. On a connection up to
-    /// eight that follow quick ones are timed together, and count as one.
+    /// eight that follow quick ones are timed together, with what the codec does in between, and count as one.
     slow_polls,
     /// Times that the source went quiet; see [`quiet_after`](super::ListenerBuilder::quiet_after).
     went_quiet,

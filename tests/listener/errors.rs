@@ -200,6 +200,30 @@ fn a_source_without_a_descriptor_falls_silent_too_and_a_panic_of_the_hook_is_con
     });
 }
 
+/// Its thread waits for the end of the pause alone.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_source_that_goes_quiet_in_a_pause_is_told_and_costs_no_core() {
+    let mut asked = false;
+    let source = FromFn(move || {
+        let noise = std::mem::replace(&mut asked, true);
+        let error = if noise { io::Error::other("noise") } else { ErrorKind::WouldBlock.into() };
+        Err::<Option<()>, _>(error)
+    });
+    let (tell, told) = mpsc::channel();
+    let (listener, _frames) = Listener::builder(source)
+        .name("quiet-pause")
+        .on_error(|_, _| OnError::Retry(LONG))
+        .quiet_after(100 * MS, move || tell.send(()).unwrap())
+        .spawn()
+        .unwrap();
+    wait_for(&listener, |stats| stats.retries == 1);
+    let percent = percent_of_a_core("quiet-pause");
+    assert!(percent < 20, "{percent} % of a core");
+    assert_eq!(told.try_iter().count(), 1);
+    clean(&listener);
+}
+
 /// What it says of itself is no sign of life.
 #[test]
 fn a_source_that_only_tells_of_itself_is_quiet() {

@@ -1,6 +1,6 @@
 //! What has left arrives: a close waits for the peer to read, whatever it still sends, up to a limit.
 
-use crate::common::{LONG, eventually};
+use crate::common::{LONG, eventually, in_parallel};
 use crate::support::*;
 use callbridge::listener::{Listener, Request, TcpServer};
 use futures_util::SinkExt;
@@ -188,4 +188,32 @@ async fn a_sink_whose_peer_reads_slowly_is_waited_for_as_long_as_it_reads() {
     assert_eq!(reading.join().unwrap().unwrap(), MUCH + 1);
     drop(connection);
     assert_eq!(listener.close(LONG).await.stats.replies_lost, 0);
+}
+
+/// As long as the peer doesn't hang up, and its silence was too long already.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_connection_that_was_idle_for_too_long_lingers_asleep() {
+    in_parallel([(true, "idle-served"), (false, "idle-held")], |(serves, name)| {
+        let (_loop, bridge) = event_loop();
+        let (server, addr) = lines(100);
+        let server = server.with_idle_timeout(50 * MS).with_linger(LONG);
+        let builder = Listener::builder(server).name(name);
+        let mut client = connect(addr);
+        let (listener, _held) = if serves {
+            let echo = |request: Request<String>| async move { Some(request.frame) };
+            client.write_all(b"hello\n").unwrap();
+            (builder.serve(&bridge, echo).spawn().unwrap(), None)
+        } else {
+            let (listener, mut connections) = builder.spawn().unwrap();
+            let mut connection = next(&mut connections);
+            send(&mut connection, "hello").unwrap();
+            (listener, Some((connections, connection)))
+        };
+        assert_eq!(read_all(client.try_clone().unwrap()), b"hello\n", "its side is ended");
+        let percent = percent_of_a_core(&format!("1-{name}"));
+        assert!(percent < 20, "{name}: {percent} % of a core");
+        drop(client);
+        clean(&listener);
+    });
 }

@@ -41,6 +41,10 @@ mod serve_ends;
 mod serve_gaps;
 mod serve_missing;
 mod serve_slow;
+#[cfg(unix)]
+mod serve_stress;
+#[cfg(unix)]
+mod serve_waits;
 mod settings;
 #[cfg(target_os = "linux")]
 mod shared_sockets;

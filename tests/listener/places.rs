@@ -4,8 +4,12 @@ use crate::common::{eventually, rounds};
 use crate::support::*;
 use callbridge::channel::RecvError;
 use callbridge::listener::{Listener, Request};
+#[cfg(unix)]
+use std::io::{BufRead, BufReader};
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
+#[cfg(unix)]
+use std::os::unix::net::UnixStream;
 use std::thread;
 
 /// A connection is refused: an end or a reset, whichever the kernel makes of it.
@@ -174,6 +178,76 @@ fn a_peer_that_waits_for_its_answer_is_not_idle() {
     let mut client = talk(addr);
     say(client.get_ref(), "patience\n");
     assert_eq!(hear(&mut client), "patience");
+    clean(&listener);
+}
+
+/// Nor is the time in which it reads a long one.
+#[cfg(unix)]
+#[test]
+fn a_peer_that_reads_its_answer_is_not_idle() {
+    const SIZE: usize = 400 * 1024;
+    let (_loop, bridge) = event_loop();
+    let (server, path) = unix_lines("reads");
+    let listener = Listener::builder(server.with_idle_timeout(LATE))
+        .serve(&bridge, |request: Request<String>| async move { Some(request.frame.repeat(SIZE)) })
+        .spawn()
+        .unwrap();
+    let mut client = UnixStream::connect(&path.0).unwrap();
+    client.write_all(b"a\n").unwrap();
+    // Longer than it may be silent, and then some is still to be written.
+    let mut part = [0; 5 * 1024];
+    for _ in 0..30 {
+        client.read_exact(&mut part).unwrap();
+        thread::sleep(25 * MS);
+    }
+    client.read_exact(&mut vec![0; SIZE + 1 - 30 * part.len()]).unwrap();
+    client.write_all(b"b\n").unwrap();
+    client.read_exact(&mut vec![0; SIZE + 1]).unwrap();
+    clean(&listener);
+}
+
+/// It can't become whole while its server has too much to write to read on.
+#[cfg(unix)]
+#[test]
+fn a_frame_has_its_time_while_it_is_read() {
+    const SIZE: usize = 900 * 1024;
+    let (_loop, bridge) = event_loop();
+    let (server, path) = unix_lines("frame-time");
+    let (release, released) = tokio::sync::oneshot::channel::<()>();
+    let released = std::sync::Mutex::new(Some(released));
+    let listener = Listener::builder(server.with_frame_timeout(LATE))
+        .name("frame-time")
+        .serve(&bridge, move |request: Request<String>| {
+            let released = released.lock().unwrap().take();
+            async move {
+                match released {
+                    Some(released) => released.await.ok().map(|()| "a".repeat(SIZE)),
+                    None => Some(request.frame.len().to_string()),
+                }
+            }
+        })
+        .spawn()
+        .unwrap();
+    let mut client = UnixStream::connect(&path.0).unwrap();
+    client.write_all(b"a\nb").unwrap();
+    wait_for(&listener, |stats| stats.in_flight == 1);
+    // It has seen the beginning of a frame, and waits for the rest.
+    until_asleep("1-frame-time");
+    release.send(()).unwrap();
+    client.read_exact(&mut [0]).unwrap();
+    let mut rest = client.try_clone().unwrap();
+    let writer = thread::spawn(move || {
+        // More than fits anywhere: it goes on as the server reads.
+        rest.write_all(&[b'b'; SIZE])?;
+        rest.write_all(b"\n")
+    });
+    // Longer than a frame may take.
+    thread::sleep(LATE + LATE / 2);
+    client.read_exact(&mut vec![0; SIZE]).unwrap();
+    let mut line = String::new();
+    BufReader::new(client).read_line(&mut line).unwrap();
+    assert_eq!(line.trim_end(), (SIZE + 1).to_string());
+    writer.join().unwrap().unwrap();
     clean(&listener);
 }
 

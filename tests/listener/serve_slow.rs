@@ -2,14 +2,17 @@
 
 use crate::common::{LONG, eventually};
 use crate::support::*;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use callbridge::Bridge;
-use callbridge::listener::{ConnectionHandle, Datagram, FirstPoll, Listener, Request, UdpSource};
+use callbridge::listener::{
+    ConnectionHandle, Datagram, FirstPoll, Listener, Request, TcpServer, UdpSource,
+};
 use std::net::{Shutdown, UdpSocket};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
+use tokio_util::codec::{Decoder, Encoder, LinesCodec, LinesCodecError};
 
 /// An echo; "slow" waits until the gate is opened.
 fn udp_echo(source: UdpSource, bridge: &Bridge) -> (Listener, mpsc::Receiver<Bytes>, Arc<Notify>) {
@@ -160,6 +163,49 @@ fn a_handler_that_holds_the_thread_is_counted_and_its_successors_begin_on_the_lo
     let places = own.lock().unwrap().clone();
     assert_eq!(places[0], "held");
     assert_ne!(places[1], "held", "{places:?}");
+}
+
+/// Takes a millisecond to encode a reply.
+struct SlowEncoder(LinesCodec);
+
+impl Decoder for SlowEncoder {
+    type Item = String;
+    type Error = LinesCodecError;
+
+    fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<String>, LinesCodecError> {
+        self.0.decode(bytes)
+    }
+}
+
+impl Encoder<String> for SlowEncoder {
+    type Error = LinesCodecError;
+
+    fn encode(&mut self, line: String, bytes: &mut BytesMut) -> Result<(), LinesCodecError> {
+        std::thread::sleep(MS);
+        self.0.encode(line, bytes)
+    }
+}
+
+#[test]
+fn what_a_codec_takes_doesnt_send_the_handlers_to_the_loop() {
+    let (_loop, bridge) = event_loop();
+    let codec = || SlowEncoder(LinesCodec::new());
+    let server = TcpServer::bind("127.0.0.1:0", 1024, codec).unwrap();
+    let addr = server.local_addr().unwrap();
+    let listener = Listener::builder(server)
+        .name("codec")
+        .serve(&bridge, |_: Request<String>| {
+            let place = std::thread::current().name().unwrap_or_default().to_owned();
+            async { Some(place) }
+        })
+        .spawn()
+        .unwrap();
+    let mut client = talk(addr);
+    say(client.get_ref(), &"where?\n".repeat(100));
+    let here = (0..100).filter(|_| hear(&mut client).contains("codec")).count();
+    // One whose thread had to wait for its turn was slow.
+    assert!(here > 50, "{here} of 100");
+    clean(&listener);
 }
 
 // --- a request's connection --------------------------------------------------------------------

@@ -84,6 +84,16 @@ pub(crate) fn lines(max: usize) -> (Lines, SocketAddr) {
     (server, addr)
 }
 
+/// The same over a path, whose sockets take less at once.
+#[cfg(unix)]
+pub(crate) fn unix_lines(
+    name: &str,
+) -> (callbridge::listener::UnixServer<fn() -> LinesCodec>, Scratch) {
+    let path = scratch(name);
+    let codec = LinesCodec::new as fn() -> _;
+    (callbridge::listener::UnixServer::bind(&path.0, 1 << 20, codec).unwrap(), path)
+}
+
 pub(crate) fn connect(addr: SocketAddr) -> TcpStream {
     let client = TcpStream::connect(addr).unwrap();
     client.set_read_timeout(Some(LONG)).unwrap();

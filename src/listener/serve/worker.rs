@@ -4,7 +4,7 @@
 //! by the worker's drop.
 
 use super::super::core::{Core, Verdict};
-use super::super::driver::{Driver, For, Taken};
+use super::super::driver::{Driver, Taken};
 use super::super::patience::{LEAST, Patience};
 use super::super::source::{FrameSource, RequestSource, is_timeout};
 use super::super::stats::{count, count_by};
@@ -27,7 +27,8 @@ use std::time::{Duration, Instant};
 /// A first poll that took longer has its successors begin on the loop, where they run in parallel.
 const SLOW: Duration = Duration::from_micros(50);
 
-/// So many begin there, until the next is tried here.
+/// So many begin there, until the next is tried here. So many are timed by themselves, when something took long
+/// that may have been no poll.
 const SUCCESSORS: usize = 16;
 
 /// While first polls are quick, the clock is looked at after so many.
@@ -39,8 +40,12 @@ const HELD: Duration = Duration::from_millis(10);
 /// How often a request that the bridge had no room for is tried again.
 const ROOM: Duration = Duration::from_millis(20);
 
-/// So many replies, or bytes of them, are gathered at most before they are written.
-const GATHERED: (usize, usize) = (256, 256 * 1024);
+/// So many requests are taken in at most, one after the other, before their replies are written and others
+/// are looked at.
+const AT_A_TIME: usize = 256;
+
+/// No more is taken in or answered while so many bytes of replies are staged.
+const LADEN: usize = 256 * 1024;
 
 /// So many bytes of replies are in the making at most, going by the replies before.
 const IN_THE_MAKING: usize = 1024 * 1024;
@@ -96,8 +101,9 @@ impl<R, H> Service<R, H> {
             end: None,
             clock: None,
             unseen: 0,
-            look_after: 1,
-            tally: Cell::default(),
+            alone: false,
+            to_be_alone: 0,
+            tally: Tally::default(),
         };
         loop {
             match worker.turn() {
@@ -134,20 +140,22 @@ struct Worker<'a, S: FrameSource, A, R, H, Fut, W> {
     clock: Option<Instant>,
     /// First polls since then.
     unseen: u32,
-    /// After how many the next look is due: more than one while they are quick.
-    look_after: u32,
-    tally: Cell<Tally>,
+    /// That was right before the poll.
+    alone: bool,
+    /// How many polls are to be timed by themselves.
+    to_be_alone: usize,
+    tally: Tally,
 }
 
 /// What one thread has counted; entered in the listener's counters now and then, since they are shared.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 struct Tally {
     /// Requests taken in since the last entry.
-    requests: usize,
+    requests: Cell<usize>,
     /// Requests that ended since.
-    ended: usize,
+    ended: Cell<usize>,
     /// Requests that nothing has come of yet, wherever they are.
-    unsettled: usize,
+    unsettled: Cell<usize>,
 }
 
 impl<S, R, H, I, Fut, W> Worker<'_, S, S::Address, R, H, Fut, W>
@@ -166,7 +174,7 @@ where
     /// Does all that can be done without waiting. An error is the end.
     fn turn(&mut self) -> Result<(), Verdict> {
         loop {
-            self.take_in()?;
+            let more = self.take_in()?;
             let was_full = !self.has_room();
             self.answer_ready()?;
             let is_laden = self.is_laden();
@@ -174,14 +182,16 @@ where
             if self.driver.is_cut() {
                 return Err(Verdict::Stopped);
             }
-            if let Some(verdict) = self.end.take_if(|_| self.window.is_empty() && self.staged == 0)
-            {
-                return Err(verdict);
+            if self.end.is_some() && self.owes_nothing() {
+                return self.end.take().map_or(Ok(()), Err);
             }
             // Requests that have been read already wake nobody, and neither do replies that are ready.
-            if !(was_full && self.has_room() || is_laden && !self.is_laden()) {
+            if !(more || was_full && self.has_room() || is_laden && !self.is_laden()) {
                 return Ok(());
             }
+            self.enter();
+            // What the writing took is no handler's time.
+            self.clock = None;
         }
     }
 
@@ -191,22 +201,35 @@ where
             && self.window.len() < self.service.pipeline
             && self.window.len().saturating_mul(self.reply_size) <= IN_THE_MAKING
             && !self.is_laden()
-            && !matches!(self.window.back(), Some(Pending { reply: Reply::NoRoom(_), .. }))
+            && !self.lacks_room()
+    }
+
+    /// Whether the bridge had no room for the last request.
+    fn lacks_room(&self) -> bool {
+        matches!(self.window.back(), Some(Pending { reply: Reply::NoRoom(_), .. }))
+    }
+
+    /// Whether nothing is at work, and nothing waits to leave.
+    fn owes_nothing(&self) -> bool {
+        self.window.is_empty() && self.staged == 0 && !self.patience.is_waiting()
     }
 
     /// Whether so much is staged that it has to leave before there is more.
     fn is_laden(&self) -> bool {
-        self.driver.source.staged() >= GATHERED.1
+        self.driver.source.staged() >= LADEN
     }
 
-    /// Takes in what is at hand, and begins with it.
-    fn take_in(&mut self) -> Result<(), Verdict> {
+    /// Takes in what is at hand, and begins with it; whether there may be more.
+    fn take_in(&mut self) -> Result<bool, Verdict> {
         let service = self.service;
         let mut polls = None;
-        while self.has_room() {
-            // A source without a descriptor may wait if there is nothing else to wait for.
-            let may_wait = self.window.is_empty() && self.staged == 0;
-            if may_wait && (self.driver.is_hot() || !self.driver.has_descriptor()) {
+        for _ in 0..AT_A_TIME {
+            if !self.has_room() {
+                return Ok(false);
+            }
+            // The source may wait by itself if there is nothing else to wait for.
+            let may_wait = self.owes_nothing();
+            if may_wait && self.driver.is_hot() {
                 polls.iter().flatten().for_each(FirstPolls::count);
                 self.enter();
                 self.clock = None;
@@ -216,25 +239,29 @@ where
             }
             let mut frame = match self.driver.take(may_wait) {
                 Taken::Frame(frame) => frame,
-                Taken::Nothing => return Ok(()),
+                Taken::Nothing => return Ok(false),
                 Taken::End(verdict) => {
                     if let Verdict::Failed(_) = verdict {
                         // Handlers at work may want to know.
                         self.driver.peer_is_gone();
                     }
                     self.end = Some(verdict);
-                    return Ok(());
+                    return Ok(false);
                 }
             };
             self.book();
             let address = self.driver.source.address(&mut frame);
+            if self.to_be_alone > 0 || self.core().first_polls.is_on() {
+                self.clock = None;
+            }
+            self.alone = self.clock.is_none();
             let began = *self.clock.get_or_insert_with(Instant::now);
             let polls = polls.get_or_insert_with(|| service.bridge.first_polls(service.site).ok());
             let request = (self.request)(frame, began);
             let Some(reply) = self.begin(request, began, polls.as_ref()) else {
                 self.settle(&self.core().counters.aborted);
                 self.end = Some(Verdict::LoopClosed);
-                return Ok(());
+                return Ok(false);
             };
             match reply {
                 Reply::Done(outcome)
@@ -247,21 +274,17 @@ where
                     self.window.push_back(Pending { address, deadline, reply });
                 }
             }
-            if self.staged >= GATHERED.0 {
-                self.flush()?;
-            }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Counts a request; the first of several at once.
     fn book(&self) {
-        let mut tally = self.tally.get();
-        tally.requests += 1;
-        tally.unsettled += 1;
-        self.tally.set(tally);
+        let requests = self.tally.requests.get() + 1;
+        self.tally.requests.set(requests);
+        self.tally.unsettled.set(self.tally.unsettled.get() + 1);
         // What is seen while its handler is polled is right for the first of a batch.
-        if tally.requests == 1 && self.clock.is_none() {
+        if requests == 1 && self.clock.is_none() {
             self.enter();
         }
     }
@@ -295,11 +318,11 @@ where
         self.submit(Box::pin(async move { handler(request).await }))
     }
 
-    /// Looks how long first polls have held the thread: of quick ones several at once, where their replies
-    /// are gathered and so nothing is waited for in between.
+    /// Looks how long first polls have held the thread: of quick ones several at once, with what is done in
+    /// between, where their replies are gathered and so nothing is waited for.
     fn time_poll(&mut self, began: Instant) {
         self.unseen += 1;
-        if self.unseen >= self.look_after || self.staged == 0 {
+        if self.alone || self.unseen >= QUICK || self.staged == 0 {
             self.look_at_clock(began);
         }
     }
@@ -307,12 +330,13 @@ where
     fn look_at_clock(&mut self, began: Instant) {
         let now = Instant::now();
         let took = now - began;
+        let alone = std::mem::take(&mut self.alone);
         (self.clock, self.unseen) = (Some(now), 0);
-        let together = took < SLOW / QUICK && !self.core().first_polls.is_on();
-        self.look_after = if together { QUICK } else { 1 };
+        self.to_be_alone = self.to_be_alone.saturating_sub(usize::from(alone));
         self.core().first_polls.record(took);
         if took > SLOW {
-            self.on_the_loop = SUCCESSORS;
+            let successors = if alone { &mut self.on_the_loop } else { &mut self.to_be_alone };
+            *successors = SUCCESSORS;
         }
         if took > HELD {
             count(&self.core().counters.slow_polls);
@@ -346,6 +370,10 @@ where
     fn answer_ready(&mut self) -> Result<(), Verdict> {
         let in_order = self.driver.source.replies_in_order();
         let given_up = !self.window.is_empty() && self.service.bridge.has_given_up();
+        if self.lacks_room() {
+            // It begins as soon as it can, whatever is before it.
+            self.look(self.window.len() - 1, given_up);
+        }
         let mut at = 0;
         while at < self.window.len() && !self.is_laden() {
             if self.look(at, given_up) {
@@ -461,9 +489,9 @@ where
         let fallback = self.service.fallback.as_ref();
         let reply = fallback.and_then(|make| contain("a fallback", || make(why)).flatten());
         match reply.map(|reply| self.driver.source.answer(address, reply)) {
-            Some(Ok(_)) => {
+            Some(Ok(sent)) => {
                 count(&self.core().counters.fallbacks);
-                Ok(())
+                if sent { Ok(()) } else { self.flush() }
             }
             _ => self.leave_a_gap(),
         }
@@ -519,7 +547,7 @@ where
             if !self.patience.is_waiting() || self.driver.is_cut() {
                 return Err(verdict);
             }
-            self.driver.wait(For { read: false, write: true }, self.patience.deadline());
+            self.driver.wait(false, &self.patience, Deadline::Never);
         }
     }
 
@@ -527,20 +555,21 @@ where
     fn wait(&mut self) {
         self.enter();
         self.clock = None;
-        if self.window.is_empty() && self.staged == 0 && self.has_room() && self.driver.is_hot() {
+        if self.owes_nothing() && self.has_room() && self.driver.is_hot() {
             return;
         }
-        let mut deadline = self.patience.deadline();
-        // The oldest has the first deadline.
-        if let Some(first) = self.window.front() {
+        let mut deadline = Deadline::Never;
+        if !self.owes_nothing() {
             self.driver.is_owed();
+        }
+        // The oldest has the first deadline; while much waits to leave, it is answered afterwards.
+        if let Some(first) = self.window.front().filter(|_| !self.is_laden()) {
             deadline = deadline.or(first.deadline);
         }
-        if self.window.iter().any(|pending| matches!(pending.reply, Reply::NoRoom(_))) {
+        if self.lacks_room() {
             deadline = deadline.or_after(ROOM);
         }
-        let what = For { read: self.has_room(), write: self.patience.is_waiting() };
-        self.driver.wait(what, deadline);
+        self.driver.wait(self.has_room(), &self.patience, deadline);
     }
 
     /// Counts the requests that were received and won't be begun.
@@ -566,32 +595,29 @@ impl<S: FrameSource, A, R, H, Fut, W> Worker<'_, S, A, R, H, Fut, W> {
 
     /// Takes requests off what is in flight; their outcome is counted.
     fn forget(&self, requests: usize) {
-        let mut tally = self.tally.get();
-        tally.ended += requests;
-        tally.unsettled -= requests;
-        self.tally.set(tally);
+        self.tally.ended.set(self.tally.ended.get() + requests);
+        self.tally.unsettled.set(self.tally.unsettled.get() - requests);
     }
 
     /// Enters what was counted here in the listener's counters.
     fn enter(&self) {
-        let tally = self.tally.get();
-        if tally.requests == 0 && tally.ended == 0 {
+        let (requests, ended) = (self.tally.requests.take(), self.tally.ended.take());
+        if requests == 0 && ended == 0 {
             return;
         }
         let counters = &self.service.core.counters;
-        count_by(&counters.frames, tally.requests);
-        count_by(&counters.requests, tally.requests);
-        count_by(&counters.in_flight, tally.requests);
+        count_by(&counters.frames, requests);
+        count_by(&counters.requests, requests);
+        count_by(&counters.in_flight, requests);
         // As `uncount`.
-        counters.in_flight.fetch_sub(tally.ended as u64, Ordering::AcqRel);
-        self.tally.set(Tally { unsettled: tally.unsettled, ..Tally::default() });
+        counters.in_flight.fetch_sub(ended as u64, Ordering::AcqRel);
     }
 }
 
 impl<S: FrameSource, A, R, H, Fut, W> Drop for Worker<'_, S, A, R, H, Fut, W> {
     fn drop(&mut self) {
         let counters = &self.service.core.counters;
-        let unsettled = self.tally.get().unsettled;
+        let unsettled = self.tally.unsettled.get();
         count_by(&counters.aborted, unsettled - self.staged);
         // Encoded, but the source went before they could leave.
         count_by(&counters.reply_errors, self.staged);

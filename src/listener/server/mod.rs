@@ -15,7 +15,8 @@ pub(crate) use link::Link;
 
 use super::builder::{Origin, Setup, sealed::Sealed};
 use super::core::{Core, End, Panicked, Verdict, judged};
-use super::driver::{Driver, For, Limits, Taken};
+use super::driver::{Driver, Limits, Taken};
+use super::patience::Patience;
 use super::serve::Request;
 use super::source::socket::{self, OwnedSocket};
 use super::source::{FrameSource, StreamKind, StreamSource, check_limit};
@@ -411,7 +412,7 @@ where
                             }
                         }
                         Taken::Nothing => {
-                            driver.wait(For { read: true, write: false }, Deadline::Never);
+                            driver.wait(true, &Patience::default(), Deadline::Never);
                         }
                         Taken::End(verdict) => return verdict,
                     }
