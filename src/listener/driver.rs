@@ -69,6 +69,10 @@ pub(crate) struct Driver<S: FrameSource> {
     pub(crate) written: u64,
     /// The descriptor was ready as soon as it was waited for.
     was_ready: bool,
+    /// The source was interrupted: it is to be asked again, whatever its descriptor tells.
+    again: bool,
+    /// When it last answered "nothing" for another cause than a lack of frames.
+    disturbed_at: Option<Instant>,
 }
 
 impl<S: FrameSource> Driver<S> {
@@ -94,6 +98,8 @@ impl<S: FrameSource> Driver<S> {
             hot: false,
             written: 0,
             was_ready: false,
+            again: false,
+            disturbed_at: None,
         }
     }
 
@@ -186,13 +192,17 @@ impl<S: FrameSource> Driver<S> {
                 self.hot &= !waits;
                 let at_once = match began {
                     Some(began) => began.elapsed() < AT_ONCE,
-                    // It was no lack of frames, or the descriptor says that there is something.
+                    None if error.kind() == ErrorKind::WouldBlock => {
+                        was_ready && !self.source.is_inside_frame()
+                    }
                     None => {
-                        error.kind() != ErrorKind::WouldBlock
-                            || was_ready && !self.source.is_inside_frame()
+                        let now = Instant::now();
+                        let before = self.disturbed_at.replace(now);
+                        before.is_some_and(|before| now - before < AT_ONCE)
                     }
                 };
                 self.brake(at_once);
+                self.again = error.kind() == ErrorKind::Interrupted;
                 self.look_at_limits()
             }
             Err(error) => self.judge(error),
@@ -308,6 +318,9 @@ impl<S: FrameSource> Driver<S> {
         }
         if let Some(pause) = self.pause.filter(|_| read) {
             (read, deadline) = (false, deadline.or(pause));
+        }
+        if read && std::mem::take(&mut self.again) {
+            return;
         }
         if writing.is_stuck() && self.source.as_fd().is_some_and(poll::is_writable) {
             // The source could write and doesn't: it waits for something else, as TLS may.

@@ -31,11 +31,16 @@ impl Patience {
         match self.deadline {
             Some(deadline) if written - self.from < LEAST => deadline.passed(),
             _ => {
-                self.deadline = Some(Deadline::after(write_timeout));
-                self.from = written;
+                self.restart(written, write_timeout);
                 false
             }
         }
+    }
+
+    /// Some has left, and there is more.
+    pub(crate) fn restart(&mut self, written: u64, write_timeout: Duration) {
+        self.deadline = Some(Deadline::after(write_timeout));
+        self.from = written;
     }
 
     /// Whether something waits to be written.

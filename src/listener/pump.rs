@@ -30,9 +30,15 @@ pub(crate) trait Outflow<S>: Send {
     /// Whether somebody has begun to read or to write; nobody else is waited for once the listener is ending.
     fn has_begun(&self) -> bool;
 
+    /// Refuses what comes from now on, unless it may still follow.
+    fn refuse(&mut self) {}
+
     /// Refuses what comes from now on, and whatever hasn't been written.
     fn close(&mut self);
 }
+
+/// So often is written in a row, before the source is read again and a stop is looked for.
+const IN_A_ROW: usize = 16;
 
 /// What is to be written, and for how long it has been waiting.
 pub(crate) struct Writing<'a, S> {
@@ -48,11 +54,17 @@ impl<'a, S: FrameSource> Writing<'a, S> {
     /// Writes what fits; false if the peer is given up.
     fn go_on(&mut self, driver: &mut Driver<S>) -> bool {
         let Some(outflow) = &mut self.outflow else { return true };
-        loop {
+        let write_timeout = driver.core.write_timeout;
+        for _ in 0..IN_A_ROW {
             match outflow.write(&mut driver.source) {
                 Ok(true) => {}
                 Err(error) if is_timeout(&error) => {
-                    return !self.patience.is_over(outflow.written(), driver.core.write_timeout);
+                    if !self.patience.is_over(outflow.written(), write_timeout) {
+                        return true;
+                    }
+                    if !driver.source.give_up(unread()) {
+                        return false;
+                    }
                 }
                 Ok(false) | Err(_) => {
                     self.patience.end();
@@ -60,6 +72,10 @@ impl<'a, S: FrameSource> Writing<'a, S> {
                 }
             }
         }
+        // There is more at hand, which wakes nobody.
+        self.patience.restart(outflow.written(), write_timeout);
+        driver.wake.notify();
+        true
     }
 
     fn has_begun(&self) -> bool {
@@ -68,6 +84,9 @@ impl<'a, S: FrameSource> Writing<'a, S> {
 
     /// Writes the rest after the reading has ended, and whatever may still follow.
     pub(crate) fn finish(mut self, driver: &mut Driver<S>, may_follow: bool) {
+        if let Some(outflow) = &mut self.outflow {
+            outflow.refuse();
+        }
         while !driver.is_cut() && self.go_on(driver) {
             let ending = driver.phase() > Phase::Running;
             let open = self.outflow.as_ref().is_some_and(|outflow| outflow.is_open(ending));
@@ -128,9 +147,13 @@ pub(crate) fn lose_buffered<S: FrameSource>(driver: &mut Driver<S>, feed: &Feed<
     });
 }
 
-fn gave_up() -> Verdict {
+fn unread() -> io::Error {
     let text = "the peer doesn't read what is sent to it: the connection is given up";
-    Verdict::Failed(io::Error::new(io::ErrorKind::TimedOut, text))
+    io::Error::new(io::ErrorKind::TimedOut, text)
+}
+
+fn gave_up() -> Verdict {
+    Verdict::Failed(unread())
 }
 
 /// Sends a frame; goes on writing while the channel is full, and waits for room as long as it may come.

@@ -16,6 +16,9 @@ use std::time::Duration;
 /// While so many bytes are staged, no more frames are encoded.
 const STAGED: usize = 64 * 1024;
 
+/// So many are encoded in a row at most.
+const ENCODED: usize = 256;
+
 /// So many commands fit into a queue at most, since their places are made with it.
 const MOST_QUEUED: usize = 65_536;
 
@@ -393,7 +396,12 @@ where
     S: RequestSource<R, Address = ()>,
 {
     fn write(&mut self, source: &mut S) -> io::Result<bool> {
-        while source.staged() < STAGED {
+        // Those of before leave first, so that who sent them hears of it.
+        let most = if self.staged.is_empty() { STAGED } else { 0 };
+        for _ in 0..ENCODED {
+            if source.staged() >= most {
+                break;
+            }
             let Command { frame, written } = match self.commands.try_recv() {
                 Ok(command) => command,
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
@@ -405,7 +413,7 @@ where
             }
         }
         if self.staged.is_empty() {
-            return Ok(false);
+            return Ok(!self.commands.is_empty());
         }
         let before = source.staged();
         let flushed = RequestSource::<R>::flush(source);
@@ -439,6 +447,10 @@ where
     fn has_begun(&self) -> bool {
         // The stream was handed out with the listener.
         true
+    }
+
+    fn refuse(&mut self) {
+        self.commands.close();
     }
 
     fn close(&mut self) {

@@ -53,6 +53,9 @@ mod sources;
 mod stop;
 mod stop_times;
 mod streams;
+mod streams_stress;
+#[cfg(unix)]
+mod trickles;
 #[cfg(unix)]
 mod unix_sockets;
 mod waits;

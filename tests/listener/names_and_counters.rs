@@ -1,8 +1,9 @@
 //! What is seen of a listener from outside: the names of its threads, its counters.
 
-use crate::common::eventually;
+use crate::common::{eventually, rounds};
 use crate::support::*;
-use callbridge::listener::Listener;
+use callbridge::listener::{Listener, Request};
+use std::net::Shutdown;
 use std::time::Duration;
 
 /// The system shows 15 bytes of a thread's name: those of several must differ in them.
@@ -78,4 +79,22 @@ fn a_served_connection_that_breaks_is_counted() {
     drop(client);
     wait_for(&listener, |stats| stats.open == 0);
     assert_eq!(clean(&listener).failed_connections, 1);
+}
+
+#[test]
+fn a_connection_that_failed_is_counted_before_it_is_over() {
+    let (_loop, bridge) = event_loop();
+    let (server, addr) = lines(4);
+    let echo = |request: Request<String>| async move { Some(request.frame) };
+    let listener = Listener::builder(server).serve(&bridge, echo).spawn().unwrap();
+    for n in 1..=rounds(300) as u64 {
+        let client = connect(addr);
+        say(&client, "too long\n");
+        client.shutdown(Shutdown::Write).unwrap();
+        wait_for(&listener, |stats| stats.accepted == n);
+        // Nothing between the looks: it is a race.
+        while listener.stats().open > 0 {}
+        assert_eq!(listener.stats().failed_connections, n);
+    }
+    clean(&listener);
 }

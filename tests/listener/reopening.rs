@@ -1,6 +1,8 @@
 //! Devices that are opened again.
 
 use crate::common::LONG as PATIENCE;
+#[cfg(target_os = "linux")]
+use crate::common::eventually;
 use crate::support::*;
 use callbridge::channel::Ending;
 use callbridge::listener::{
@@ -272,6 +274,63 @@ fn what_came_before_a_write_failed_is_still_read() {
     let Reopened::Down(error) = next(&mut told) else { panic!("all is read") };
     assert_eq!(error.downcast_ref::<io::Error>().unwrap().kind(), ErrorKind::BrokenPipe);
     assert!(matches!(next(&mut told), Reopened::Up));
+    clean(&listener);
+}
+
+/// It is in the system's hands, not in the source's.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_a_device_said_before_a_write_failed_is_read() {
+    let device = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = device.local_addr().unwrap();
+    let mut builder = Listener::reopening(
+        move |opening| {
+            TcpSource::from_socket(opening.connect(addr, PATIENCE)?, 1024, LinesCodec::new())
+        },
+        Backoff { first: PATIENCE, longest: PATIENCE, ..AT_ONCE },
+    )
+    .capacity(1);
+    let sink = builder.writer::<String>(4);
+    let (_listener, mut told) = builder.spawn().unwrap();
+    let (line, _) = device.accept().unwrap();
+    assert!(matches!(next(&mut told), Reopened::Up));
+    // The second finds the stream full, and those behind it are left to the system.
+    say(&line, "1\n2\n");
+    eventually("a full channel", || told.stats().waiting == 1);
+    say(&line, "3\n4\n");
+    drop(line);
+    // The first write is answered by a reset, by which one after it fails.
+    while sink.send_blocking("anybody?".into(), PATIENCE).is_ok() {
+        std::thread::yield_now();
+    }
+    for n in 1..=4 {
+        assert_eq!(next(&mut told).frame(), Some(n.to_string()));
+    }
+    assert!(matches!(next(&mut told), Reopened::Down(_)));
+}
+
+#[test]
+fn a_device_that_doesnt_read_is_opened_again() {
+    let device = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = device.local_addr().unwrap();
+    let mut builder = Listener::reopening(
+        move |opening| {
+            TcpSource::from_socket(opening.connect(addr, PATIENCE)?, 1024, LinesCodec::new())
+        },
+        AT_ONCE,
+    )
+    .write_timeout(100 * MS);
+    let sink = builder.writer::<String>(4);
+    let (listener, mut told) = builder.spawn().unwrap();
+    let (_stuck, _) = device.accept().unwrap();
+    assert!(matches!(next(&mut told), Reopened::Up));
+    assert!(sink.send_blocking("x".repeat(16 << 20), PATIENCE).is_err());
+    let Reopened::Down(error) = next(&mut told) else { panic!("it is down") };
+    assert_eq!(error.downcast_ref::<io::Error>().unwrap().kind(), ErrorKind::TimedOut);
+    let (mends, _) = device.accept().unwrap();
+    assert!(matches!(next(&mut told), Reopened::Up));
+    sink.send_blocking("hello".into(), PATIENCE).unwrap();
+    assert_eq!(hear(&mut BufReader::new(mends)), "hello");
     clean(&listener);
 }
 

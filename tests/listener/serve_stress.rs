@@ -1,6 +1,6 @@
 //! Rounds drawn at random: each request gets exactly its reply, in its order, and the counters balance.
 
-use crate::common::{LONG, Loop, SHORT, eventually, rounds};
+use crate::common::{LONG, Loop, SHORT, eventually};
 use crate::support::*;
 use callbridge::Bridge;
 use callbridge::listener::{
@@ -11,33 +11,11 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 use tokio_util::codec::LinesCodec;
-
-#[derive(Clone)]
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut drawn = self.0;
-        drawn = (drawn ^ (drawn >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        drawn = (drawn ^ (drawn >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (drawn ^ (drawn >> 31)) % end
-    }
-    fn of<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len() as u64) as usize]
-    }
-    /// Pauses now and then.
-    fn rest(&mut self) {
-        if self.below(6) == 0 {
-            thread::sleep(Duration::from_micros(self.below(2000)));
-        }
-    }
-}
 
 /// How a request is handled: in so many milliseconds, or so.
 const AT_ONCE: u64 = 0;
@@ -96,22 +74,17 @@ const FIRST: u64 = 78;
 /// A round leaves a listener that is done with so many requests; panics are answered by the fallback.
 fn run_all(count: usize, round: fn(&mut Dice, &Bridge, &String) -> (Listener, u64)) {
     let event_loop = Loop::multi(2);
-    let first = std::env::var("CALLBRIDGE_SEED").map_or(FIRST, |seed| seed.parse().unwrap());
-    for seed in first..first + rounds(count) as u64 {
-        let result = catch_unwind(AssertUnwindSafe(|| {
-            let mut dice = Dice(seed);
-            let bridge = Bridge::builder(event_loop.handle());
-            let bridge = bridge.max_in_flight(dice.of(&[1, 2, 4, 1000])).build().unwrap();
-            let fallback = "failed".repeat(dice.of(&[1, 50_000]));
-            let (listener, requests) = round(&mut dice, &bridge, &fallback);
-            let report = listener.close_blocking(LONG);
-            let stats = &report.stats;
-            assert!(report.is_clean() && stats.balances(), "{report}");
-            let left = (stats.late, stats.in_flight, stats.open);
-            assert_eq!((stats.requests, left), (requests, (0, 0, 0)), "{stats:?}");
-        }));
-        assert!(result.is_ok(), "it fails for CALLBRIDGE_SEED={seed}");
-    }
+    at_random(FIRST, count, |dice| {
+        let bridge = Bridge::builder(event_loop.handle());
+        let bridge = bridge.max_in_flight(dice.of(&[1, 2, 4, 1000])).build().unwrap();
+        let fallback = "failed".repeat(dice.of(&[1, 50_000]));
+        let (listener, requests) = round(dice, &bridge, &fallback);
+        let report = listener.close_blocking(LONG);
+        let stats = &report.stats;
+        assert!(report.is_clean() && stats.balances(), "{report}");
+        let left = (stats.late, stats.in_flight, stats.open);
+        assert_eq!((stats.requests, left), (requests, (0, 0, 0)), "{stats:?}");
+    });
 }
 
 /// Asks and reads in ways that are drawn, and hears all replies; how many requests it had.
@@ -167,7 +140,7 @@ fn each_request_of_a_stream_gets_its_reply_in_order() {
         };
         let drives: Vec<_> = (0..dice.of(&[1, 1, 2, 3]))
             .map(|_| {
-                let (dice, fallback) = (Dice(dice.below(u64::MAX)), fallback.clone());
+                let (dice, fallback) = (dice.split(), fallback.clone());
                 let client: Socket = match listener.local_addr() {
                     Some(addr) => TcpStream::connect(addr).unwrap().into(),
                     None => UnixStream::connect(&path.0).unwrap().into(),

@@ -3,6 +3,7 @@
 use crate::common::{LONG, SHORT, eventually, waker_that_runs_on_clone};
 use crate::support::*;
 use bytes::BytesMut;
+use callbridge::channel::Ending;
 use callbridge::listener::{Connection, Listener, TcpServer};
 use futures_util::{Sink, SinkExt, StreamExt};
 use std::io::{ErrorKind, Read};
@@ -384,4 +385,22 @@ fn a_connection_that_both_sides_have_ended_is_over_though_it_is_held() {
         assert_eq!(read_all(client), b"hello\n");
         clean(&listener);
     }
+}
+
+#[test]
+fn a_half_closed_connection_ends_with_its_first_failed_write() {
+    let (server, addr) = lines(100);
+    let (listener, mut connections) = Listener::builder(server).spawn().unwrap();
+    let client = connect(addr);
+    let mut connection = next(&mut connections);
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(ending(&mut connection), Ending::Finished);
+    drop(client);
+    // The first is answered by a reset, by which one after it fails.
+    while send(&mut connection, "lost").is_ok() {
+        thread::sleep(MS);
+    }
+    wait_for(&listener, |stats| stats.open == 0);
+    drop(connection);
+    clean(&listener);
 }

@@ -3,12 +3,15 @@
 use crate::common::LONG;
 use crate::support::*;
 use callbridge::channel::Ending;
-use callbridge::listener::{Interrupter, Listener, LoopHandle};
+use callbridge::listener::{Interrupter, Listener, LoopHandle, TcpServer};
 use callbridge::{FrameStream, Overflow};
 use std::io;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
+use tokio_util::codec::LinesCodec;
 use tokio_util::sync::CancellationToken;
 
 /// A source that nothing can wake, until it is let go.
@@ -193,4 +196,34 @@ fn stop_can_be_asked_for_by_many_at_once() {
         }
     });
     assert_eq!(end(&mut frames), Ending::Aborted);
+}
+
+#[test]
+fn a_flood_of_connections_that_get_no_codec_holds_up_no_stop() {
+    let (asks, is_asked) = mpsc::channel();
+    let server = TcpServer::bind("127.0.0.1:0", 100, move || -> LinesCodec {
+        let _nobody_counts = asks.send(());
+        thread::sleep(2 * MS); // Others connect meanwhile.
+        std::panic::resume_unwind(Box::new("no codec"))
+    })
+    .unwrap();
+    let addr = server.local_addr().unwrap();
+    let (listener, _connections) = Listener::builder(server).spawn().unwrap();
+    let over = AtomicBool::new(false);
+    let report = thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let _turned_away = TcpStream::connect(addr);
+                    thread::sleep(MS / 10);
+                }
+            });
+        }
+        assert_eq!(is_asked.iter().take(20).count(), 20);
+        listener.stop();
+        let report = listener.close_blocking(10 * SECOND);
+        over.store(true, Ordering::Relaxed);
+        report
+    });
+    assert!(report.is_clean(), "{report}");
 }

@@ -3,7 +3,7 @@
 #[cfg(target_os = "linux")]
 pub(crate) use crate::common::tasks::threads;
 pub(crate) use crate::common::tasks::until_asleep;
-use crate::common::{LONG, Loop};
+use crate::common::{LONG, Loop, rounds};
 use callbridge::channel::{Ending, RecvError};
 use callbridge::listener::{
     Connection, FrameSource, Listener, ListenerStats, Request, TcpServer, UdpSource,
@@ -12,7 +12,9 @@ use callbridge::{Bridge, FrameStream};
 use futures_util::{Sink, SinkExt};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 use tokio_util::codec::{Decoder, LinesCodec};
 
@@ -43,7 +45,7 @@ pub(crate) fn wait_for(listener: &Listener, what: impl Fn(&ListenerStats) -> boo
     let deadline = std::time::Instant::now() + LONG;
     while !what(&listener.stats()) {
         assert!(std::time::Instant::now() < deadline, "{:?}", listener.stats());
-        std::thread::yield_now();
+        thread::yield_now();
     }
 }
 
@@ -182,7 +184,7 @@ pub(crate) fn cpu_time(name: &str) -> Option<Duration> {
 pub(crate) fn percent_of_a_core(name: &str) -> u128 {
     crate::common::eventually("the thread", || cpu_time(name).is_some());
     let before = cpu_time(name).unwrap();
-    std::thread::sleep(SECOND);
+    thread::sleep(SECOND);
     (cpu_time(name).expect("it is still there") - before).as_millis() / 10
 }
 
@@ -205,4 +207,40 @@ pub(crate) fn echo(bridge: &Bridge) -> (Listener, SocketAddr) {
     let (server, addr) = lines(1024);
     let echo = |request: Request<String>| async move { Some(request.frame) };
     (Listener::builder(server).serve(bridge, echo).spawn().unwrap(), addr)
+}
+
+/// Where chance has a say: the numbers that a seed gives.
+#[derive(Clone)]
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut drawn = self.0;
+        drawn = (drawn ^ (drawn >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        drawn = (drawn ^ (drawn >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (drawn ^ (drawn >> 31)) % end
+    }
+    pub(crate) fn of<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len() as u64) as usize]
+    }
+    /// One of their own, for another thread.
+    pub(crate) fn split(&mut self) -> Self {
+        Dice(self.below(u64::MAX))
+    }
+    /// Pauses now and then.
+    pub(crate) fn rest(&mut self) {
+        if self.below(6) == 0 {
+            thread::sleep(Duration::from_micros(self.below(2000)));
+        }
+    }
+}
+
+/// Rounds that are drawn, from the seed `first` or `CALLBRIDGE_SEED` on.
+pub(crate) fn at_random(first: u64, count: usize, mut round: impl FnMut(&mut Dice)) {
+    let first = std::env::var("CALLBRIDGE_SEED").map_or(first, |seed| seed.parse().unwrap());
+    for seed in first..first + rounds(count) as u64 {
+        let result = catch_unwind(AssertUnwindSafe(|| round(&mut Dice(seed))));
+        assert!(result.is_ok(), "it fails for CALLBRIDGE_SEED={seed}");
+    }
 }

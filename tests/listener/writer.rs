@@ -10,7 +10,7 @@ use rustix::fd::{AsFd, BorrowedFd};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 use tokio_util::codec::LinesCodec;
@@ -494,4 +494,121 @@ fn a_peer_that_has_ended_its_side_and_doesnt_read_is_waited_for() {
     drop(theirs);
     assert!(written.result(LONG).unwrap().is_err());
     clean(&listener);
+}
+
+// --- much is written ---------------------------------------------------------------------------
+
+/// How long what others may not hold up may take.
+const SOON: Duration = Duration::from_secs(10);
+
+/// Threads that keep a queue full until this is dropped.
+struct Flood {
+    over: Arc<AtomicBool>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl Flood {
+    fn of(sink: &FrameSink<String>, threads: usize, line: &str) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let full = Arc::new(AtomicBool::new(false));
+        let threads = (0..threads).map(|_| {
+            let (sink, line) = (sink.clone(), line.to_owned());
+            let (over, full) = (Arc::clone(&over), Arc::clone(&full));
+            thread::spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    if sink.try_send(line.clone()).is_err() {
+                        full.store(true, Ordering::Relaxed);
+                        thread::sleep(MS / 10); // The thread that writes needs the core.
+                    }
+                }
+            })
+        });
+        let flood = Flood { threads: threads.collect(), over };
+        eventually("a full queue", || full.load(Ordering::Relaxed));
+        flood
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        self.threads.drain(..).for_each(|thread| thread.join().unwrap());
+    }
+}
+
+/// A line whose reads and writes take a while, and never refuse. A write takes long enough that the queue is full
+/// again behind it.
+struct Serial;
+
+impl Read for Serial {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        thread::sleep(MS);
+        (&b"r\n"[..]).read(buffer)
+    }
+}
+
+impl Write for Serial {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        thread::sleep(5 * MS);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn flooded() -> (Listener, callbridge::FrameStream<String>, Flood) {
+    let source = ReadSource::new(Serial, 100, LinesCodec::new()).unwrap();
+    let mut builder = Listener::builder(source).capacity(1);
+    let sink = builder.writer::<String>(64);
+    let (listener, mut frames) = builder.spawn().unwrap();
+    next(&mut frames);
+    let flood = Flood::of(&sink, 2, "x");
+    (listener, frames, flood)
+}
+
+#[test]
+fn a_device_is_read_while_much_is_written() {
+    let (_listener, mut frames, _flood) = flooded();
+    for _ in 0..6 {
+        assert_eq!(frames.recv_blocking(SOON).unwrap(), "r");
+    }
+}
+
+#[test]
+fn a_close_ends_a_listener_to_which_much_is_written() {
+    let (listener, mut frames, _flood) = flooded();
+    let reader = thread::spawn(move || while frames.recv_blocking(LONG).is_ok() {});
+    let report = listener.close_blocking(SOON);
+    assert!(report.is_clean(), "{report}");
+    reader.join().unwrap();
+}
+
+/// The device takes less at a time than is at hand.
+#[test]
+fn who_sent_a_frame_hears_of_it_although_others_go_on_sending() {
+    let (ours, mut theirs) = pair();
+    socket2::SockRef::from(&ours).set_send_buffer_size(4096).unwrap();
+    socket2::SockRef::from(&theirs).set_recv_buffer_size(4096).unwrap();
+    let source = ReadSource::new(ours, 100, LinesCodec::new()).unwrap().polled().unwrap();
+    let mut builder = Listener::builder(source);
+    let sink = builder.writer::<String>(64);
+    let (listener, _frames) = builder.spawn().unwrap();
+    let reader = thread::spawn(move || {
+        while let Ok(1..) = theirs.read(&mut [0; 2000]) {
+            thread::sleep(MS);
+        }
+    });
+    let flood = Flood::of(&sink, 1, &"x".repeat(100));
+    let mut written = loop {
+        if let Ok(written) = sink.try_send("mine".into()) {
+            break written;
+        }
+    };
+    let heard = written.result(SOON);
+    drop(flood);
+    assert!(matches!(heard, Ok(Ok(()))), "{heard:?}");
+    clean(&listener);
+    drop(listener);
+    reader.join().unwrap();
 }

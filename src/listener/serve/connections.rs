@@ -46,7 +46,6 @@ where
             driver.part(linger);
             link.end();
             contain("the destructor of a codec", || drop(driver));
-            drop(place);
             let name =
                 format_args!("connection {} of {}", link.id(), service.core.name).to_string();
             match End::of(verdict, &name) {
@@ -54,6 +53,8 @@ where
                 End::Of(Ending::LoopClosed) => service.core.stop_for(Ending::LoopClosed),
                 End::Of(_) => {}
             }
+            // Whoever sees it gone finds it counted.
+            drop(place);
         };
         let end = move |verdict| last.conclude(&End::of(verdict, &last.name));
         self.serve_on_threads(&core, work, end)

@@ -4,6 +4,7 @@ use super::super::core::Core;
 use super::super::driver::Limits;
 use super::super::source::{FrameSource, is_timeout, poll};
 use super::super::stats::{count, uncount};
+use super::super::stop::Phase;
 use super::Peer;
 use super::link::Link;
 use crate::sync::prim::atomic::Ordering;
@@ -230,7 +231,8 @@ where
     }
 
     fn next_ready(&mut self) -> io::Result<Option<T>> {
-        loop {
+        // However many peers are turned away, a stop is seen.
+        while self.core.stop.phase() == Phase::Running {
             // Others' sockets keep their mode, so an accept may wait.
             if self.injected && !poll::wait_readable(self.socket.as_fd(), Duration::ZERO) {
                 return Err(ErrorKind::WouldBlock.into());
@@ -255,6 +257,7 @@ where
                 }
             }
         }
+        Err(ErrorKind::Interrupted.into())
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {

@@ -202,11 +202,12 @@ impl Link {
                 }
             }
             Ok(outgoing.queued.len() > 0)
-        })?;
-        if rest {
+        });
+        if !matches!(rest, Ok(false)) {
+            // To write the rest; or it is over now, and the thread may wait for nothing else.
             self.wake.notify();
         }
-        Ok(())
+        rest.map(drop)
     }
 
     /// Waits until at most `most` bytes are queued.

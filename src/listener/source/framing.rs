@@ -1,5 +1,6 @@
 //! A `Decoder` driven by hand: bytes in from a blocking read, frames out.
 
+use super::poll::POLL_TIMEOUT;
 use super::{Gauge, SourceStats};
 use crate::channel::SourceError;
 use crate::sync::SettingError;
@@ -9,6 +10,7 @@ use std::any::TypeId;
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 use thiserror::Error as ThisError;
 use tokio_util::codec::{
     AnyDelimiterCodecError, Decoder, Encoder, LengthDelimitedCodec, LengthDelimitedCodecError,
@@ -374,18 +376,32 @@ where
         Ok(())
     }
 
-    /// The next frame, reading as long as there is none; `Ok(None)` at the end.
+    /// The next frame, reading while there is none; `Ok(None)` at the end.
+    ///
+    /// Bytes that keep coming and make no frame hold up neither a stop nor what is to be written: then it is an
+    /// interruption, after which it is to be asked again.
     pub(crate) fn next_frame(
         &mut self,
         mut read: impl FnMut(&mut [u8]) -> io::Result<usize>,
     ) -> io::Result<Option<D::Item>> {
-        loop {
+        let mut began: Option<Instant> = None;
+        for reads in 0_u64.. {
             match self.decode() {
-                Ok(None) if !self.eof && !self.broken => self.fill(&mut read)?,
+                Ok(None) if !self.eof && !self.broken => {
+                    if began.is_some_and(|began| began.elapsed() >= POLL_TIMEOUT) {
+                        break;
+                    }
+                    self.fill(&mut read)?;
+                    // One read is the rule, and then the clock isn't looked at.
+                    if reads > 0 {
+                        began.get_or_insert_with(Instant::now);
+                    }
+                }
                 Ok(decoded) => return Ok(decoded),
                 Err(error) => return Err(error.into_io()),
             }
         }
+        Err(io::ErrorKind::Interrupted.into())
     }
 
     /// The next frame out of what was read, and nothing of what ends it.

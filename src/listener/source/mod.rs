@@ -118,7 +118,8 @@ pub trait FrameSource: Send + 'static {
     ///
     /// # Errors
     ///
-    /// As for [`next_frame`](Self::next_frame); `WouldBlock` says that nothing is there now.
+    /// As for [`next_frame`](Self::next_frame); `WouldBlock` says that nothing is there now, `Interrupted` that
+    /// something may be, whatever the descriptor tells.
     fn next_ready(&mut self) -> io::Result<Option<Self::Frame>> {
         Err(io::ErrorKind::WouldBlock.into())
     }
@@ -191,6 +192,13 @@ pub trait FrameSource: Send + 'static {
     /// Whether a frame has begun and isn't whole yet; by default it isn't known.
     #[doc(hidden)]
     fn is_inside_frame(&self) -> bool {
+        false
+    }
+
+    /// The peer doesn't read what is sent to it, as `why` says; whether the source can go on without it.
+    #[doc(hidden)]
+    fn give_up(&mut self, why: io::Error) -> bool {
+        drop(why);
         false
     }
 

@@ -228,7 +228,8 @@ where
         if *took < self.poll_timeout {
             let began = Instant::now();
             let taken = match source.as_fd() {
-                Some(_) => source.next_ready(),
+                // One may say without a look that nothing has come, but not twice.
+                Some(_) => source.next_ready().or_else(|_| source.next_ready()),
                 None => source.next_buffered(),
             };
             *took += began.elapsed();
@@ -306,6 +307,11 @@ where
 
     fn is_inside_frame(&self) -> bool {
         self.open.as_ref().is_some_and(|open| open.source.is_inside_frame())
+    }
+
+    fn give_up(&mut self, why: io::Error) -> bool {
+        self.broken = Some((why, Duration::ZERO));
+        true
     }
 
     fn part(&mut self) -> io::Result<bool> {
