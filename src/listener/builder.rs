@@ -1,5 +1,5 @@
 use super::alarms::{Alarms, OnError};
-use super::core::{Core, End, Feed, judged, release};
+use super::core::{Core, End, Feed, judged};
 use super::driver::Driver;
 use super::handle::Listener;
 use super::pump::{Outflow, Writing, lose_buffered, may_follow, pump};
@@ -102,7 +102,7 @@ impl<S: FrameSource> Origin for S {
             if let Some(may_follow) = may_follow {
                 contain("a source", || writing.finish(&mut driver, may_follow));
             }
-            release(&core, driver);
+            driver.release();
             core.conclude(&end);
         })
     }

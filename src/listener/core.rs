@@ -7,7 +7,7 @@ use super::stats::{Counters, ListenerStats};
 use super::stop::{Phase, Registered, Stop};
 use crate::channel::{Ending, LossReason, SendError, Sender, Sent, SourceError};
 use crate::sync::prim::{Mutex, lock};
-use crate::sync::{Timing, contain, discard, event, report};
+use crate::sync::{Timing, discard, event, report};
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -279,10 +279,4 @@ impl<T> Feed<T> {
             End::Of(ending) => self.sender.end(*ending),
         };
     }
-}
-
-/// Drops a source, whose destructor may panic, and keeps its last counters.
-pub(crate) fn release<S>(core: &Core, source: S) {
-    contain("the gauge of a source", || core.freeze_gauge());
-    contain("the destructor of a source", || drop(source));
 }

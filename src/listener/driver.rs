@@ -23,6 +23,9 @@ const CHANCE: u32 = 4;
 /// The shortest and the longest pause of a source that answers at once, again and again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(1));
 
+/// How long a peer that was sent something is waited for, where nobody says otherwise.
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
+
 /// How long a peer that was sent nothing is waited for when this side ends.
 const BRIEF_END: Duration = Duration::from_millis(200);
 
@@ -365,6 +368,15 @@ impl<S: FrameSource> Driver<S> {
                 self.wait(true, &Patience::default(), deadline);
             }
         }
+    }
+
+    /// Drops the source, whose destructor may panic, once its peer has what was written; keeps its last counters.
+    pub(crate) fn release(mut self) {
+        if self.written > 0 {
+            self.part(LINGER);
+        }
+        contain("the gauge of a source", || self.core.freeze_gauge());
+        contain("the destructor of a source", || drop(self));
     }
 }
 

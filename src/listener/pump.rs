@@ -96,6 +96,7 @@ impl<'a, S: FrameSource> Writing<'a, S> {
             driver.wait(false, &self.patience, Deadline::Never);
         }
         if let Some(outflow) = self.outflow {
+            driver.written = outflow.written();
             outflow.close();
         }
     }

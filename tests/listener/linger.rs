@@ -2,11 +2,12 @@
 
 use crate::common::{LONG, eventually, in_parallel};
 use crate::support::*;
-use callbridge::listener::{Listener, Request, TcpServer};
+use callbridge::Overflow;
+use callbridge::listener::{Listener, Request, TcpServer, TcpSource};
 use futures_util::SinkExt;
 use socket2::{Domain, SockRef, Socket, Type};
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio_util::codec::LinesCodec;
@@ -216,4 +217,32 @@ fn a_connection_that_was_idle_for_too_long_lingers_asleep() {
         drop(client);
         clean(&listener);
     });
+}
+
+#[test]
+fn what_was_written_to_a_device_that_goes_on_talking_arrives() {
+    const FRAMES: usize = 40;
+    const SIZE: usize = 5000;
+    let device = TcpListener::bind("127.0.0.1:0").unwrap();
+    SockRef::from(&device).set_recv_buffer_size(8 << 10).unwrap();
+    let source = TcpSource::connect(device.local_addr().unwrap(), 1024, LinesCodec::new());
+    let mut builder = Listener::builder(source.unwrap()).overflow(Overflow::DropOldest);
+    let commands = builder.writer::<String>(FRAMES);
+    let (listener, _lines) = builder.spawn().unwrap();
+    let mut device = device.accept().unwrap().0;
+    device.set_read_timeout(Some(LONG)).unwrap();
+    let mut talker = device.try_clone().unwrap();
+    let talking = thread::spawn(move || while talker.write_all(b"21.5\n21.5\n").is_ok() {});
+    for _ in 0..FRAMES {
+        commands.send_blocking("x".repeat(SIZE - 1), LONG).unwrap();
+    }
+    let closing = thread::spawn(move || listener.close_blocking(LONG));
+    // It has other things to do before it reads.
+    thread::sleep(50 * MS);
+    let (read, error) = drain(&mut device);
+    let _broken_off = device.shutdown(Shutdown::Both);
+    talking.join().unwrap();
+    let report = closing.join().unwrap();
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(read, FRAMES * SIZE, "{error:?}");
 }

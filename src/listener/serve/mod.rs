@@ -10,7 +10,7 @@ mod worker;
 pub use request::Request;
 
 use super::builder::{Options, Origin, prepare};
-use super::core::{Core, End, LoopWatch, judged, release};
+use super::core::{Core, End, LoopWatch, judged};
 use super::driver::Driver;
 use super::handle::{Listener, watch};
 use super::source::RequestSource;
@@ -421,7 +421,7 @@ where
         let mut driver = Driver::new(&core, Wake::new(), self);
         core.stop.spawn(&core.name, move || {
             let verdict = judged(|| service.run(&mut driver, |frame, _| frame));
-            release(&service.core, driver);
+            driver.release();
             service.core.conclude(&End::of(verdict, &service.core.name));
         })
     }

@@ -273,7 +273,6 @@ where
     }
     contain("the end of a connection", || {
         writing.finish(&mut driver, may_follow);
-        driver.written = link.written();
         driver.part(linger);
     });
     drop(unblock);

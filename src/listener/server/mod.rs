@@ -15,7 +15,7 @@ pub(crate) use link::Link;
 
 use super::builder::{Origin, Setup, sealed::Sealed};
 use super::core::{Core, End, Panicked, Verdict, judged};
-use super::driver::{Driver, Limits, Taken};
+use super::driver::{Driver, LINGER, Limits, Taken};
 use super::patience::Patience;
 use super::serve::Request;
 use super::source::socket::{self, OwnedSocket};
@@ -42,7 +42,7 @@ const TERMS: Terms = Terms {
     write_buffer: 1 << 20,
     keepalive: Some(Duration::from_secs(60)),
     limits: Limits { idle: None, frame: Some(Duration::from_secs(30)) },
-    linger: Duration::from_secs(2),
+    linger: LINGER,
 };
 
 /// How many connections the kernel keeps before they are accepted; it may allow fewer.

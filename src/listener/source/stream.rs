@@ -26,7 +26,9 @@ use tokio_util::codec::{Decoder, Encoder};
 /// the stream, and fails as [`ReadSource`](super::ReadSource) does.
 ///
 /// A connection that the system gives up (`ETIMEDOUT`: the peer's host is gone) is a failure, never an end.
-/// With an [`Encoder`] it can also be spoken to, by a [`writer`](super::super::ListenerBuilder::writer).
+/// With an [`Encoder`] it can also be spoken to, by a [`writer`](super::super::ListenerBuilder::writer). Where
+/// something was written, a close ends this side and waits for the peer's end, 2 s at most: a socket that is closed
+/// while the peer talks takes back what hasn't arrived. One that was taken over is only closed.
 ///
 /// # Examples
 ///
@@ -50,7 +52,9 @@ pub struct StreamSource<C, K = TcpStream> {
     /// Replies that haven't left.
     outbox: Outbox,
     poll_timeout: Duration,
-    /// The socket is ours alone, and its receive timeout is brief.
+    /// The socket is ours alone.
+    own: bool,
+    /// And its receive timeout is brief.
     brief: bool,
     /// The last receive found less than it asked for: there is no need to ask again.
     drained: bool,
@@ -219,7 +223,7 @@ where
     /// Over a socket that nobody else has.
     pub(crate) fn over_own(socket: Arc<Socket>, max_frame: usize, codec: C) -> io::Result<Self> {
         let brief = socket::set_brief(&socket)?;
-        Ok(StreamSource { brief, ..Self::over(socket, max_frame, codec)? })
+        Ok(StreamSource { brief, own: true, ..Self::over(socket, max_frame, codec)? })
     }
 
     fn over(socket: Arc<Socket>, max_frame: usize, codec: C) -> io::Result<Self> {
@@ -229,6 +233,7 @@ where
             framer: Framer::new(max_frame, codec)?,
             outbox: Outbox::default(),
             poll_timeout: POLL_TIMEOUT,
+            own: false,
             brief: false,
             drained: false,
             parted: false,
@@ -312,6 +317,10 @@ where
     }
 
     fn part(&mut self) -> io::Result<bool> {
+        if !self.own {
+            // Others may go on with it.
+            return Ok(true);
+        }
         if !std::mem::replace(&mut self.parted, true) {
             self.socket.shutdown(Shutdown::Write)?;
         }
