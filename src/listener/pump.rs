@@ -110,7 +110,7 @@ pub(crate) fn pump<S: FrameSource>(
 ) -> Verdict {
     loop {
         if !writing.go_on(driver) {
-            return gave_up();
+            return Verdict::Failed(unread());
         }
         // Who may be woken to write waits for its descriptor, if there is one.
         let may_wait = writing.outflow.is_none() || !driver.has_descriptor();
@@ -153,10 +153,6 @@ fn unread() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, text)
 }
 
-fn gave_up() -> Verdict {
-    Verdict::Failed(unread())
-}
-
 /// Sends a frame; goes on writing while the channel is full, and waits for room as long as it may come.
 fn put<S: FrameSource>(
     frame: S::Frame,
@@ -178,7 +174,7 @@ fn put<S: FrameSource>(
             return taken(feed.settle(sent));
         }
         if !writing.go_on(driver) {
-            break gave_up();
+            break Verdict::Failed(unread());
         }
         if driver.is_closing() {
             break Verdict::Closed;

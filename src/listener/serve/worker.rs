@@ -258,7 +258,7 @@ where
             let began = *self.clock.get_or_insert_with(Instant::now);
             let polls = polls.get_or_insert_with(|| service.bridge.first_polls(service.site).ok());
             let request = (self.request)(frame, began);
-            let Some(reply) = self.begin(request, began, polls.as_ref()) else {
+            let Some(reply) = self.begin(request, polls.as_ref()) else {
                 self.settle(&self.core().counters.aborted);
                 self.end = Some(Verdict::LoopClosed);
                 return Ok(false);
@@ -291,18 +291,13 @@ where
 
     /// Begins with a request: polls its handler here, as long as handlers are quick. None if the loop is
     /// gone.
-    fn begin<G>(
-        &mut self,
-        request: I,
-        began: Instant,
-        polls: Option<&FirstPolls<'_, G>>,
-    ) -> Option<Reply<R>> {
+    fn begin<G>(&mut self, request: I, polls: Option<&FirstPolls<'_, G>>) -> Option<Reply<R>> {
         let handler = &self.service.handler;
         let mut request = Some(request);
         if self.service.first_poll == FirstPoll::Here && self.on_the_loop == 0 {
             let make = || handler(request.take().expect("made once"));
             let polled = polls?.call_or_start(make, &mut self.slot);
-            self.time_poll(began);
+            self.time_poll();
             match polled {
                 Ok(Polled::Ready(outcome)) => return Some(Reply::Done(outcome)),
                 Ok(Polled::Started(call)) => return Some(self.watched(call)),
@@ -320,14 +315,15 @@ where
 
     /// Looks how long first polls have held the thread: of quick ones several at once, with what is done in
     /// between, where their replies are gathered and so nothing is waited for.
-    fn time_poll(&mut self, began: Instant) {
+    fn time_poll(&mut self) {
         self.unseen += 1;
         if self.alone || self.unseen >= QUICK || self.staged == 0 {
-            self.look_at_clock(began);
+            self.look_at_clock();
         }
     }
 
-    fn look_at_clock(&mut self, began: Instant) {
+    fn look_at_clock(&mut self) {
+        let Some(began) = self.clock else { return };
         let now = Instant::now();
         let took = now - began;
         let alone = std::mem::take(&mut self.alone);
@@ -499,8 +495,8 @@ where
 
     /// Writes what is staged, as far as it fits now.
     fn flush(&mut self) -> Result<(), Verdict> {
-        if let Some(began) = self.clock.filter(|_| self.unseen > 0) {
-            self.look_at_clock(began);
+        if self.unseen > 0 {
+            self.look_at_clock();
         }
         loop {
             let before = self.driver.source.staged();
